@@ -1,0 +1,225 @@
+//! One run of a tool: what came in, what goes out, what failed.
+
+use crate::{Common, ErrorFormat, OutputFormat, Table};
+use fault::{Fault, Result};
+use record::{Reader, Record};
+use std::io::{self, IsTerminal, Write};
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputMode {
+    /// One record a line.
+    Json,
+    /// A table or a few lines for people.
+    Table,
+    /// Ids or names only.
+    Quiet,
+}
+
+/// What a tool works on: names from its arguments, or records from stdin. Never both.
+pub enum Input {
+    Names(Vec<String>),
+    Records(Vec<Record>),
+}
+
+pub struct Context {
+    tool: &'static str,
+    common: Common,
+    quiet: bool,
+    own_failure_status: Option<u8>,
+    /// Status of the first failure, or what [`Context::exit_with`] set.
+    status: Option<u8>,
+    stdout_closed: bool,
+}
+
+impl Context {
+    pub fn new(tool: &'static str, common: Common, quiet: bool, own_failure_status: Option<u8>) -> Context {
+        Context { tool, common, quiet, own_failure_status, status: None, stdout_closed: false }
+    }
+
+    pub fn tool(&self) -> &'static str {
+        self.tool
+    }
+
+    pub fn common(&self) -> &Common {
+        &self.common
+    }
+
+    pub fn mode(&self) -> OutputMode {
+        if self.quiet {
+            return OutputMode::Quiet;
+        }
+        match self.common.output {
+            Some(OutputFormat::Json) => OutputMode::Json,
+            Some(OutputFormat::Table) => OutputMode::Table,
+            None if io::stdout().is_terminal() => OutputMode::Table,
+            None => OutputMode::Json,
+        }
+    }
+
+    /// The records on stdin, all of them, before any is acted on. A terminal there is a usage error.
+    ///
+    /// The records before a malformed one are handed out with the error, so that the failure is reported and
+    /// the others still go on.
+    pub fn read_records(&mut self) -> Result<Vec<Record>> {
+        if io::stdin().is_terminal() {
+            return Err(Fault::usage("nothing to work on: no name given and stdin is a terminal")
+                .hint(format!("name it, or pipe records in; see {} --help", self.tool)));
+        }
+        let mut records = Vec::new();
+        for item in Reader::new(io::stdin().lock()) {
+            match item {
+                Ok(record) => records.push(record),
+                Err(fault) => self.report(&fault),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Records for a tool that makes something: none at all means the stage before failed.
+    pub fn require_records(&mut self) -> Result<Vec<Record>> {
+        let records = self.read_records()?;
+        if records.is_empty() && self.status.is_none() {
+            return Err(Fault::input("no record on stdin: the stage before it failed or printed nothing"));
+        }
+        Ok(records)
+    }
+
+    /// Names if there are any, else the records on stdin.
+    pub fn input(&mut self, names: &[String]) -> Result<Input> {
+        if names.is_empty() { Ok(Input::Records(self.read_records()?)) } else { Ok(Input::Names(names.to_vec())) }
+    }
+
+    /// Handles each subject; a failure is reported and the next one tried.
+    pub fn each<S>(&mut self, subjects: impl IntoIterator<Item = S>, mut act: impl FnMut(&mut Context, S) -> Result<()>) {
+        for subject in subjects {
+            if self.stdout_closed {
+                return;
+            }
+            if let Err(fault) = act(self, subject) {
+                self.report(&fault);
+            }
+        }
+    }
+
+    /// Writes one failure to stderr; the first one decides the exit status.
+    pub fn report(&mut self, fault: &Fault) {
+        print_fault(self.tool, fault, self.common.error_format);
+        let status = self.own_failure_status.unwrap_or(fault.kind().exit_status());
+        self.status.get_or_insert(status);
+    }
+
+    /// A warning: something was done otherwise than one might expect.
+    pub fn warn(&self, subject: &str, message: &str) {
+        warn(self.tool, subject, message, self.common.error_format);
+    }
+
+    /// The status of a container's process becomes this tool's.
+    pub fn exit_with(&mut self, status: u8) {
+        self.status.get_or_insert(status);
+    }
+
+    pub fn finish(&self) -> u8 {
+        self.status.unwrap_or(0)
+    }
+
+    /// Prints a result as a line of JSON.
+    pub fn print_record(&mut self, record: &Record) -> Result<()> {
+        let mut line = record.to_line();
+        line.push('\n');
+        self.print(&line)
+    }
+
+    /// Prints a result in the way the output mode asks for: the record, `id`, or the line for people.
+    pub fn print_result(&mut self, record: &Record, id: &str, for_people: &str) -> Result<()> {
+        match self.mode() {
+            OutputMode::Json => self.print_record(record),
+            OutputMode::Quiet => self.print(&format!("{id}\n")),
+            OutputMode::Table => self.print(&format!("{for_people}\n")),
+        }
+    }
+
+    pub fn print_table(&mut self, table: &Table) -> Result<()> {
+        let width = if io::stdout().is_terminal() { terminal_size::terminal_size().map(|(w, _)| w.0) } else { None };
+        self.print(&table.render(width.map(usize::from)))
+    }
+
+    /// Text to stdout in one write. A reader that has gone away is not an error, it ends the work.
+    pub fn print(&mut self, text: &str) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.stdout_closed = true;
+                Ok(())
+            }
+            Err(error) => Err(Fault::failed("write to stdout").because(error)),
+        }
+    }
+
+    /// For tools whose result is lost when nobody reads it.
+    pub fn stdout_closed(&self) -> bool {
+        self.stdout_closed
+    }
+}
+
+/// Where a library prints results without knowing the tool around it.
+pub trait Out {
+    fn record(&mut self, record: &Record) -> Result<()>;
+}
+
+impl Out for Context {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        self.print_record(record)
+    }
+}
+
+fn one_line(text: &str) -> String {
+    // Errors quote hostile input: no control character of it may reach a terminal.
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+pub(crate) fn print_fault(tool: &str, fault: &Fault, format: ErrorFormat) {
+    let message = one_line(&fault.to_string());
+    let text = match format {
+        ErrorFormat::Json => {
+            let mut object = serde_json::json!({
+                "tool": tool,
+                "kind": fault.kind().name(),
+                "status": fault.kind().exit_status(),
+                "message": message,
+            });
+            if let Some(subject) = fault.subject() {
+                object["subject"] = one_line(subject).into();
+            }
+            if let Some(hint) = fault.hint_text().filter(|hint| !hint.is_empty()) {
+                object["hint"] = one_line(hint).into();
+            }
+            format!("{object}\n")
+        }
+        ErrorFormat::Text => {
+            let subject = fault.subject().map(|s| format!("{}: ", one_line(s))).unwrap_or_default();
+            let hint = match fault.hint_text() {
+                Some(hint) if !hint.is_empty() => format!("hint: {}\n", one_line(hint)),
+                _ => String::new(),
+            };
+            format!("{tool}: {subject}{message}\n{hint}")
+        }
+    };
+    // With stderr gone there is nobody left to tell.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+pub(crate) fn warn(tool: &str, subject: &str, message: &str, format: ErrorFormat) {
+    let subject = one_line(subject);
+    let message = one_line(message);
+    let text = match format {
+        ErrorFormat::Json => {
+            format!("{}\n", serde_json::json!({"tool": tool, "level": "warning", "subject": subject, "message": message}))
+        }
+        ErrorFormat::Text if subject.is_empty() => format!("{tool}: warning: {message}\n"),
+        ErrorFormat::Text => format!("{tool}: {subject}: warning: {message}\n"),
+    };
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+

@@ -1,0 +1,42 @@
+//! Files that are either the old one or the new one, never between.
+
+use fault::{Explain, Result};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// Replaces `path` with `content` by writing a temporary file beside it and renaming.
+///
+/// No fsync: the file is there after a crash of the program, and old or new after a crash of the machine on
+/// file systems that order data before a renaming (ext4, xfs and btrfs do when a file is replaced).
+pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}-{number}", std::process::id()));
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(content))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // The failure being reported is the one that matters.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.explain(|| format!("write {}", path.display()))
+}
+
+/// The file's content; `None` when there is no such file.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).explain(|| format!("read {}", path.display())),
+    }
+}

@@ -1,0 +1,402 @@
+//! `containers/<id>` and `names/<name>`.
+
+use crate::{Lock, Store, atomic, make_dirs};
+use fault::{Explain, Fault, Result};
+use record::{Container, Record};
+use rustix::fs::{AtFlags, CWD};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// One container's directories.
+#[derive(Clone, Debug)]
+pub struct ContainerDir {
+    pub id: String,
+    /// `$STAVES_ROOT/containers/<id>`, the OCI bundle.
+    pub bundle: PathBuf,
+    /// `$STAVES_RUN/containers/<id>`.
+    pub run: PathBuf,
+}
+
+/// `state.json`: about the present run. Written by ctr-shim only.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LiveState {
+    /// `created`, `running`, `paused` or `restarting`.
+    pub status: String,
+    /// Init's process id on the host.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot, as in `/proc/<pid>/stat`.
+    pub pid_started: u64,
+    pub shim_pid: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    #[serde(default)]
+    pub restart_count: u32,
+    /// Absolute directories of the container's control groups, one per hierarchy.
+    #[serde(default)]
+    pub cgroup: Vec<PathBuf>,
+}
+
+/// `last_run.json`: how the last run went. `exit_code` is null as long as it goes on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LastRun {
+    pub started_at: Option<String>,
+    pub finished_at: Option<String>,
+    pub exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(default)]
+    pub oom_killed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Exited,
+}
+
+impl Status {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Restarting => "restarting",
+            Status::Exited => "exited",
+        }
+    }
+}
+
+impl Store {
+    /// Directories of a container with this id, whether or not it exists.
+    pub fn container_dir(&self, id: &str) -> ContainerDir {
+        ContainerDir {
+            id: id.to_owned(),
+            bundle: self.root.join("containers").join(id),
+            run: self.run.join("containers").join(id),
+        }
+    }
+
+    /// All containers whose record was written, in no order.
+    pub fn containers(&self) -> Result<Vec<ContainerDir>> {
+        Ok(self.container_ids()?.into_iter().map(|id| self.container_dir(&id)).filter(ContainerDir::exists).collect())
+    }
+
+    fn container_ids(&self) -> Result<Vec<String>> {
+        let dir = self.root.join("containers");
+        match std::fs::read_dir(&dir) {
+            Ok(entries) => Ok(entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .filter(|name| is_id(name))
+                .collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error).explain(|| format!("read {}", dir.display())),
+        }
+    }
+
+    /// By full id, by name, or by an unambiguous prefix of the id.
+    ///
+    /// Fails with not found, or with a conflict when several ids begin so.
+    pub fn find_container(&self, wanted: &str) -> Result<ContainerDir> {
+        if is_id(wanted) {
+            let dir = self.container_dir(wanted);
+            if dir.exists() {
+                return Ok(dir);
+            }
+        }
+        if let Some(id) = self.id_of_name(wanted) {
+            let dir = self.container_dir(&id);
+            if dir.exists() {
+                return Ok(dir);
+            }
+        }
+        let not_found = || {
+            Fault::not_found("no such container").on(wanted).hint("ctr-ls --all lists them")
+        };
+        if wanted.is_empty() || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(not_found());
+        }
+        let mut hits: Vec<String> =
+            self.container_ids()?.into_iter().filter(|id| id.starts_with(wanted)).collect();
+        hits.retain(|id| self.container_dir(id).exists());
+        match hits.as_slice() {
+            [] => Err(not_found()),
+            [id] => Ok(self.container_dir(id)),
+            _ => Err(Fault::conflict(format!("{} containers have ids that begin so", hits.len()))
+                .on(wanted)
+                .hint("give more digits")),
+        }
+    }
+
+    /// Takes a name for a container by making its link. Taken by a container that is gone, it is free.
+    ///
+    /// Fails with a conflict naming the holder.
+    pub fn take_name(&self, name: &str, id: &str) -> Result<()> {
+        check_name(name)?;
+        let names = self.root.join("names");
+        make_dirs(&names)?;
+        let link = names.join(name);
+        for _ in 0..3 {
+            match std::os::unix::fs::symlink(format!("../containers/{id}"), &link) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).explain(|| format!("take the name {name}")),
+            }
+            match self.id_of_name(name) {
+                Some(holder) if holder == id => return Ok(()),
+                // A directory without a record yet belongs to a ctr-create at work, which holds its lock.
+                Some(holder) if self.is_taken(&holder) => {
+                    return Err(Fault::conflict(format!("the name is in use by container {}", &holder[..12.min(holder.len())]))
+                        .on(name)
+                        .hint(format!("remove it with ctr-rm {name}, or choose another name")));
+                }
+                _ => self.free_dead_name(name),
+            }
+        }
+        Err(Fault::conflict("the name is being taken by somebody else").on(name))
+    }
+
+    /// Gives a name back if this container holds it.
+    pub fn release_name(&self, name: &str, id: &str) {
+        if check_name(name).is_ok() && self.id_of_name(name).as_deref() == Some(id) {
+            // Best effort: a dead name is free to take.
+            let _ = std::fs::remove_file(self.root.join("names").join(name));
+        }
+    }
+
+    fn id_of_name(&self, name: &str) -> Option<String> {
+        check_name(name).ok()?;
+        let target = std::fs::read_link(self.root.join("names").join(name)).ok()?;
+        Some(target.file_name()?.to_str()?.to_owned())
+    }
+
+    fn is_taken(&self, id: &str) -> bool {
+        let dir = self.container_dir(id);
+        dir.exists() || Lock::is_held(&dir.bundle)
+    }
+
+    /// Removing a dead link is a race against others doing so and taking the name; renaming makes one win.
+    fn free_dead_name(&self, name: &str) {
+        let names = self.root.join("names");
+        let Ok(_lock) = Lock::exclusive(&names) else { return };
+        if self.id_of_name(name).is_some_and(|id| !self.is_taken(&id)) {
+            let _ = std::fs::remove_file(names.join(name));
+        }
+    }
+
+    /// Names whose container is gone, freed. For the prune tools.
+    pub fn sweep_names(&self) {
+        let Ok(entries) = std::fs::read_dir(self.root.join("names")) else { return };
+        for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+            self.free_dead_name(&name);
+        }
+    }
+}
+
+impl ContainerDir {
+    /// A container exists from the moment its record is written.
+    pub fn exists(&self) -> bool {
+        rustix::fs::accessat(
+            CWD,
+            self.bundle.join("container.json"),
+            rustix::fs::Access::EXISTS,
+            AtFlags::empty(),
+        )
+        .is_ok()
+    }
+
+    /// The container's record as last written.
+    pub fn load(&self) -> Result<Record> {
+        let path = self.bundle.join("container.json");
+        let content = atomic::read(&path)?
+            .ok_or_else(|| Fault::not_found("no such container").on(self.id.as_str()))?;
+        let text = String::from_utf8(content)
+            .map_err(|_| Fault::input(format!("{} is not UTF-8", path.display())).on(self.id.as_str()))?;
+        Record::parse(&text).map_err(|fault| fault.within(format!("read {}", path.display())).on(self.id.as_str()))
+    }
+
+    /// Replaces the container's record.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        let mut line = record.to_line();
+        line.push('\n');
+        atomic::write(&self.bundle.join("container.json"), line.as_bytes(), 0o600)
+    }
+
+    /// Changes the record under the container's lock, so that two tools never overwrite each other's sections.
+    pub fn update(&self, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<Record> {
+        let _lock = Lock::exclusive(&self.bundle)?;
+        let mut record = self.load()?;
+        change(&mut record)?;
+        self.save(&record)?;
+        Ok(record)
+    }
+
+    pub fn live_state(&self) -> Result<Option<LiveState>> {
+        parse(&self.run.join("state.json"))
+    }
+
+    pub fn write_live_state(&self, state: &LiveState) -> Result<()> {
+        write(&self.run.join("state.json"), state)
+    }
+
+    pub fn last_run(&self) -> Result<Option<LastRun>> {
+        parse(&self.bundle.join("last_run.json"))
+    }
+
+    pub fn write_last_run(&self, run: &LastRun) -> Result<()> {
+        write(&self.bundle.join("last_run.json"), run)
+    }
+
+    /// Whether a ctr-shim looks after it.
+    pub fn has_shim(&self) -> bool {
+        Lock::is_held(&self.run.join("lock"))
+    }
+
+    /// What is true of it now.
+    pub fn status(&self) -> Result<Status> {
+        if let Some(state) = self.live_state()?
+            && self.has_shim()
+        {
+            return Ok(match state.status.as_str() {
+                "created" => match self.last_run()? {
+                    // Set up again for another run but not started yet.
+                    Some(_) => Status::Exited,
+                    None => Status::Created,
+                },
+                "paused" => Status::Paused,
+                "restarting" => Status::Restarting,
+                _ => Status::Running,
+            });
+        }
+        Ok(if self.last_run()?.is_some() { Status::Exited } else { Status::Created })
+    }
+
+    /// The record with its `container` section brought up to date: status, pid, times, exit code.
+    pub fn current(&self) -> Result<Record> {
+        let mut record = self.load()?;
+        let mut container: Container = record.require("container").map_err(|f| f.on(self.id.as_str()))?;
+        let status = self.status()?;
+        let live = self.live_state()?.filter(|_| self.has_shim());
+        container.status = Some(status.name().to_owned());
+        container.bundle = Some(self.bundle.display().to_string());
+        container.pid = live.as_ref().map(|state| state.pid).filter(|pid| *pid > 0);
+        if let Some(run) = self.last_run()? {
+            let ended = matches!(status, Status::Exited);
+            container.started_at = run.started_at;
+            container.finished_at = run.finished_at;
+            // A run nobody saw the end of was cut off with its machine or its shim.
+            container.exit_code = if ended { Some(run.exit_code.unwrap_or(137)) } else { None };
+            container.error = run.error;
+        }
+        container.restart_count = live.map(|state| state.restart_count).filter(|count| *count > 0);
+        record.set("container", &container)?;
+        Ok(record)
+    }
+}
+
+/// 64 lower-case hexadecimal digits.
+pub fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// docker's rule for names: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, and short enough for a file name.
+pub fn check_name(name: &str) -> Result<()> {
+    let mut bytes = name.bytes();
+    let valid = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && name.len() <= 200;
+    if valid {
+        return Ok(());
+    }
+    Err(Fault::usage("not a valid name").on(name).hint("letters, digits, and after the first also _ . -"))
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
+    let Some(content) = atomic::read(path)? else { return Ok(None) };
+    serde_json::from_slice(&content).map(Some).explain(|| format!("read {}", path.display()))
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let mut content = serde_json::to_vec(value).explain(|| format!("write {}", path.display()))?;
+    content.push(b'\n');
+    atomic::write(path, &content, 0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fault::Kind;
+
+    struct Fixture(PathBuf);
+
+    impl Fixture {
+        fn new(name: &str) -> (Fixture, Store) {
+            let dir = std::env::temp_dir().join(format!("store-{name}-{}", std::process::id()));
+            let store = Store::at(dir.join("root"), dir.join("run"));
+            (Fixture(dir), store)
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn make(store: &Store, id: &str, name: &str) -> ContainerDir {
+        let dir = store.container_dir(id);
+        make_dirs(&dir.bundle).unwrap();
+        store.take_name(name, id).unwrap();
+        let mut record = Record::new();
+        record.set("container", &Container { id: id.into(), name: name.into(), ..Container::default() }).unwrap();
+        dir.save(&record).unwrap();
+        dir
+    }
+
+    #[test]
+    fn found_by_id_name_and_prefix() {
+        let (_fixture, store) = Fixture::new("find");
+        let (a, b) = ("ab".repeat(32), format!("abcd{}", "0".repeat(60)));
+        make(&store, &a, "one");
+        make(&store, &b, "two");
+        for wanted in [a.as_str(), "one", "abab"] {
+            assert_eq!(store.find_container(wanted).unwrap().id, a);
+        }
+        assert_eq!(store.find_container("ab").unwrap_err().kind(), Kind::Conflict);
+        for wanted in ["three", "", "../x", "ef", "../containers"] {
+            assert_eq!(store.find_container(wanted).unwrap_err().kind(), Kind::NotFound);
+        }
+    }
+
+    #[test]
+    fn a_name_is_taken_once_and_free_when_its_holder_is_gone() {
+        let (_fixture, store) = Fixture::new("names");
+        let (a, b) = ("a".repeat(64), "b".repeat(64));
+        let dir = make(&store, &a, "web");
+        store.take_name("web", &a).unwrap();
+        assert_eq!(store.take_name("web", &b).unwrap_err().kind(), Kind::Conflict);
+        std::fs::remove_dir_all(&dir.bundle).unwrap();
+        store.take_name("web", &b).unwrap();
+        assert_eq!(store.take_name("-x", &b).unwrap_err().kind(), Kind::Usage);
+        assert_eq!(store.take_name("../x", &b).unwrap_err().kind(), Kind::Usage);
+    }
+
+    #[test]
+    fn status_follows_the_files() {
+        let (_fixture, store) = Fixture::new("status");
+        let dir = make(&store, &"c".repeat(64), "c");
+        assert_eq!(dir.status().unwrap(), Status::Created);
+        make_dirs(&dir.run).unwrap();
+        dir.write_live_state(&LiveState { status: "running".into(), pid: 1, ..LiveState::default() }).unwrap();
+        let shim = Lock::exclusive(&dir.run.join("lock")).unwrap();
+        assert_eq!(dir.status().unwrap(), Status::Running);
+        drop(shim);
+        dir.write_last_run(&LastRun { exit_code: Some(3), ..LastRun::default() }).unwrap();
+        assert_eq!(dir.status().unwrap(), Status::Exited);
+        let container = dir.current().unwrap().container().unwrap().unwrap();
+        assert_eq!((container.exit_code, container.pid), (Some(3), None));
+    }
+}

@@ -1,0 +1,113 @@
+//! `tmp/`: unfinished work, each entry named after the process that owns it, so that what a killed process left
+//! can be told from what a living one is making.
+
+use crate::{Store, make_dirs};
+use fault::{Explain, Result};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A path in `tmp/` that does not exist yet; whatever is there when this is dropped is removed.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    pub fn new(store: &Store) -> Result<Scratch> {
+        let tmp = store.root.join("tmp");
+        make_dirs(&tmp)?;
+        let pid = std::process::id();
+        let started = start_time(pid as i32).unwrap_or(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        Ok(Scratch { path: tmp.join(format!("{pid}-{started}-{number}")) })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path is no longer removed: it was renamed to where it belongs.
+    pub fn keep(mut self) -> PathBuf {
+        std::mem::take(&mut self.path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            remove_any(&self.path);
+        }
+    }
+}
+
+fn remove_any(path: &Path) {
+    // Best effort: `sweep` comes by again.
+    if std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()) {
+        let _ = std::fs::remove_dir_all(path);
+    } else {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+impl Store {
+    /// Removes what processes that are no more left in `tmp/`; returns how many entries.
+    pub fn sweep_scratch(&self) -> Result<usize> {
+        let tmp = self.root.join("tmp");
+        let entries = match std::fs::read_dir(&tmp) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error).explain(|| format!("read {}", tmp.display())),
+        };
+        let mut removed = 0;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if owner_lives(&name.to_string_lossy()) == Some(true) {
+                continue;
+            }
+            remove_any(&entry.path());
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+/// Whether the process a scratch name tells of is still the same and alive; `None` for other names.
+fn owner_lives(name: &str) -> Option<bool> {
+    let mut parts = name.split('-');
+    let pid: i32 = parts.next()?.parse().ok()?;
+    let started: u64 = parts.next()?.parse().ok()?;
+    Some(start_time(pid) == Some(started))
+}
+
+/// Start time of a process in clock ticks since boot (proc(5), `/proc/pid/stat` field 22): with the pid it names a
+/// process for as long as the machine runs. `None` when there is no such process.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in brackets and may hold anything.
+    let after_name = &stat[stat.rfind(')')? + 2..];
+    let mut fields = after_name.split(' ');
+    if matches!(fields.next(), Some("Z" | "X")) {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_living_process_keeps_its_scratch_and_a_dead_one_loses_it() {
+        let dir = std::env::temp_dir().join(format!("store-scratch-{}", std::process::id()));
+        let store = Store::at(dir.join("root"), dir.join("run"));
+        let mine = Scratch::new(&store).unwrap();
+        std::fs::write(mine.path(), b"x").unwrap();
+        // A pid that is alive but began at another time.
+        std::fs::create_dir_all(store.root().join("tmp/1-1-0/deep")).unwrap();
+        assert_eq!(store.sweep_scratch().unwrap(), 1);
+        assert!(mine.path().exists());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -1,0 +1,1 @@
+//! Work that goes on after a tool has printed its result.

@@ -1,0 +1,7 @@
+//! Thin safe wrappers over system calls that nix and rustix lack, or that are only safe under a condition.
+//!
+//! The only crate of this project with `unsafe` in it. Every block states the invariant it relies on.
+
+pub mod background;
+pub mod fs;
+pub mod process;

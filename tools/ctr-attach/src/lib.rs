@@ -1,0 +1,24 @@
+//! Attach to running containers.
+#![forbid(unsafe_code)]
+
+use cli::{Common, Context, Fault, Result, Tool};
+
+/// Attach to running containers
+#[derive(Debug, clap::Parser)]
+#[command(name = "ctr-attach", version)]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Tool for Args {
+    const NAME: &'static str = "ctr-attach";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
+    Err(Fault::failed("this build cannot do that yet"))
+}

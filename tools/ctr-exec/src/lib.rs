@@ -1,0 +1,24 @@
+//! Run a command in a running container.
+#![forbid(unsafe_code)]
+
+use cli::{Common, Context, Fault, Result, Tool};
+
+/// Run a command in a running container
+#[derive(Debug, clap::Parser)]
+#[command(name = "ctr-exec", version)]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Tool for Args {
+    const NAME: &'static str = "ctr-exec";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
+    Err(Fault::failed("this build cannot do that yet"))
+}

@@ -1,0 +1,24 @@
+//! Start containers.
+#![forbid(unsafe_code)]
+
+use cli::{Common, Context, Fault, Result, Tool};
+
+/// Start containers
+#[derive(Debug, clap::Parser)]
+#[command(name = "ctr-start", version)]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Tool for Args {
+    const NAME: &'static str = "ctr-start";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
+    Err(Fault::failed("this build cannot do that yet"))
+}

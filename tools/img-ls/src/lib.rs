@@ -1,0 +1,24 @@
+//! List the images in the store.
+#![forbid(unsafe_code)]
+
+use cli::{Common, Context, Fault, Result, Tool};
+
+/// List the images in the store
+#[derive(Debug, clap::Parser)]
+#[command(name = "img-ls", version)]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Tool for Args {
+    const NAME: &'static str = "img-ls";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
+    Err(Fault::failed("this build cannot do that yet"))
+}

@@ -1,0 +1,5 @@
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    cli::main::<img_prune::Args>(img_prune::run)
+}

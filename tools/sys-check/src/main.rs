@@ -1,0 +1,5 @@
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    cli::main::<sys_check::Args>(sys_check::run)
+}
