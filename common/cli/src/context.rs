@@ -87,11 +87,19 @@ impl Context {
 
     /// Names if there are any, else the records on stdin.
     pub fn input(&mut self, names: &[String]) -> Result<Input> {
-        if names.is_empty() { Ok(Input::Records(self.read_records()?)) } else { Ok(Input::Names(names.to_vec())) }
+        if names.is_empty() {
+            Ok(Input::Records(self.read_records()?))
+        } else {
+            Ok(Input::Names(names.to_vec()))
+        }
     }
 
     /// Handles each subject; a failure is reported and the next one tried.
-    pub fn each<S>(&mut self, subjects: impl IntoIterator<Item = S>, mut act: impl FnMut(&mut Context, S) -> Result<()>) {
+    pub fn each<S>(
+        &mut self,
+        subjects: impl IntoIterator<Item = S>,
+        mut act: impl FnMut(&mut Context, S) -> Result<()>,
+    ) {
         for subject in subjects {
             if self.stdout_closed {
                 return;
@@ -140,7 +148,8 @@ impl Context {
     }
 
     pub fn print_table(&mut self, table: &Table) -> Result<()> {
-        let width = if io::stdout().is_terminal() { terminal_size::terminal_size().map(|(w, _)| w.0) } else { None };
+        let width =
+            if io::stdout().is_terminal() { terminal_size::terminal_size().map(|(w, _)| w.0) } else { None };
         self.print(&table.render(width.map(usize::from)))
     }
 
@@ -215,11 +224,13 @@ pub(crate) fn warn(tool: &str, subject: &str, message: &str, format: ErrorFormat
     let message = one_line(message);
     let text = match format {
         ErrorFormat::Json => {
-            format!("{}\n", serde_json::json!({"tool": tool, "level": "warning", "subject": subject, "message": message}))
+            format!(
+                "{}\n",
+                serde_json::json!({"tool": tool, "level": "warning", "subject": subject, "message": message})
+            )
         }
         ErrorFormat::Text if subject.is_empty() => format!("{tool}: warning: {message}\n"),
         ErrorFormat::Text => format!("{tool}: {subject}: warning: {message}\n"),
     };
     let _ = io::stderr().write_all(text.as_bytes());
 }
-

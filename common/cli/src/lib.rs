@@ -73,8 +73,7 @@ pub fn run_with<T: Tool>(
         Ok(args) => args,
         Err(error) => return usage(T::NAME, &error),
     };
-    let mut context =
-        Context::new(T::NAME, args.common().clone(), args.quiet(), args.own_failure_status());
+    let mut context = Context::new(T::NAME, args.common().clone(), args.quiet(), args.own_failure_status());
     if let Err(fault) = run(&args, &mut context) {
         context.report(&fault);
     }
@@ -90,7 +89,9 @@ fn usage(tool: &str, error: &clap::Error) -> u8 {
         return 0;
     }
     let json = std::env::args_os().any(|a| a == "--error-format=json")
-        || std::env::args_os().zip(std::env::args_os().skip(1)).any(|(a, b)| a == "--error-format" && b == "json");
+        || std::env::args_os()
+            .zip(std::env::args_os().skip(1))
+            .any(|(a, b)| a == "--error-format" && b == "json");
     let text = error.to_string();
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     let what = lines.next().unwrap_or("wrong arguments").trim_start_matches("error: ").to_owned();

@@ -62,7 +62,10 @@ mod tests {
         table.row(["brisk_cooper", "4f1c"]);
         table.row(["a\u{1b}[31m", "x"]);
         let text = table.render(None);
-        let starts: Vec<_> = text.lines().map(|line| line.chars().count() - line.split(' ').next_back().unwrap().len()).collect();
+        let starts: Vec<_> = text
+            .lines()
+            .map(|line| line.chars().count() - line.split(' ').next_back().unwrap().len())
+            .collect();
         assert_eq!(starts, [15, 15, 15]);
         assert!(!text.contains('\u{1b}'));
         assert_eq!(table.render(Some(4)).lines().next(), Some("NAME"));

@@ -146,7 +146,8 @@ impl Record {
 
     /// The record as one line without its newline. Raw members that came pretty-printed are put on one line.
     pub fn to_line(&self) -> String {
-        let mut out = String::with_capacity(64 + self.members.iter().map(|m| m.value.get().len()).sum::<usize>());
+        let mut out =
+            String::with_capacity(64 + self.members.iter().map(|m| m.value.get().len()).sum::<usize>());
         out.push('{');
         for (index, member) in self.members.iter().enumerate() {
             if index > 0 {

@@ -1,1 +1,107 @@
+//! The protocol between a container's `ctr-shim` and the tools: one JSON object per packet on a
+//! `SOCK_SEQPACKET` socket (ARCHITECTURE.md, "The shim's protocol").
 #![forbid(unsafe_code)]
+
+mod client;
+mod wire;
+
+pub use client::{Client, start_shim};
+pub use wire::{MAX_PACKET, Packet, address_of, listen, receive, send};
+
+use fault::{Fault, Kind};
+use serde::{Deserialize, Serialize};
+
+/// What a tool asks of a shim.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Release the waiting process.
+    Start,
+    /// Send a signal to the container's init. `stop`: the restart policy is to let it end.
+    Signal {
+        signal: i32,
+        #[serde(default)]
+        stop: bool,
+    },
+    /// Answered by an [`Exit`] when the container ends.
+    Wait,
+    /// Connect pipe ends, which come along in this order, to the container's streams.
+    Attach {
+        #[serde(default)]
+        stdin: bool,
+        #[serde(default)]
+        stdout: bool,
+        #[serde(default)]
+        stderr: bool,
+    },
+    /// Size of the container's terminal.
+    Resize { rows: u16, columns: u16 },
+    /// Before start: make the waiting process again, as the bundle changed.
+    Recreate,
+    /// Before start: end the waiting process and the shim.
+    Discard,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    #[serde(default)]
+    pub ok: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+/// A failure on its way over the socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// [`Kind::name`].
+    pub kind: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// docker's status where the command itself could not be run: 126 not executable, 127 not found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+}
+
+/// How the container's run ended. Comes after the last byte of its output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Always `exit`.
+    pub event: String,
+    /// Exit status, or 128 + the number of the signal that ended it.
+    pub exit_code: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Failure {
+    pub fn of(fault: &Fault, exit_code: Option<i32>) -> Failure {
+        Failure {
+            kind: fault.kind().name().to_owned(),
+            message: fault.to_string(),
+            hint: fault.hint_text().map(str::to_owned),
+            exit_code,
+        }
+    }
+
+    pub fn into_fault(self) -> Fault {
+        let kind = [Kind::Usage, Kind::Input, Kind::NotFound, Kind::Conflict, Kind::Denied, Kind::Retryable]
+            .into_iter()
+            .find(|kind| kind.name() == self.kind)
+            .unwrap_or(Kind::Failed);
+        let fault = Fault::new(kind, self.message);
+        match self.hint {
+            Some(hint) => fault.hint(hint),
+            None => fault,
+        }
+    }
+}
+
+impl Exit {
+    pub fn new(exit_code: i32, error: Option<String>) -> Exit {
+        Exit { event: "exit".to_owned(), exit_code, error }
+    }
+}

@@ -81,7 +81,12 @@ impl Store {
 
     /// All containers whose record was written, in no order.
     pub fn containers(&self) -> Result<Vec<ContainerDir>> {
-        Ok(self.container_ids()?.into_iter().map(|id| self.container_dir(&id)).filter(ContainerDir::exists).collect())
+        Ok(self
+            .container_ids()?
+            .into_iter()
+            .map(|id| self.container_dir(&id))
+            .filter(ContainerDir::exists)
+            .collect())
     }
 
     fn container_ids(&self) -> Result<Vec<String>> {
@@ -113,9 +118,7 @@ impl Store {
                 return Ok(dir);
             }
         }
-        let not_found = || {
-            Fault::not_found("no such container").on(wanted).hint("ctr-ls --all lists them")
-        };
+        let not_found = || Fault::not_found("no such container").on(wanted).hint("ctr-ls --all lists them");
         if wanted.is_empty() || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(not_found());
         }
@@ -149,9 +152,12 @@ impl Store {
                 Some(holder) if holder == id => return Ok(()),
                 // A directory without a record yet belongs to a ctr-create at work, which holds its lock.
                 Some(holder) if self.is_taken(&holder) => {
-                    return Err(Fault::conflict(format!("the name is in use by container {}", &holder[..12.min(holder.len())]))
-                        .on(name)
-                        .hint(format!("remove it with ctr-rm {name}, or choose another name")));
+                    return Err(Fault::conflict(format!(
+                        "the name is in use by container {}",
+                        &holder[..12.min(holder.len())]
+                    ))
+                    .on(name)
+                    .hint(format!("remove it with ctr-rm {name}, or choose another name")));
                 }
                 _ => self.free_dead_name(name),
             }
@@ -211,11 +217,12 @@ impl ContainerDir {
     /// The container's record as last written.
     pub fn load(&self) -> Result<Record> {
         let path = self.bundle.join("container.json");
-        let content = atomic::read(&path)?
-            .ok_or_else(|| Fault::not_found("no such container").on(self.id.as_str()))?;
+        let content =
+            atomic::read(&path)?.ok_or_else(|| Fault::not_found("no such container").on(self.id.as_str()))?;
         let text = String::from_utf8(content)
             .map_err(|_| Fault::input(format!("{} is not UTF-8", path.display())).on(self.id.as_str()))?;
-        Record::parse(&text).map_err(|fault| fault.within(format!("read {}", path.display())).on(self.id.as_str()))
+        Record::parse(&text)
+            .map_err(|fault| fault.within(format!("read {}", path.display())).on(self.id.as_str()))
     }
 
     /// Replaces the container's record.
@@ -351,7 +358,9 @@ mod tests {
         make_dirs(&dir.bundle).unwrap();
         store.take_name(name, id).unwrap();
         let mut record = Record::new();
-        record.set("container", &Container { id: id.into(), name: name.into(), ..Container::default() }).unwrap();
+        record
+            .set("container", &Container { id: id.into(), name: name.into(), ..Container::default() })
+            .unwrap();
         dir.save(&record).unwrap();
         dir
     }
@@ -390,7 +399,8 @@ mod tests {
         let dir = make(&store, &"c".repeat(64), "c");
         assert_eq!(dir.status().unwrap(), Status::Created);
         make_dirs(&dir.run).unwrap();
-        dir.write_live_state(&LiveState { status: "running".into(), pid: 1, ..LiveState::default() }).unwrap();
+        dir.write_live_state(&LiveState { status: "running".into(), pid: 1, ..LiveState::default() })
+            .unwrap();
         let shim = Lock::exclusive(&dir.run.join("lock")).unwrap();
         assert_eq!(dir.status().unwrap(), Status::Running);
         drop(shim);

@@ -1,0 +1,134 @@
+//! The tools' side of the socket.
+
+use crate::{Exit, Reply, Request, address_of, receive, send};
+use fault::{Explain, Fault, Result};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use store::ContainerDir;
+
+/// A connection to one container's shim.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    id: String,
+}
+
+impl Client {
+    /// `None` when the container has no shim: it was never set up, has ended, or its shim was killed.
+    pub fn connect(dir: &ContainerDir) -> Result<Option<Client>> {
+        if !dir.run.exists() {
+            return Ok(None);
+        }
+        let (_dir, address) = address_of(&dir.run)?;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .explain(|| "make a socket".into())?;
+        match connect(&socket, &address) {
+            Ok(()) => Ok(Some(Client { socket, id: dir.id.clone() })),
+            Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+            Err(error) => Err(std::io::Error::from(error))
+                .explain(|| "connect to the container's shim".into())
+                .map_err(|fault| fault.on(dir.id.as_str())),
+        }
+    }
+
+    /// Sends a request and waits for its reply. A failure on the other side comes back as its fault.
+    pub fn request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply> {
+        let reply = self.request_raw(request, fds)?;
+        match reply.error {
+            Some(failure) => Err(failure.into_fault().on(self.id.as_str())),
+            None => Ok(reply),
+        }
+    }
+
+    /// Like [`Client::request`], with a failure of the other side left in the reply.
+    pub fn request_raw(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply> {
+        send(&self.socket, request, fds).map_err(|fault| fault.on(self.id.as_str()))?;
+        let packet = self.packet()?.ok_or_else(|| {
+            Fault::retryable("the container's shim went away without an answer").on(self.id.as_str())
+        })?;
+        serde_json::from_slice(&packet)
+            .explain(|| "read the shim's answer".into())
+            .map_err(|fault| fault.on(self.id.as_str()))
+    }
+
+    /// Sends [`Request::Wait`] and blocks until the container ends. `None` when the shim was killed.
+    pub fn wait(&self) -> Result<Option<Exit>> {
+        send(&self.socket, &Request::Wait, &[])?;
+        self.exit()
+    }
+
+    /// Blocks until the exit event of an attached or waiting connection.
+    pub fn exit(&self) -> Result<Option<Exit>> {
+        while let Some(packet) = self.packet()? {
+            if let Ok(exit) = serde_json::from_slice::<Exit>(&packet)
+                && exit.event == "exit"
+            {
+                return Ok(Some(exit));
+            }
+        }
+        Ok(None)
+    }
+
+    fn packet(&self) -> Result<Option<Vec<u8>>> {
+        match receive(&self.socket) {
+            Ok(packet) => Ok(packet.map(|packet| packet.bytes)),
+            Err(Errno::CONNRESET) => Ok(None),
+            Err(error) => {
+                Err(Fault::failed("listen to the container's shim").because(std::io::Error::from(error)))
+            }
+        }
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Starts `ctr-shim` for a container whose bundle is written, and waits until its init process is set up and waiting
+/// ("created" in the OCI runtime specification). The failure of any step there is the result here.
+pub fn start_shim(dir: &ContainerDir) -> Result<Reply> {
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .explain(|| "make a socket pair".into())?;
+    let program = sibling("ctr-shim")?;
+    let mut command = Command::new(&program);
+    command.arg(&dir.bundle).arg(&dir.run).stdin(Stdio::from(theirs)).stdout(Stdio::null());
+    // A session of its own: a signal typed at the terminal is not for the shim. Messages for people go through the
+    // socket; stderr is kept for a shim that cannot even do that.
+    let mut child = command.process_group(0).spawn().explain(|| format!("start {}", program.display()))?;
+    drop(command);
+    let packet = receive(&ours).explain(|| "listen to the container's shim".into())?;
+    let Some(packet) = packet else {
+        let status = child.wait().explain(|| "wait for the container's shim".into())?;
+        return Err(Fault::failed(format!("the container's shim ended: {status}")).on(dir.id.as_str()));
+    };
+    let reply: Reply = serde_json::from_slice(&packet.bytes).explain(|| "read the shim's answer".into())?;
+    match reply.error {
+        Some(failure) => {
+            // Reaped, so that no zombie outlives the failure in a long-lived caller.
+            let _ = child.wait();
+            Err(failure.into_fault().on(dir.id.as_str()))
+        }
+        None => Ok(reply),
+    }
+}
+
+/// A tool of the same build: beside this executable, never by PATH, so that versions cannot be mixed.
+fn sibling(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().explain(|| "find this executable".into())?;
+    let path = own.with_file_name(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    // Test programs live one directory below the tools.
+    let above = own.parent().and_then(|dir| dir.parent()).map(|dir| dir.join(name));
+    above.filter(|path| path.exists()).ok_or_else(|| {
+        Fault::failed(format!("{name} is not beside {}", own.display())).hint("install all tools together")
+    })
+}
