@@ -1,1 +1,13 @@
+//! References, digests, platforms, manifests as views over original bytes; wishes and image to runtime
+//! specification. Pure: nothing here touches the system.
 #![forbid(unsafe_code)]
+
+pub mod digest;
+pub mod manifest;
+pub mod platform;
+pub mod reference;
+
+pub use digest::Digest;
+pub use manifest::{Descriptor, Document, ImageConfig, Index, Manifest};
+pub use platform::Platform;
+pub use reference::Reference;
