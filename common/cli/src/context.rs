@@ -22,6 +22,16 @@ pub enum Input {
     Records(Vec<Record>),
 }
 
+impl Input {
+    /// As a type that stands for either.
+    pub fn into_subjects<S: From<String> + From<Record>>(self) -> Vec<S> {
+        match self {
+            Input::Names(names) => names.into_iter().map(S::from).collect(),
+            Input::Records(records) => records.into_iter().map(S::from).collect(),
+        }
+    }
+}
+
 pub struct Context {
     tool: &'static str,
     common: Common,
@@ -108,6 +118,51 @@ impl Context {
                 self.report(&fault);
             }
         }
+    }
+
+    /// Works on up to `at_most` subjects at a time, for work that mostly waits; `done` prints each result here, in the
+    /// order in which they come. Failures are reported as by [`Context::each`].
+    pub fn each_at_once<S: Send, T: Send>(
+        &mut self,
+        subjects: Vec<S>,
+        at_most: usize,
+        work: impl Fn(S) -> Result<T> + Sync,
+        mut done: impl FnMut(&mut Context, T) -> Result<()>,
+    ) {
+        if subjects.len() < 2 {
+            return self.each(subjects, |context, subject| {
+                let result = work(subject)?;
+                done(context, result)
+            });
+        }
+        let threads = at_most.clamp(1, subjects.len());
+        let queue = std::sync::Mutex::new(subjects.into_iter());
+        let next = || queue.lock().ok()?.next();
+        let (sender, results) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let (sender, next, work) = (sender.clone(), &next, &work);
+                let task = move || {
+                    while let Some(subject) = next() {
+                        // Nobody listens any more once stdout is closed; what was asked for is done all the same.
+                        let _ = sender.send(work(subject));
+                    }
+                };
+                if let Err(error) =
+                    std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, task)
+                {
+                    // Those that did start go on with the queue.
+                    self.report(&Fault::failed("start a thread").because(error));
+                    break;
+                }
+            }
+            drop(sender);
+            for result in results {
+                if let Err(fault) = result.and_then(|result| done(self, result)) {
+                    self.report(&fault);
+                }
+            }
+        });
     }
 
     /// Writes one failure to stderr; the first one decides the exit status.

@@ -6,10 +6,14 @@ pub mod atomic;
 mod container;
 mod lock;
 mod scratch;
+mod subject;
+mod tree;
 
 pub use container::{ContainerDir, LastRun, LiveState, Status};
 pub use lock::Lock;
-pub use scratch::Scratch;
+pub use scratch::{Scratch, start_time};
+pub use subject::Subject;
+pub use tree::remove_tree;
 
 use fault::{Explain, Fault, Result};
 use std::os::unix::fs::DirBuilderExt;

@@ -1,7 +1,7 @@
 //! `tmp/`: unfinished work, each entry named after the process that owns it, so that what a killed process left
 //! can be told from what a living one is making.
 
-use crate::{Store, make_dirs};
+use crate::{Store, make_dirs, remove_tree};
 use fault::{Explain, Result};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,11 +44,7 @@ impl Drop for Scratch {
 
 fn remove_any(path: &Path) {
     // Best effort: `sweep` comes by again.
-    if std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()) {
-        let _ = std::fs::remove_dir_all(path);
-    } else {
-        let _ = std::fs::remove_file(path);
-    }
+    let _ = remove_tree(path);
 }
 
 impl Store {
