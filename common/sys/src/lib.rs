@@ -3,5 +3,8 @@
 //! The only crate of this project with `unsafe` in it. Every block states the invariant it relies on.
 
 pub mod background;
+pub mod bpf;
 pub mod fs;
+pub mod mount;
 pub mod process;
+pub mod seccomp;

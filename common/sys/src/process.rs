@@ -1,1 +1,204 @@
 //! Processes and namespaces.
+
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ffi::CStr;
+use std::io;
+
+/// libc's constant is of a type too small for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Both sides of a [`clone3`].
+#[derive(Debug)]
+pub enum Fork {
+    Parent { pid: i32, pidfd: OwnedFd },
+    Child,
+}
+
+/// Makes a child process as `fork` does, in new namespaces (`CLONE_NEW*` flags of clone(2)) and, given the open
+/// directory of a version 2 control group, inside it from its first instruction (Linux 5.7).
+///
+/// Fails with `EDEADLK` if this process has more than one thread: the child would have a copy of locks whose
+/// holders do not exist in it, so that the next allocation could hang.
+pub fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    if !is_single_threaded()? {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
+    let mut pidfd: libc::c_int = -1;
+    let mut flags = namespaces | libc::CLONE_PIDFD as u64;
+    let mut cgroup_fd = 0;
+    if let Some(fd) = cgroup {
+        flags |= CLONE_INTO_CGROUP;
+        cgroup_fd = fd.as_raw_fd() as u64;
+    }
+    let mut args = libc::clone_args {
+        flags,
+        pidfd: (&raw mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup_fd,
+    };
+    // SAFETY: `args` is a valid clone_args of the size given, and `pidfd` outlives the call. Without CLONE_VM and
+    // with no stack given, the child runs on its own copy of this stack, as after fork(2); there is no other
+    // thread (checked above) that could hold a lock the child needs.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => {
+            // SAFETY: the kernel wrote a new descriptor of ours to `pidfd` (CLONE_PIDFD) and nothing else owns it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Fork::Parent { pid: pid as i32, pidfd })
+        }
+    }
+}
+
+/// `/proc/self/task` has one directory, and so three links, when there is one thread.
+pub fn is_single_threaded() -> io::Result<bool> {
+    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 3)
+}
+
+/// Ends a forked child at once, without running the parent's exit handlers or flushing its buffers.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) has no precondition and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Every signal to its default action and none blocked: what a program expects at its start. Rust ignores SIGPIPE,
+/// and an ignored signal stays so across execve(2).
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context. The two real-time signals
+        // of the C library give EINVAL, which changes nothing.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an all-zero sigset_t is the empty set on Linux, sigemptyset makes it so anyway, and both pointers are
+    // valid for the call.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// A descriptor from which blocked signals are read, each a `signalfd_siginfo` whose first four bytes are the number.
+/// The signals are blocked from here on.
+pub fn signal_descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset before use and lives through the calls; signalfd returns a new
+    // descriptor nobody else owns.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Sends any signal number, real-time ones too, through a pid descriptor (Linux 5.1).
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the call; a null siginfo means "as kill(2) would".
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Marks every descriptor from `first` on to be closed by execve(2) (close_range(2), Linux 5.11).
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: setting a flag on descriptors breaks no owner's assumption: they stay open in this process.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Replaces the session keyring by a new empty one, so that the container's processes do not hold the keys of
+/// whoever started it (keyctl(2)). Kernels without keyrings say `ENOSYS`.
+pub fn join_new_session_keyring(name: &CStr) -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: the name is a valid C string for the call.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Executes a program; returns only on failure. The environment and arguments are used as they are.
+pub fn execve(
+    program: &CStr,
+    arguments: &[std::ffi::CString],
+    environment: &[std::ffi::CString],
+) -> io::Error {
+    match nix::unistd::execve(program, arguments, environment) {
+        Err(errno) => io::Error::from_raw_os_error(errno as i32),
+    }
+}
+
+/// Brings up the loopback interface of this network namespace.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: an all-zero ifreq is valid; the name is shorter than its field; the ioctl reads the flags member, which
+    // was just written.
+    let result = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Puts `fd` at the number `target`, open across execve(2), closing what was there.
+pub fn duplicate_to(fd: BorrowedFd<'_>, target: i32) -> io::Result<()> {
+    if fd.as_raw_fd() == target {
+        // dup2 onto itself would leave close-on-exec set.
+        // SAFETY: changes a flag of an open descriptor.
+        let result = unsafe { libc::fcntl(target, libc::F_SETFD, 0) };
+        return if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    }
+    // SAFETY: callers pass standard stream numbers, which no OwnedFd of theirs holds.
+    let result = unsafe { libc::dup2(fd.as_raw_fd(), target) };
+    if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives back to the system what the allocator holds unused.
+pub fn trim_heap() {
+    // SAFETY: malloc_trim(3) has no precondition.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Sets a resource limit by number (`RLIMIT_*`).
+pub fn set_resource_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the limit is a valid structure for the call; a wrong number gives EINVAL.
+    let result = unsafe { libc::setrlimit(resource as _, &raw const limit) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
