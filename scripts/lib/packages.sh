@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced. need_packages COMMAND=PACKAGE…: installs with apt the packages whose command is missing (a word that begins with `/` is
 # looked for as a file; a word without `=` is a package). Says what to do when it cannot.
 need_packages() {
