@@ -139,6 +139,12 @@ impl<'de> Deserialize<'de> for Digest {
 #[derive(Clone)]
 pub struct Hasher(State);
 
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hasher")
+    }
+}
+
 #[derive(Clone)]
 enum State {
     Sha256(sha2::Sha256),

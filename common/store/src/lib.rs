@@ -3,15 +3,21 @@
 #![forbid(unsafe_code)]
 
 pub mod atomic;
+mod blobs;
 mod container;
+pub mod leases;
 mod lock;
 mod scratch;
+pub mod settle;
 mod subject;
 mod tree;
 
-pub use container::{ContainerDir, LastRun, LiveState, Status};
+pub use blobs::BlobWriter;
+pub use container::{ContainerDir, LastRun, LiveState, Status, check_name, is_id};
+pub use leases::{Lease, Leases, release_all};
 pub use lock::Lock;
 pub use scratch::{Scratch, start_time};
+pub use settle::Settle;
 pub use subject::Subject;
 pub use tree::remove_tree;
 
