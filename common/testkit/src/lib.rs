@@ -1,1 +1,13 @@
+//! What tests share: images and a real registry, network namespaces and state directories of one's own.
 #![forbid(unsafe_code)]
+
+pub mod docker_registry;
+mod images;
+mod own;
+
+pub use docker_registry::DockerRegistry;
+pub use images::{Images, images, project};
+pub use own::{
+    OtherHost, Place, Ran, die_with_parent, find_program, ip, is_root, own_network, profile_dir, skip,
+    target_dir,
+};
