@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod end;
 mod wire;
 
 pub use client::{Client, start_shim};
+pub use end::{Deadline, Orphan, Waited, end, ended_record, outcome};
 pub use wire::{MAX_PACKET, Packet, address_of, listen, receive, send};
 
 use fault::{Fault, Kind};

@@ -1,12 +1,41 @@
-//! Send a signal to containers.
+//! Send a signal to running containers.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+pub mod signal;
 
-/// Send a signal to containers
+use cli::{Common, Context, Fault, Result, Tool};
+use record::{Container, Record};
+use shim::{Client, Orphan, Request, Waited};
+use std::time::{Duration, Instant};
+use store::{ContainerDir, Status, Store, Subject};
+
+/// Send a signal to running containers
+///
+/// The signal goes to the first process of each container. After KILL the container's end is waited for, so that
+/// the next stage finds it ended.
 #[derive(Debug, clap::Parser)]
-#[command(name = "ctr-kill", version)]
+#[command(
+    name = "ctr-kill",
+    version,
+    after_help = "Examples:\n  ctr-kill -s HUP web\n  ctr-ls --filter label=batch | ctr-kill | ctr-rm"
+)]
 pub struct Args {
+    /// Ids, names, or beginnings of ids; without any, records are read from stdin
+    #[arg(value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+
+    /// Signal to send: a name with or without SIG, a number, RTMIN+n
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    pub signal: String,
+
+    /// Print what would be done as one step a line, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+
     #[command(flatten)]
     pub common: Common,
 }
@@ -17,8 +46,128 @@ impl Tool for Args {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
 }
 
-pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
-    Err(Fault::failed("this build cannot do that yet"))
+const SIGKILL: i32 = 9;
+/// How long a killed container may take to end: processes in uninterruptible sleep delay it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let signal = signal::parse(&args.signal)?;
+    let store = Store::from_env()?;
+    let subjects: Vec<Subject> = context.input(&args.containers)?.into_subjects();
+    if args.dry_run {
+        context.each(subjects, |context, subject| {
+            let dir = subject.find(&store)?;
+            require_running(&dir)?;
+            let step = serde_json::json!({"step": "signal", "container": dir.id, "signal": signal});
+            context.print(&format!("{step}\n"))
+        });
+        return Ok(());
+    }
+    let kill = |subject: Subject| {
+        let dir = subject.find(&store)?;
+        let record = kill_one(&dir, &subject, signal).map_err(|fault| fault.on(dir.id.as_str()))?;
+        Ok((dir.id, subject, record))
+    };
+    context.each_at_once(subjects, 32, kill, |context, (id, subject, record)| {
+        let for_people = match &subject {
+            Subject::Name(name) => name.as_str(),
+            Subject::Record(_) => id.as_str(),
+        };
+        context.print_result(&record, &id, for_people)
+    });
+    Ok(())
+}
+
+fn require_running(dir: &ContainerDir) -> Result<()> {
+    match dir.status()? {
+        Status::Running | Status::Paused | Status::Restarting => Ok(()),
+        status if Orphan::of(dir)?.is_none() => Err(not_running(dir, status)),
+        _ => Ok(()),
+    }
+}
+
+fn not_running(dir: &ContainerDir, status: Status) -> Fault {
+    Fault::conflict(format!("not running, but {}", status.name())).on(dir.id.as_str())
+}
+
+fn kill_one(dir: &ContainerDir, subject: &Subject, signal: i32) -> Result<Record> {
+    require_running(dir)?;
+    let before = subject.current(dir)?;
+    let deadline = Some(Instant::now() + PATIENCE);
+    let Some(client) = Client::connect(dir)? else {
+        return kill_orphan(dir, subject, signal);
+    };
+    // A connection of its own, made before the signal, so that the end cannot be missed.
+    let watcher = if signal == SIGKILL { Client::connect(dir)? } else { None };
+    if let Some(watcher) = &watcher {
+        watcher.subscribe()?;
+    }
+    client.limit_patience(PATIENCE)?;
+    client.request(&Request::Signal { signal, stop: ends(signal, &before)? }, &[])?;
+    let Some(watcher) = watcher else { return subject.current(dir) };
+    match watcher.exit_by(deadline)? {
+        Waited::Ended(exit) => {
+            let exit = shim::outcome(exit, dir)?;
+            shim::ended_record(subject, dir, before, &exit)
+        }
+        Waited::TimedOut => Err(Fault::retryable("it was sent SIGKILL and has not ended yet")),
+    }
+}
+
+fn kill_orphan(dir: &ContainerDir, subject: &Subject, signal: i32) -> Result<Record> {
+    let Some(orphan) = Orphan::of(dir)? else {
+        return Err(not_running(dir, dir.status()?));
+    };
+    orphan.signal(signal)?;
+    if signal == SIGKILL && !orphan.ended_by(Some(Instant::now() + PATIENCE))? {
+        return Err(Fault::retryable("it was sent SIGKILL and has not ended yet"));
+    }
+    subject.current(dir)
+}
+
+/// Whether the user means the container to end, so that its restart policy is to let it: with KILL and with its own
+/// stop signal. Any other signal may mean anything to the program.
+fn ends(signal: i32, record: &Record) -> Result<bool> {
+    Ok(signal == SIGKILL || signal == stop_signal(record)?)
+}
+
+/// The container's stop signal: its own, else the image's, else TERM.
+pub fn stop_signal(record: &Record) -> Result<i32> {
+    let own = record.config()?.stop_signal;
+    let of_image = || -> Result<Option<String>> {
+        let Some(image) = record.image()? else { return Ok(None) };
+        Ok(image.config.pointer("/config/StopSignal").and_then(|s| s.as_str()).map(str::to_owned))
+    };
+    let text = match own {
+        Some(text) => Some(text),
+        None => of_image()?,
+    };
+    match text.filter(|text| !text.is_empty()) {
+        Some(text) => signal::parse(&text).map_err(|fault| {
+            let id = record.container().ok().flatten().map(|Container { id, .. }| id).unwrap_or_default();
+            Fault::input(format!("stop signal: {fault}")).on(id).hint("choose another with --signal")
+        }),
+        None => Ok(15),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stop_signal_is_the_containers_then_the_images() {
+        let parse = |text: &str| stop_signal(&Record::parse(text).unwrap());
+        let image = r#""image":{"reference":"a","digest":"b","config":{"config":{"StopSignal":"SIGQUIT"}}}"#;
+        assert_eq!(parse(&format!("{{{image}}}")).unwrap(), 3);
+        assert_eq!(parse(&format!(r#"{{{image},"config":{{"stop_signal":"RTMIN+3"}}}}"#)).unwrap(), 37);
+        assert_eq!(parse("{}").unwrap(), 15);
+        assert_eq!(parse(r#"{"config":{"stop_signal":"x"}}"#).unwrap_err().kind(), cli::Kind::Input);
+    }
 }

@@ -1,12 +1,51 @@
-//! Stop containers.
+//! Stop running containers.
 #![forbid(unsafe_code)]
 
 use cli::{Common, Context, Fault, Result, Tool};
+use record::Record;
+use shim::{Client, Deadline, Exit, Orphan, Request, Waited};
+use std::time::{Duration, Instant};
+use store::{ContainerDir, Status, Store, Subject};
 
-/// Stop containers
+/// Stop running containers
+///
+/// Sends the container's stop signal (TERM unless it or its image says otherwise) and, if it has not ended in time,
+/// KILL. Its restart policy does not start it again. Several containers are stopped at once. One that does not run is
+/// left as it is.
 #[derive(Debug, clap::Parser)]
-#[command(name = "ctr-stop", version)]
+#[command(
+    name = "ctr-stop",
+    version,
+    after_help = "Examples:\n  ctr-stop -t 30 web\n  ctr-ls --filter ancestor=debian:12 | ctr-stop | ctr-rm"
+)]
 pub struct Args {
+    /// Ids, names, or beginnings of ids; without any, records are read from stdin
+    #[arg(value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+
+    /// Signal to send first, instead of the container's stop signal
+    #[arg(short, long, value_name = "SIGNAL")]
+    pub signal: Option<String>,
+
+    /// Seconds until KILL; -1 waits for ever [default: the container's stop timeout, else 10]
+    #[arg(
+        short = 't',
+        long = "timeout",
+        visible_alias = "time",
+        value_name = "SECONDS",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(-1..)
+    )]
+    pub timeout: Option<i64>,
+
+    /// Print what would be done as one step a line, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Print ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+
     #[command(flatten)]
     pub common: Common,
 }
@@ -17,8 +56,153 @@ impl Tool for Args {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
 }
 
-pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
-    Err(Fault::failed("this build cannot do that yet"))
+const SIGKILL: i32 = 9;
+const DEFAULT_TIMEOUT: i64 = 10;
+/// How long a container may take to end after KILL: processes in uninterruptible sleep delay it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let signal = args.signal.as_deref().map(ctr_kill::signal::parse).transpose()?;
+    let store = Store::from_env()?;
+    let subjects: Vec<Subject> = context.input(&args.containers)?.into_subjects();
+    if args.dry_run {
+        context.each(subjects, |context, subject| {
+            let dir = subject.find(&store)?;
+            let plan = Plan::of(&dir.load()?, signal, args.timeout)?;
+            context.print(&plan.describe(&dir)?)
+        });
+        return Ok(());
+    }
+    let stop = |subject: Subject| {
+        let dir = subject.find(&store)?;
+        let record = stop_one(&dir, &subject, signal, args.timeout).map_err(|f| f.on(dir.id.as_str()))?;
+        Ok((dir.id, subject, record))
+    };
+    context.each_at_once(subjects, 256, stop, |context, (id, subject, record)| {
+        let for_people = match &subject {
+            Subject::Name(name) => name.as_str(),
+            Subject::Record(_) => id.as_str(),
+        };
+        context.print_result(&record, &id, for_people)
+    });
+    Ok(())
+}
+
+/// How one container is to be stopped.
+struct Plan {
+    signal: i32,
+    /// `None` waits for ever.
+    timeout: Option<Duration>,
+}
+
+impl Plan {
+    /// The flags win over the container's own wishes.
+    fn of(record: &Record, signal: Option<i32>, timeout: Option<i64>) -> Result<Plan> {
+        let signal = match signal {
+            Some(signal) => signal,
+            None => ctr_kill::stop_signal(record)?,
+        };
+        let seconds = match timeout {
+            Some(seconds) => seconds,
+            None => record.config()?.stop_timeout.unwrap_or(DEFAULT_TIMEOUT),
+        };
+        Ok(Plan { signal, timeout: u64::try_from(seconds).ok().map(Duration::from_secs) })
+    }
+
+    /// A time so far away that it cannot be reckoned is for ever.
+    fn deadline(&self) -> Deadline {
+        self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+    }
+
+    fn describe(&self, dir: &ContainerDir) -> Result<String> {
+        if !runs(dir)? {
+            return Ok(String::new());
+        }
+        let step = |name, extra: &str, value: serde_json::Value| {
+            let mut step = serde_json::json!({"step": name, "container": dir.id});
+            step[extra] = value;
+            format!("{step}\n")
+        };
+        let mut steps = step("signal", "signal", self.signal.into());
+        steps += &step("wait", "seconds", self.timeout.map(|timeout| timeout.as_secs()).into());
+        if self.timeout.is_some() {
+            steps += &step("signal", "signal", SIGKILL.into());
+        }
+        Ok(steps)
+    }
+}
+
+fn runs(dir: &ContainerDir) -> Result<bool> {
+    Ok(match dir.status()? {
+        Status::Running | Status::Paused | Status::Restarting => true,
+        Status::Created | Status::Exited => Orphan::of(dir)?.is_some(),
+    })
+}
+
+fn stop_one(
+    dir: &ContainerDir,
+    subject: &Subject,
+    signal: Option<i32>,
+    timeout: Option<i64>,
+) -> Result<Record> {
+    if !runs(dir)? {
+        return subject.current(dir);
+    }
+    let before = subject.current(dir)?;
+    // The container's own record decides, not what came through the pipe: that may be old.
+    let plan = Plan::of(&dir.load()?, signal, timeout)?;
+    let ended = match (Client::connect(dir)?, Client::connect(dir)?) {
+        (Some(client), Some(watcher)) => stop_by_shim(&client, &watcher, dir, &plan)?,
+        _ => {
+            stop_orphan(dir, &plan)?;
+            None
+        }
+    };
+    let exit = shim::outcome(ended, dir)?;
+    shim::ended_record(subject, dir, before, &exit)
+}
+
+fn stop_by_shim(client: &Client, watcher: &Client, dir: &ContainerDir, plan: &Plan) -> Result<Option<Exit>> {
+    // Before the signal, so that the end cannot be missed.
+    watcher.subscribe()?;
+    client.limit_patience(PATIENCE)?;
+    let mut signal = plan.signal;
+    let mut deadline = plan.deadline();
+    loop {
+        match client.request(&Request::Signal { signal, stop: true }, &[]) {
+            Ok(_) => {}
+            // It has ended meanwhile.
+            Err(_) if !runs(dir)? => {}
+            Err(fault) => return Err(fault),
+        }
+        match watcher.exit_by(deadline)? {
+            Waited::Ended(exit) => return Ok(exit),
+            Waited::TimedOut if signal == SIGKILL => {
+                return Err(Fault::retryable("it was sent SIGKILL and has not ended yet"));
+            }
+            Waited::TimedOut => {
+                signal = SIGKILL;
+                deadline = Some(Instant::now() + PATIENCE);
+            }
+        }
+    }
+}
+
+fn stop_orphan(dir: &ContainerDir, plan: &Plan) -> Result<()> {
+    let Some(orphan) = Orphan::of(dir)? else { return Ok(()) };
+    orphan.signal(plan.signal)?;
+    if orphan.ended_by(plan.deadline())? {
+        return Ok(());
+    }
+    orphan.signal(SIGKILL)?;
+    if orphan.ended_by(Some(Instant::now() + PATIENCE))? {
+        return Ok(());
+    }
+    Err(Fault::retryable("it was sent SIGKILL and has not ended yet"))
 }
