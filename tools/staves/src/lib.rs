@@ -1,0 +1,143 @@
+//! All tools in one program: small on disk, for releases. Which tool it is, is told by the name it was called by (a
+//! link) or by its first argument. It also writes the manual pages and completions of them all.
+#![forbid(unsafe_code)]
+
+mod documents;
+
+use cli::{Common, Context, Fault, Result, Tool};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// Makes the table of tools: a name, the crate.
+macro_rules! tools {
+    ($($name:literal = $tool:ident),* $(,)?) => {
+        /// Names of all tools, in the order of their index.
+        pub const TOOLS: &[&str] = &[$($name),*];
+
+        fn run_tool(name: &str, arguments: Vec<OsString>) -> Option<u8> {
+            match name {
+                $($name => Some(cli::run_with::<$tool::Args>(arguments, $tool::run)),)*
+                _ => None,
+            }
+        }
+
+        /// The command lines of all tools, as data.
+        fn command_lines() -> Vec<clap::Command> {
+            use clap::CommandFactory;
+            vec![$($tool::Args::command()),*]
+        }
+    };
+}
+
+tools! {
+    "img-inspect" = img_inspect,
+    "img-ls" = img_ls,
+    "img-prune" = img_prune,
+    "img-pull" = img_pull,
+    "img-rm" = img_rm,
+    "img-unpack" = img_unpack,
+    "ctr-attach" = ctr_attach,
+    "ctr-create" = ctr_create,
+    "ctr-exec" = ctr_exec,
+    "ctr-inspect" = ctr_inspect,
+    "ctr-kill" = ctr_kill,
+    "ctr-logs" = ctr_logs,
+    "ctr-ls" = ctr_ls,
+    "ctr-prune" = ctr_prune,
+    "ctr-rm" = ctr_rm,
+    "ctr-run" = ctr_run,
+    "ctr-shim" = ctr_shim,
+    "ctr-spec" = ctr_spec,
+    "ctr-start" = ctr_start,
+    "ctr-stop" = ctr_stop,
+    "ctr-wait" = ctr_wait,
+    "net-attach" = net_attach,
+    "net-detach" = net_detach,
+    "net-prune" = net_prune,
+    "sys-check" = sys_check,
+}
+
+/// All tools in one program
+///
+/// Called by the name of a tool (a link to it), or with one as first argument, it is that tool.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "staves",
+    version,
+    after_help = "Examples:\n  staves ctr-ls --all\n  staves links /usr/local/bin\n  staves man /usr/local/share/man/man1"
+)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Print the names of the tools
+    Tools,
+    /// Write a manual page for every tool into a directory
+    Man { dir: PathBuf },
+    /// Write completions for every tool into bash/, zsh/ and fish/ below a directory
+    Completions { dir: PathBuf },
+    /// Make links to this program, named after the tools, in a directory
+    Links { dir: PathBuf },
+}
+
+impl Tool for Args {
+    const NAME: &'static str = "staves";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// Runs the tool the arguments ask for, the program's name first; returns the exit status.
+pub fn dispatch(arguments: Vec<OsString>) -> u8 {
+    let named = arguments.first().map(|name| tool_name(name)).unwrap_or_default();
+    if TOOLS.contains(&named.as_str()) {
+        return run_tool(&named, arguments).unwrap_or(1);
+    }
+    let first = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if TOOLS.contains(&first.as_str()) {
+        return run_tool(&first, arguments.into_iter().skip(1).collect()).unwrap_or(1);
+    }
+    cli::run_with::<Args>(arguments, run)
+}
+
+fn tool_name(argument: &OsStr) -> String {
+    Path::new(argument).file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn run(args: &Args, context: &mut Context) -> Result<()> {
+    match &args.action {
+        None | Some(Action::Tools) => {
+            let names: String = TOOLS.iter().map(|name| format!("{name}\n")).collect();
+            context.print(&names)
+        }
+        Some(Action::Man { dir }) => documents::manual_pages(dir, command_lines()),
+        Some(Action::Completions { dir }) => documents::completions(dir, command_lines()),
+        Some(Action::Links { dir }) => links(dir),
+    }
+}
+
+fn links(dir: &Path) -> Result<()> {
+    let own = std::env::current_exe().map_err(|error| Fault::failed("find this program").because(error))?;
+    documents::make_dir(dir)?;
+    // Beside the program a link needs no path, and the directory may be moved.
+    let beside = own.parent().and_then(|parent| parent.canonicalize().ok()) == dir.canonicalize().ok();
+    let target = if beside { own.file_name().map(PathBuf::from).unwrap_or(own) } else { own };
+    for name in TOOLS {
+        let link = dir.join(name);
+        let fail = |error| Fault::failed(format!("link {}", link.display())).because(error);
+        match std::fs::remove_file(&link) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fail(error)),
+        }
+        std::os::unix::fs::symlink(&target, &link).map_err(fail)?;
+    }
+    Ok(())
+}
