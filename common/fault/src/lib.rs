@@ -150,6 +150,13 @@ impl Fault {
         self
     }
 
+    /// The same failure of another kind: what is malformed input in a record is wrong usage as an argument.
+    #[must_use]
+    pub fn as_kind(mut self, kind: Kind) -> Fault {
+        self.0.kind = kind;
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         self.0.kind
     }

@@ -2,10 +2,15 @@
 //! specification. Pure: nothing here touches the system.
 #![forbid(unsafe_code)]
 
+pub mod capabilities;
 pub mod digest;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
+pub mod seccomp;
+pub mod spec;
+pub mod users;
+pub mod wishes;
 
 pub use digest::Digest;
 pub use manifest::{Descriptor, Document, ImageConfig, Index, Manifest};

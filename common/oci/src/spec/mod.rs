@@ -1,0 +1,351 @@
+//! An image's configuration, a user's wishes and facts about the machine become an OCI runtime specification
+//! (runtime-spec `config.json`). Pure: what has to be looked up on the machine is asked of a [`Lookup`].
+//!
+//! Defaults are docker's throughout (moby `daemon/pkg/oci/defaults.go`, `daemon/oci_linux.go`).
+
+mod image;
+mod mounts;
+mod process;
+mod resources;
+
+pub use image::ImageDefaults;
+
+use crate::capabilities::CapSet;
+use crate::seccomp::{self, Architecture, Profile, Target};
+use crate::users::{self, UserFiles};
+use crate::wishes::{IpcMode, NetworkMode, PidMode, Seccomp, UtsMode, Wishes};
+use fault::{Fault, Result};
+use oci_spec::runtime::{
+    Linux, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Root, Spec,
+};
+use record::Config;
+use std::path::PathBuf;
+
+/// The version of the runtime specification written; runc 1.1 and crun take it.
+pub const OCI_VERSION: &str = "1.0.2";
+
+/// What the pure code has to know about the machine and the caller.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Major and minor.
+    pub kernel: (u32, u32),
+    /// `None` where no system call filter is known for it.
+    pub architecture: Option<Architecture>,
+    /// Whether the controllers are on the unified hierarchy (v2); v1 and hybrid are not.
+    pub cgroup_v2: bool,
+    /// What the caller can give away: its effective set.
+    pub capabilities: CapSet,
+    pub apparmor: bool,
+    /// CPUs a container can be given.
+    pub cpus: u32,
+    /// Whether memory and swap together can be limited.
+    pub swap_accounting: bool,
+    /// The caller's hard limits; a kind that is missing has none.
+    pub hard_limits: Vec<(PosixRlimitType, u64)>,
+    /// The machine's host name, for containers that share it.
+    pub hostname: String,
+    /// The program `--init` puts before the command.
+    pub init: Option<PathBuf>,
+    /// How many `/sys/devices/system/cpu/cpuN/thermal_throttle` there are to hide.
+    pub thermal_throttles: u32,
+    /// Kernel parameters of a new network namespace that exist: ping_group_range, ip_unprivileged_port_start.
+    pub ipv4_sysctls: bool,
+}
+
+/// Which container is being made, and where its things are.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    pub name: String,
+    /// Holds `hostname`, `hosts` and `resolv.conf`.
+    pub bundle: PathBuf,
+    /// Directory of the volumes: `$STAVES_ROOT/volumes`.
+    pub volumes: PathBuf,
+}
+
+/// A device node of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostDevice {
+    pub path: String,
+    /// `c`, `b` or `p`.
+    pub kind: char,
+    pub major: i64,
+    pub minor: i64,
+    /// Permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Another container whose namespaces are joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Of its init, on the host.
+    pub pid: i32,
+    pub bundle: PathBuf,
+    pub hostname: String,
+}
+
+/// What has to be asked while a specification is made; each is asked only when a wish needs it.
+pub trait Lookup {
+    /// Every device of the host, for privileged containers.
+    fn all_devices(&self) -> Result<Vec<HostDevice>>;
+    /// The device at a path, symbolic links followed, or all below it when it is a directory. Paths begin with `path`.
+    fn devices_at(&self, path: &str) -> Result<Vec<HostDevice>>;
+    /// A running container by name or id.
+    fn peer(&self, container: &str) -> Result<Peer>;
+    /// Text of a seccomp profile.
+    fn profile(&self, path: &str) -> Result<String>;
+}
+
+/// A volume the container uses; whoever makes the container sees that it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeUse {
+    /// Made from container and target for one without a name, so that it is the same each time.
+    pub name: String,
+    pub anonymous: bool,
+    /// Where in the container.
+    pub target: String,
+    /// `$STAVES_ROOT/volumes/<name>/_data`.
+    pub path: PathBuf,
+    /// Fill it with what the image has at the target when it is empty.
+    pub populate: bool,
+    pub read_only: bool,
+}
+
+/// A directory or file of the host the container uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindUse {
+    pub source: PathBuf,
+    /// Make it, as a directory, when it is missing; else it has to be there.
+    pub create: bool,
+    /// Its mount has to be shared already, for mounts to pass to the host and back.
+    pub shared: bool,
+}
+
+/// A specification and what has to be done before it can be run.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    pub spec: Spec,
+    /// What was left out or done otherwise.
+    pub warnings: Vec<String>,
+    pub volumes: Vec<VolumeUse>,
+    pub binds: Vec<BindUse>,
+    /// The container's host name.
+    pub hostname: String,
+    /// The user's, else the image's, else SIGTERM.
+    pub stop_signal: i32,
+    pub wishes: Wishes,
+}
+
+impl Generated {
+    /// The specification as JSON, sets and maps in a fixed order: `config.json` and the record's `spec`.
+    pub fn json(&self) -> Result<serde_json::Value> {
+        to_json(&self.spec)
+    }
+}
+
+/// A specification as JSON, the same each time. oci-spec keeps capabilities, annotations and kernel parameters in
+/// hash tables.
+pub fn to_json(spec: &Spec) -> Result<serde_json::Value> {
+    let mut json = serde_json::to_value(spec)
+        .map_err(|error| Fault::failed("write the specification").because(error))?;
+    if let Some(sets) = json.pointer_mut("/process/capabilities").and_then(|sets| sets.as_object_mut()) {
+        for set in sets.values_mut().filter_map(|set| set.as_array_mut()) {
+            set.sort_unstable_by(|a, b| a.as_str().cmp(&b.as_str()));
+        }
+    }
+    for map in ["/annotations", "/linux/sysctl"] {
+        if let Some(map) = json.pointer_mut(map).and_then(|map| map.as_object_mut()) {
+            map.sort_keys();
+        }
+    }
+    Ok(json)
+}
+
+/// Makes the specification.
+///
+/// `image` is the whole image configuration, as the record's `image.config` has it. Fails with input on wishes that
+/// are wrong or contradict each other, with not found on users, groups, devices and containers that do not exist.
+pub fn generate(
+    image: Option<&serde_json::Value>,
+    config: &Config,
+    files: &UserFiles,
+    container: &Identity,
+    facts: &Facts,
+    lookup: &dyn Lookup,
+) -> Result<Generated> {
+    let wishes = Wishes::parse(config)?;
+    let image = ImageDefaults::of(image)?;
+    Generator { image, config, container, facts, lookup, warnings: Vec::new(), wishes }.run(files)
+}
+
+struct Generator<'a> {
+    image: ImageDefaults,
+    config: &'a Config,
+    container: &'a Identity,
+    facts: &'a Facts,
+    lookup: &'a dyn Lookup,
+    warnings: Vec<String>,
+    wishes: Wishes,
+}
+
+impl Generator<'_> {
+    fn run(mut self, files: &UserFiles) -> Result<Generated> {
+        let network_peer = self.network_peer()?;
+        let hostname = self.hostname(network_peer.as_ref());
+        let wanted = self.config.user.as_deref().unwrap_or(&self.image.user);
+        let user = users::resolve(wanted, &self.config.group_add, files)?;
+        let capabilities = self.capabilities();
+
+        let mut linux = Linux::default();
+        linux
+            .set_cgroups_path(Some(PathBuf::from(format!("/staves/{}", self.container.id))))
+            .set_namespaces(Some(self.namespaces(network_peer.as_ref())?))
+            .set_seccomp(self.seccomp(capabilities)?)
+            .set_masked_paths(self.masked_paths())
+            .set_readonly_paths(self.readonly_paths())
+            .set_sysctl(self.sysctls());
+        self.add_resources(&mut linux)?;
+        self.add_devices(&mut linux)?;
+
+        let process = self.process(&user, &hostname, capabilities)?;
+        let mounts = self.mounts(network_peer.as_ref())?;
+        linux.set_rootfs_propagation(mounts.rootfs_propagation.map(str::to_owned));
+
+        let mut root = Root::default();
+        root.set_path(PathBuf::from("rootfs")).set_readonly(Some(self.config.read_only));
+        let mut spec = Spec::default();
+        spec.set_version(OCI_VERSION.to_owned())
+            .set_root(Some(root))
+            .set_process(Some(process))
+            .set_mounts(Some(mounts.list))
+            .set_hostname(Some(hostname.clone()).filter(|_| self.wishes.uts == UtsMode::Private))
+            .set_annotations(self.annotations())
+            .set_linux(Some(linux));
+        let stop_signal = self.stop_signal()?;
+        Ok(Generated {
+            spec,
+            warnings: self.warnings,
+            volumes: mounts.volumes,
+            binds: mounts.binds,
+            hostname,
+            stop_signal,
+            wishes: self.wishes,
+        })
+    }
+
+    fn network_peer(&self) -> Result<Option<Peer>> {
+        match &self.wishes.network {
+            NetworkMode::Container(name) => self.lookup.peer(name).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn hostname(&self, network_peer: Option<&Peer>) -> String {
+        if let Some(name) = &self.wishes.hostname {
+            return name.clone();
+        }
+        if let Some(peer) = network_peer {
+            return peer.hostname.clone();
+        }
+        if self.wishes.uts == UtsMode::Host || self.wishes.network == NetworkMode::Host {
+            return self.facts.hostname.clone();
+        }
+        self.container.id.chars().take(12).collect()
+    }
+
+    fn stop_signal(&self) -> Result<i32> {
+        const SIGTERM: i32 = 15;
+        match (self.wishes.stop_signal, self.image.stop_signal.as_str()) {
+            (Some(signal), _) => Ok(signal),
+            (None, "") => Ok(SIGTERM),
+            (None, text) => {
+                crate::wishes::signal(text).map_err(|fault| fault.within("the image's StopSignal"))
+            }
+        }
+    }
+
+    fn annotations(&self) -> Option<std::collections::HashMap<String, String>> {
+        let annotations = &self.config.annotations;
+        (!annotations.is_empty()).then(|| annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+
+    /// The bounding set: what was asked for, as far as the caller has it to give.
+    fn capabilities(&mut self) -> CapSet {
+        let have = self.facts.capabilities;
+        if self.config.privileged {
+            return have;
+        }
+        let wish = self.wishes.capabilities;
+        let wanted = wish.apply(CapSet::default_of_containers());
+        // Missing ones of the defaults and of ALL were not asked for by name; docker says nothing of them either.
+        let missing: Vec<String> = wish.add.intersection(wanted).without(have).names().collect();
+        if !missing.is_empty() {
+            self.warnings
+                .push(format!("not given, because this process does not have them: {}", missing.join(" ")));
+        }
+        wanted.intersection(have)
+    }
+
+    fn seccomp(&self, capabilities: CapSet) -> Result<Option<LinuxSeccomp>> {
+        let Some(architecture) = self.facts.architecture else { return Ok(None) };
+        let target = Target { capabilities, kernel: self.facts.kernel, architecture };
+        let resolve = |text: &str| Profile::parse(text)?.resolve(&target);
+        match &self.wishes.security.seccomp {
+            Seccomp::Unconfined => Ok(None),
+            Seccomp::Default if self.config.privileged => Ok(None),
+            Seccomp::Default | Seccomp::Builtin => Ok(Some(seccomp::builtin(&target))),
+            Seccomp::Inline(text) => resolve(text),
+            Seccomp::File(path) => {
+                resolve(&self.lookup.profile(path)?).map_err(|fault| fault.within(path.clone()))
+            }
+        }
+    }
+
+    fn namespaces(&self, network_peer: Option<&Peer>) -> Result<Vec<LinuxNamespace>> {
+        let own = |kind| namespace(kind, None);
+        let of =
+            |kind, name, pid: i32| namespace(kind, Some(PathBuf::from(format!("/proc/{pid}/ns/{name}"))));
+        let mut list = vec![own(LinuxNamespaceType::Mount)];
+        match (&self.wishes.network, network_peer) {
+            (NetworkMode::Host, _) => {}
+            (NetworkMode::Container(_), Some(peer)) => {
+                list.push(of(LinuxNamespaceType::Network, "net", peer.pid))
+            }
+            _ => list.push(own(LinuxNamespaceType::Network)),
+        }
+        if self.wishes.uts == UtsMode::Private {
+            list.push(own(LinuxNamespaceType::Uts));
+        }
+        match &self.wishes.pid {
+            PidMode::Host => {}
+            PidMode::Private => list.push(own(LinuxNamespaceType::Pid)),
+            PidMode::Container(name) => {
+                list.push(of(LinuxNamespaceType::Pid, "pid", self.lookup.peer(name)?.pid))
+            }
+        }
+        match &self.wishes.ipc {
+            IpcMode::Host => {}
+            IpcMode::Private | IpcMode::None => list.push(own(LinuxNamespaceType::Ipc)),
+            IpcMode::Container(name) => {
+                list.push(of(LinuxNamespaceType::Ipc, "ipc", self.lookup.peer(name)?.pid))
+            }
+        }
+        // docker's default: private on v2, the host's on v1.
+        if self.facts.cgroup_v2 {
+            list.push(own(LinuxNamespaceType::Cgroup));
+        }
+        Ok(list)
+    }
+}
+
+fn namespace(kind: LinuxNamespaceType, path: Option<PathBuf>) -> LinuxNamespace {
+    let mut namespace = LinuxNamespace::default();
+    namespace.set_typ(kind).set_path(path);
+    namespace
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! `mounts`: the file systems every container has, the files that make its host name and names resolve, the image's
+//! volumes, and what the user wants, sorted so that a mount comes after the one it lies in.
+
+use super::process::INIT_PATH;
+use super::{BindUse, Generator, Peer, VolumeUse};
+use crate::wishes::mount::clean_target;
+use crate::wishes::{IpcMode, MountKind, MountPlan, ReadOnly};
+use fault::{Fault, Result};
+use oci_spec::runtime::Mount;
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+
+/// Mounts and what they need.
+#[derive(Default)]
+pub(super) struct Mounts {
+    pub list: Vec<Mount>,
+    pub volumes: Vec<VolumeUse>,
+    pub binds: Vec<BindUse>,
+    pub rootfs_propagation: Option<&'static str>,
+}
+
+/// Target, type, source, options.
+const DEFAULTS: [(&str, &str, &str, &[&str]); 7] = [
+    ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+    ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+    (
+        "/dev/pts",
+        "devpts",
+        "devpts",
+        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    ),
+    ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    ("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
+    ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"]),
+];
+
+/// Files of the bundle over files in /etc.
+const BUNDLE_FILES: [(&str, &str); 3] =
+    [("/etc/resolv.conf", "resolv.conf"), ("/etc/hostname", "hostname"), ("/etc/hosts", "hosts")];
+
+/// From this kernel on read-only can reach what is mounted below (mount_setattr(2)).
+const DEEP_READ_ONLY: (u32, u32) = (5, 12);
+
+/// Sixteen images' worth: an image's volumes are hostile input.
+const MAX_IMAGE_VOLUMES: usize = 256;
+
+impl Generator<'_> {
+    pub(super) fn mounts(&mut self, network_peer: Option<&Peer>) -> Result<Mounts> {
+        let plans = self.plans()?;
+        let mut mounts = Mounts { list: self.default_mounts(&plans)?, ..Mounts::default() };
+        self.add_bundle_files(&mut mounts, &plans, network_peer);
+        if self.has_init() {
+            let init =
+                self.facts.init.clone().ok_or_else(|| Fault::failed("there is no init program to use"))?;
+            mounts.list.push(new_mount(INIT_PATH, "bind", init, &["bind", "ro", "rprivate"]));
+        }
+        for plan in &plans {
+            self.add(&mut mounts, plan)?;
+        }
+        Ok(mounts)
+    }
+
+    /// The user's mounts, and the image's volumes where the user has none, outer ones first.
+    fn plans(&self) -> Result<Vec<MountPlan>> {
+        let mut plans = self.wishes.mounts.clone();
+        if self.image.volumes.len() > MAX_IMAGE_VOLUMES {
+            return Err(Fault::input(format!("the image declares more than {MAX_IMAGE_VOLUMES} volumes")));
+        }
+        for path in self.image.volumes.keys() {
+            let target = clean_target(path).map_err(|fault| fault.within("the image's volumes"))?;
+            if target == "/proc" || target.starts_with("/proc/") {
+                return Err(Fault::input(format!("the image's volumes: nothing can be mounted at {target}")));
+            }
+            if plans.iter().all(|plan| plan.target != target) {
+                let kind = MountKind::Volume { name: None, propagation: "rprivate", populate: true };
+                plans.push(MountPlan { target, read_only: ReadOnly::No, options: Vec::new(), kind });
+            }
+        }
+        plans.sort_by_key(|plan| plan.target.matches('/').count());
+        Ok(plans)
+    }
+
+    fn default_mounts(&self, plans: &[MountPlan]) -> Result<Vec<Mount>> {
+        let taken = |target: &str| plans.iter().any(|plan| plan.target == target);
+        let own_dev = taken("/dev");
+        let mut list = Vec::with_capacity(DEFAULTS.len() + BUNDLE_FILES.len() + plans.len() + 1);
+        for (target, kind, source, options) in DEFAULTS {
+            if taken(target) || (own_dev && target.starts_with("/dev/")) {
+                continue;
+            }
+            let mut options: Vec<&str> = options.to_vec();
+            if self.config.privileged && matches!(target, "/sys" | "/sys/fs/cgroup") {
+                options.retain(|option| *option != "ro");
+            }
+            match (target, &self.wishes.ipc) {
+                ("/dev/shm", IpcMode::None) => {}
+                ("/dev/shm", IpcMode::Host) => {
+                    list.push(new_mount(target, "bind", "/dev/shm", &["rbind", "rprivate"]));
+                }
+                ("/dev/shm", IpcMode::Container(name)) => {
+                    let source = format!("/proc/{}/root/dev/shm", self.lookup.peer(name)?.pid);
+                    list.push(new_mount(target, "bind", source, &["rbind", "rprivate"]));
+                }
+                _ => list.push(new_mount(target, kind, source, &options)),
+            }
+        }
+        Ok(list)
+    }
+
+    fn add_bundle_files(&self, mounts: &mut Mounts, plans: &[MountPlan], network_peer: Option<&Peer>) {
+        let bundle = network_peer.map_or(&self.container.bundle, |peer| &peer.bundle);
+        for (target, file) in BUNDLE_FILES {
+            if plans.iter().any(|plan| plan.target == target || plan.target == "/etc") {
+                continue;
+            }
+            let mut options = vec!["rbind", "rprivate"];
+            if self.config.read_only {
+                options.push("ro");
+            }
+            mounts.list.push(new_mount(target, "bind", bundle.join(file), &options));
+        }
+    }
+
+    fn add(&self, mounts: &mut Mounts, plan: &MountPlan) -> Result<()> {
+        let (source, recursive, propagation) = match &plan.kind {
+            MountKind::Tmpfs => {
+                mounts.list.push(tmpfs(plan));
+                return Ok(());
+            }
+            MountKind::Bind { source, create_source, propagation, recursive } => {
+                let source = PathBuf::from(source);
+                let shared = propagation.ends_with("shared");
+                mounts.binds.push(BindUse { source: source.clone(), create: *create_source, shared });
+                (source, *recursive, *propagation)
+            }
+            MountKind::Volume { name, propagation, populate } => {
+                let volume = self.volume(plan, name.as_deref(), *populate);
+                let path = volume.path.clone();
+                mounts.volumes.push(volume);
+                (path, true, *propagation)
+            }
+        };
+        // Mounts travel through the root's own propagation, so that must not be private.
+        match propagation {
+            "shared" | "rshared" => mounts.rootfs_propagation = Some("shared"),
+            "slave" | "rslave" => mounts.rootfs_propagation = mounts.rootfs_propagation.or(Some("rslave")),
+            _ => {}
+        }
+        let mut options = vec![if recursive { "rbind" } else { "bind" }, propagation];
+        options.extend(self.read_only_option(plan, recursive)?);
+        options.extend(plan.options.iter().map(String::as_str));
+        mounts.list.push(new_mount(&plan.target, "bind", source, &options));
+        Ok(())
+    }
+
+    fn read_only_option(&self, plan: &MountPlan, recursive: bool) -> Result<Option<&'static str>> {
+        let deep = recursive && self.facts.kernel >= DEEP_READ_ONLY;
+        match plan.read_only {
+            ReadOnly::No => Ok(None),
+            ReadOnly::Shallow => Ok(Some("ro")),
+            ReadOnly::Deep => Ok(Some(if deep { "rro" } else { "ro" })),
+            ReadOnly::DeepOrFail if deep => Ok(Some("rro")),
+            ReadOnly::DeepOrFail => Err(Fault::failed(format!(
+                "{} cannot be made read-only with all that is mounted below it: that needs a recursive bind and Linux 5.12",
+                plan.target
+            ))),
+        }
+    }
+
+    fn volume(&self, plan: &MountPlan, name: Option<&str>, populate: bool) -> VolumeUse {
+        let anonymous = name.is_none();
+        let name = name.map_or_else(|| anonymous_name(&self.container.id, &plan.target), str::to_owned);
+        VolumeUse {
+            path: self.container.volumes.join(&name).join("_data"),
+            name,
+            anonymous,
+            target: plan.target.clone(),
+            populate,
+            read_only: plan.read_only != ReadOnly::No,
+        }
+    }
+}
+
+/// 64 hexadecimal digits, as docker's volumes without a name have; the same container piped in again gets the same.
+fn anonymous_name(id: &str, target: &str) -> String {
+    let digest = Sha256::new().chain_update(id).chain_update([0]).chain_update(target).finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// docker's defaults for a tmpfs; what the user says of a thing replaces what they say.
+fn tmpfs(plan: &MountPlan) -> Mount {
+    let mut options = vec!["noexec", "nosuid", "nodev"];
+    for option in &plan.options {
+        let positive = option.strip_prefix("no").unwrap_or(option);
+        options.retain(|present| present.strip_prefix("no").unwrap_or(present) != positive);
+        let key = option.split_once('=').map(|(key, _)| key);
+        options.retain(|present| key.is_none() || present.split_once('=').map(|(key, _)| key) != key);
+        options.push(option);
+    }
+    if plan.read_only != ReadOnly::No {
+        options.push("ro");
+    }
+    options.push("rprivate");
+    new_mount(&plan.target, "tmpfs", "tmpfs", &options)
+}
+
+fn new_mount(target: &str, kind: &str, source: impl Into<PathBuf>, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(PathBuf::from(target))
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(source.into()))
+        .set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+    mount
+}

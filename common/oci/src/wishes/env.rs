@@ -1,0 +1,96 @@
+//! Environment variables: `-e`, `--env-file`, merging by name.
+
+use fault::{Fault, Result};
+
+/// Lines of an `--env-file` as `NAME=value`, or `NAME` alone for one to take from the caller's environment.
+///
+/// docker's grammar: blank lines and lines beginning with `#` are passed over, leading white space is cut, quotes
+/// are part of the value. Fails on names with white space and on lines without a name.
+pub fn env_file(content: &str, path: &str) -> Result<Vec<String>> {
+    let mut variables = Vec::new();
+    let content = content.strip_prefix('\u{feff}').unwrap_or(content);
+    for (index, line) in content.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split_once('=').map_or(line, |(name, _)| name);
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            let what = if name.is_empty() {
+                "there is no name".to_owned()
+            } else {
+                format!("the name \"{name}\" has white space in it")
+            };
+            return Err(Fault::input(format!("{path}:{}: {what}", index + 1)));
+        }
+        if line.contains('=') {
+            variables.push(line.to_owned())
+        } else {
+            variables.push(name.trim_end().to_owned())
+        }
+    }
+    Ok(variables)
+}
+
+/// Checks one `-e`: `NAME=value` or `NAME`.
+pub fn env(text: &str) -> Result<()> {
+    let name = text.split_once('=').map_or(text, |(name, _)| name);
+    if name.is_empty() {
+        return Err(Fault::input(format!("\"{text}\" is not an environment variable: there is no name")));
+    }
+    if text.contains('\0') {
+        return Err(Fault::input(format!(
+            "the environment variable {} holds a zero byte",
+            name.replace('\0', "\\0")
+        )));
+    }
+    Ok(())
+}
+
+/// Puts `NAME=value` over a variable of the same name, in its place; `NAME` alone takes the variable away.
+pub fn set(environment: &mut Vec<String>, variable: &str) {
+    let Some((name, _)) = variable.split_once('=') else {
+        environment.retain(|present| name_of(present) != variable);
+        return;
+    };
+    match environment.iter_mut().find(|present| name_of(present) == name) {
+        Some(present) => variable.clone_into(present),
+        None => environment.push(variable.to_owned()),
+    }
+}
+
+/// Whether there is a variable of this name.
+pub fn has(environment: &[String], name: &str) -> bool {
+    environment.iter().any(|present| name_of(present) == name)
+}
+
+fn name_of(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files() {
+        let text = "\u{feff}A=1\n# no\n\n  B=x y \nC\nD=\nE=\"q\"\nF=a=b\r\n";
+        assert_eq!(env_file(text, "f").unwrap(), ["A=1", "B=x y ", "C", "D=", "E=\"q\"", "F=a=b"]);
+        for wrong in ["=x", "A B=1", "A\tB"] {
+            assert!(env_file(wrong, "f").is_err(), "{wrong}");
+        }
+        assert!(env_file("A=1\nB C=1", "list").unwrap_err().to_string().contains("list:2"));
+    }
+
+    #[test]
+    fn merging_replaces_in_place() {
+        let mut environment = vec!["PATH=/bin".to_owned(), "A=1".to_owned()];
+        for variable in ["PATH=/x", "B=2", "A", "C", "D="] {
+            set(&mut environment, variable);
+        }
+        assert_eq!(environment, ["PATH=/x", "B=2", "D="]);
+        assert!(has(&environment, "D") && !has(&environment, "A"));
+        assert!(env("A=1").is_ok() && env("A").is_ok());
+        assert!(env("=1").is_err() && env("").is_err() && env("A=\0").is_err());
+    }
+}

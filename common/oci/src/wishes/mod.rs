@@ -1,0 +1,210 @@
+//! What users write, made into types that are right: each module one grammar, [`Wishes`] all of a record's.
+//!
+//! Every failure here is of kind input; a tool that got the text as an argument says
+//! `.map_err(|f| f.as_kind(Kind::Usage))`.
+
+pub mod device;
+pub mod env;
+mod limits;
+mod modes;
+pub mod mount;
+pub mod port;
+mod quantity;
+mod signal;
+
+pub use device::{DeviceWish, device};
+pub use limits::{SysctlScope, UNLIMITED, Ulimit, sysctl, ulimit, ulimit_name};
+pub use modes::{IpcMode, LogWish, NetworkMode, PidMode, RestartPolicy, Seccomp, Security, UtsMode};
+pub use mount::{MountKind, MountPlan, ReadOnly};
+pub use port::port;
+pub use quantity::{bytes, bytes_of, nano_cpus};
+pub use signal::{signal, signal_name};
+
+use crate::capabilities::CapWish;
+use fault::{Fault, Result};
+use record::{Config, Port};
+use std::collections::BTreeMap;
+
+/// Every member of a record's `config` that has a grammar, parsed.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    pub mounts: Vec<MountPlan>,
+    pub devices: Vec<DeviceWish>,
+    pub capabilities: CapWish,
+    pub security: Security,
+    /// Bytes; `None`: unlimited.
+    pub memory: Option<u64>,
+    /// Billionths of a CPU; `None`: unlimited.
+    pub nano_cpus: Option<u64>,
+    pub cpu_shares: Option<u64>,
+    pub cpuset_cpus: Option<String>,
+    /// `None`: unlimited.
+    pub pids: Option<i64>,
+    pub ulimits: Vec<Ulimit>,
+    pub sysctls: BTreeMap<String, String>,
+    pub network: NetworkMode,
+    pub pid: PidMode,
+    pub ipc: IpcMode,
+    pub uts: UtsMode,
+    pub hostname: Option<String>,
+    pub ports: Vec<Port>,
+    pub stop_signal: Option<i32>,
+    /// Seconds before SIGKILL; -1: never.
+    pub stop_timeout: Option<i64>,
+    pub restart: RestartPolicy,
+    pub log: LogWish,
+}
+
+impl Wishes {
+    /// Checks and parses all of it; what contradicts itself fails too.
+    pub fn parse(config: &Config) -> Result<Wishes> {
+        let mode = |text: &Option<String>| text.clone().unwrap_or_default();
+        for variable in &config.env {
+            env::env(variable)?;
+        }
+        let wishes = Wishes {
+            mounts: config.mounts.iter().map(mount::mount).collect::<Result<_>>()?,
+            devices: config.devices.iter().map(|text| device(text)).collect::<Result<_>>()?,
+            capabilities: CapWish::parse(&config.cap_add, &config.cap_drop)?,
+            security: Security::parse(&config.security_opt)?,
+            memory: match &config.memory {
+                Some(quantity) => {
+                    Some(bytes_of(quantity).map_err(|f| f.within("memory"))?).filter(|bytes| *bytes > 0)
+                }
+                None => None,
+            },
+            nano_cpus: match &config.cpus {
+                Some(quantity) => {
+                    Some(nano_cpus(quantity).map_err(|f| f.within("cpus"))?).filter(|nano| *nano > 0)
+                }
+                None => None,
+            },
+            cpu_shares: config.cpu_shares.filter(|shares| *shares > 0),
+            cpuset_cpus: config
+                .cpuset_cpus
+                .as_deref()
+                .filter(|list| !list.is_empty())
+                .map(cpu_list)
+                .transpose()?,
+            pids: pids(config.pids_limit)?,
+            ulimits: config.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
+            sysctls: config.sysctls.clone(),
+            network: NetworkMode::parse(&mode(&config.network))?,
+            pid: PidMode::parse(&mode(&config.pid))?,
+            ipc: IpcMode::parse(&mode(&config.ipc))?,
+            uts: UtsMode::parse(&mode(&config.uts))?,
+            hostname: config.hostname.as_deref().filter(|name| !name.is_empty()).map(hostname).transpose()?,
+            ports: config.ports.iter().map(port).collect::<Result<_>>()?,
+            stop_signal: config
+                .stop_signal
+                .as_deref()
+                .filter(|text| !text.is_empty())
+                .map(signal)
+                .transpose()?,
+            stop_timeout: stop_timeout(config.stop_timeout)?,
+            restart: RestartPolicy::parse(&mode(&config.restart))?,
+            log: LogWish::parse(config.log_driver.as_deref(), &config.log_opts)?,
+        };
+        wishes.check_together(config)?;
+        Ok(wishes)
+    }
+
+    /// Contradictions between members.
+    fn check_together(&self, config: &Config) -> Result<()> {
+        let conflict = |what: &str| Err(Fault::input(what.to_owned()));
+        if self.hostname.is_some() && self.uts == UtsMode::Host {
+            return conflict("a hostname and uts=host exclude each other");
+        }
+        if self.hostname.is_some() && matches!(self.network, NetworkMode::Container(_)) {
+            return conflict(
+                "a hostname and network=container: exclude each other: the name is the other container's",
+            );
+        }
+        if !self.ports.is_empty() && matches!(self.network, NetworkMode::Container(_)) {
+            return conflict(
+                "published ports and network=container: exclude each other: publish them at the other container",
+            );
+        }
+        if config.auto_remove && self.restart != RestartPolicy::No {
+            return conflict("rm and a restart policy exclude each other");
+        }
+        for name in self.sysctls.keys() {
+            match sysctl(name)? {
+                SysctlScope::Network if self.network == NetworkMode::Host => {
+                    return Err(Fault::input(format!(
+                        "the kernel parameter {name} is the host's with network=host"
+                    )));
+                }
+                SysctlScope::Ipc if self.ipc == IpcMode::Host => {
+                    return Err(Fault::input(format!(
+                        "the kernel parameter {name} is the host's with ipc=host"
+                    )));
+                }
+                _ => {}
+            }
+        }
+        let mut targets: Vec<&str> = self.mounts.iter().map(|mount| mount.target.as_str()).collect();
+        targets.sort_unstable();
+        if let Some(twice) =
+            targets.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first())
+        {
+            return Err(Fault::input(format!("two mounts at {twice}")));
+        }
+        Ok(())
+    }
+}
+
+fn pids(limit: Option<i64>) -> Result<Option<i64>> {
+    match limit {
+        None | Some(-1 | 0) => Ok(None),
+        Some(limit) if limit > 0 => Ok(Some(limit)),
+        Some(limit) => Err(Fault::input(format!("pids limit {limit}: a number above 0, or -1 for no limit"))),
+    }
+}
+
+fn stop_timeout(seconds: Option<i64>) -> Result<Option<i64>> {
+    match seconds {
+        Some(seconds) if seconds < -1 => {
+            Err(Fault::input(format!("stop timeout {seconds}: seconds, or -1 to wait for ever")))
+        }
+        seconds => Ok(seconds),
+    }
+}
+
+/// A list of CPUs as the kernel takes it: `0-3,7`.
+fn cpu_list(text: &str) -> Result<String> {
+    let number = |text: &str| {
+        (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
+            .then(|| text.parse::<u16>().ok())
+            .flatten()
+    };
+    let valid = text.split(',').all(|part| match part.split_once('-') {
+        None => number(part).is_some(),
+        Some((first, last)) => {
+            matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last)
+        }
+    });
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err(Fault::input(format!("\"{text}\" is not a list of CPUs")).hint("numbers and ranges: 0-3,7"))
+    }
+}
+
+/// A host name the kernel takes (64 bytes) and other programs understand (RFC 1123, with `_`).
+fn hostname(text: &str) -> Result<String> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    if text.len() <= 64 && text.split('.').all(label) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::input(format!("\"{text}\" is not a host name"))
+        .hint("letters, digits, inner - and _, parts joined by dots; at most 64"))
+}
+
+#[cfg(test)]
+mod tests;

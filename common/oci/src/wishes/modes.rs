@@ -1,0 +1,346 @@
+//! Words with few meanings: namespaces, restart policies, security options, logs.
+
+use fault::{Fault, Result};
+use std::collections::BTreeMap;
+
+/// `--network`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// The default bridge: a namespace of its own, for `net-attach` to connect.
+    #[default]
+    Bridge,
+    /// A namespace of its own that nothing connects unless told to.
+    Private,
+    /// A namespace of its own with loopback only.
+    None,
+    Host,
+    /// That of another container, by name or id.
+    Container(String),
+}
+
+impl NetworkMode {
+    pub fn parse(text: &str) -> Result<NetworkMode> {
+        Ok(match text {
+            "" | "default" | "bridge" => NetworkMode::Bridge,
+            "private" => NetworkMode::Private,
+            "none" => NetworkMode::None,
+            "host" => NetworkMode::Host,
+            other => match container(other) {
+                Some(name) => NetworkMode::Container(name),
+                None => return Err(unknown("network", other, "bridge, none, host, private, container:NAME")),
+            },
+        })
+    }
+
+    /// Whether the container gets a network namespace of its own.
+    pub fn is_private(&self) -> bool {
+        !matches!(self, NetworkMode::Host | NetworkMode::Container(_))
+    }
+}
+
+/// `--pid`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PidMode {
+    #[default]
+    Private,
+    Host,
+    Container(String),
+}
+
+impl PidMode {
+    pub fn parse(text: &str) -> Result<PidMode> {
+        Ok(match text {
+            "" | "private" => PidMode::Private,
+            "host" => PidMode::Host,
+            other => match container(other) {
+                Some(name) => PidMode::Container(name),
+                None => return Err(unknown("pid mode", other, "private, host, container:NAME")),
+            },
+        })
+    }
+}
+
+/// `--ipc`. Every private one can be joined, so `shareable` is `private`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IpcMode {
+    #[default]
+    Private,
+    /// A namespace of its own, without `/dev/shm`.
+    None,
+    Host,
+    Container(String),
+}
+
+impl IpcMode {
+    pub fn parse(text: &str) -> Result<IpcMode> {
+        Ok(match text {
+            "" | "private" | "shareable" => IpcMode::Private,
+            "none" => IpcMode::None,
+            "host" => IpcMode::Host,
+            other => match container(other) {
+                Some(name) => IpcMode::Container(name),
+                None => {
+                    return Err(unknown("ipc mode", other, "private, shareable, none, host, container:NAME"));
+                }
+            },
+        })
+    }
+}
+
+/// `--uts`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UtsMode {
+    #[default]
+    Private,
+    Host,
+}
+
+impl UtsMode {
+    pub fn parse(text: &str) -> Result<UtsMode> {
+        match text {
+            "" | "private" => Ok(UtsMode::Private),
+            "host" => Ok(UtsMode::Host),
+            other => Err(unknown("uts mode", other, "private, host")),
+        }
+    }
+}
+
+fn container(text: &str) -> Option<String> {
+    text.strip_prefix("container:").filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+fn unknown(what: &str, text: &str, known: &str) -> Fault {
+    Fault::input(format!("there is no {what} \"{text}\"")).hint(format!("one of: {known}"))
+}
+
+/// `--restart`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RestartPolicy {
+    #[default]
+    No,
+    /// After a status other than 0, at most so many times.
+    OnFailure(Option<u32>),
+    Always,
+    UnlessStopped,
+}
+
+impl RestartPolicy {
+    pub fn parse(text: &str) -> Result<RestartPolicy> {
+        let wrong = || unknown("restart policy", text, "no, on-failure[:TIMES], always, unless-stopped");
+        Ok(match text.split_once(':').map_or((text, None), |(name, times)| (name, Some(times))) {
+            ("" | "no", None) => RestartPolicy::No,
+            ("always", None) => RestartPolicy::Always,
+            ("unless-stopped", None) => RestartPolicy::UnlessStopped,
+            ("on-failure", None) => RestartPolicy::OnFailure(None),
+            // docker's 0 means without end.
+            ("on-failure", Some(times)) => {
+                RestartPolicy::OnFailure(Some(times.parse().map_err(|_| wrong())?).filter(|times| *times > 0))
+            }
+            _ => return Err(wrong()),
+        })
+    }
+}
+
+/// Where a seccomp profile comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Nothing was asked for: the built-in profile, or none when privileged.
+    #[default]
+    Default,
+    Builtin,
+    Unconfined,
+    /// A file in docker's profile format.
+    File(String),
+    /// The profile's text itself.
+    Inline(String),
+}
+
+/// `--security-opt`, all of them together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Security {
+    pub no_new_privileges: bool,
+    pub seccomp: Seccomp,
+    /// Name of a loaded profile, or `unconfined`.
+    pub apparmor: Option<String>,
+}
+
+impl Security {
+    /// The last of several of one kind counts.
+    pub fn parse(options: &[String]) -> Result<Security> {
+        let mut security = Security::default();
+        for option in options {
+            security.add(option)?;
+        }
+        Ok(security)
+    }
+
+    fn add(&mut self, option: &str) -> Result<()> {
+        // docker once wrote `name:value`, and still takes it.
+        let split = option.find('=').or_else(|| option.find(':'));
+        let (name, value) = match split {
+            Some(at) => (&option[..at], Some(&option[at + 1..])),
+            None => (option, None),
+        };
+        let wrong = |why: &str| {
+            Fault::input(format!("security option \"{option}\": {why}")).hint(
+                "one of: no-new-privileges[=true|false], seccomp=unconfined|builtin|FILE, apparmor=PROFILE",
+            )
+        };
+        match (name, value) {
+            ("no-new-privileges", None | Some("true")) => self.no_new_privileges = true,
+            ("no-new-privileges", Some("false")) => self.no_new_privileges = false,
+            ("no-new-privileges", Some(_)) => return Err(wrong("the value is not true or false")),
+            ("seccomp", Some("unconfined")) => self.seccomp = Seccomp::Unconfined,
+            ("seccomp", Some("builtin")) => self.seccomp = Seccomp::Builtin,
+            ("seccomp", Some(text)) if text.trim_start().starts_with('{') => {
+                self.seccomp = Seccomp::Inline(text.to_owned())
+            }
+            ("seccomp", Some(file)) if !file.is_empty() => self.seccomp = Seccomp::File(file.to_owned()),
+            ("apparmor", Some(profile)) if !profile.is_empty() => self.apparmor = Some(profile.to_owned()),
+            ("seccomp" | "apparmor", _) => return Err(wrong("it needs a value")),
+            _ => return Err(wrong("there is none of this name")),
+        }
+        Ok(())
+    }
+}
+
+/// `--log-driver` and `--log-opt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogWish {
+    JsonFile {
+        /// Bytes after which a new file is begun; `None`: never.
+        max_size: Option<u64>,
+        /// How many files are kept, the present one included.
+        max_files: u32,
+    },
+    None,
+}
+
+impl LogWish {
+    pub fn parse(driver: Option<&str>, options: &BTreeMap<String, String>) -> Result<LogWish> {
+        match driver.unwrap_or("json-file") {
+            "json-file" | "" => json_file(options),
+            "none" => match options.keys().next() {
+                None => Ok(LogWish::None),
+                Some(name) => Err(Fault::input(format!("the log driver none has no option \"{name}\""))),
+            },
+            other => Err(unknown("log driver", other, "json-file, none")),
+        }
+    }
+}
+
+fn json_file(options: &BTreeMap<String, String>) -> Result<LogWish> {
+    let (mut max_size, mut max_files) = (None, 1);
+    for (name, value) in options {
+        match name.as_str() {
+            // -1 is docker's "unlimited".
+            "max-size" if value == "-1" => max_size = None,
+            "max-size" => {
+                max_size = Some(super::bytes(value).map_err(|fault| fault.within("log option max-size"))?);
+                if max_size == Some(0) {
+                    return Err(Fault::input("log option max-size: it must be greater than 0"));
+                }
+            }
+            "max-file" => {
+                max_files =
+                    value.parse().ok().filter(|count| (1..=1000).contains(count)).ok_or_else(|| {
+                        Fault::input(format!(
+                            "log option max-file: \"{value}\" is not a number from 1 to 1000"
+                        ))
+                    })?;
+            }
+            _ => {
+                return Err(Fault::input(format!("the log driver json-file has no option \"{name}\""))
+                    .hint("there are max-size and max-file"));
+            }
+        }
+    }
+    if max_files > 1 && max_size.is_none() {
+        return Err(Fault::input("log option max-file needs max-size too"));
+    }
+    Ok(LogWish::JsonFile { max_size, max_files })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces() {
+        assert_eq!(NetworkMode::parse("host").unwrap(), NetworkMode::Host);
+        assert_eq!(NetworkMode::parse("container:web").unwrap(), NetworkMode::Container("web".into()));
+        assert_eq!(IpcMode::parse("shareable").unwrap(), IpcMode::Private);
+        assert_eq!(PidMode::parse("").unwrap(), PidMode::Private);
+        assert!(NetworkMode::parse("container:").is_err());
+        assert!(NetworkMode::parse("mynet").is_err());
+        assert!(PidMode::parse("none").is_err());
+        assert!(IpcMode::parse("Host").is_err());
+        assert!(UtsMode::parse("container:x").is_err());
+    }
+
+    #[test]
+    fn restart_policies() {
+        for (text, policy) in [
+            ("no", RestartPolicy::No),
+            ("always", RestartPolicy::Always),
+            ("unless-stopped", RestartPolicy::UnlessStopped),
+            ("on-failure", RestartPolicy::OnFailure(None)),
+            ("on-failure:3", RestartPolicy::OnFailure(Some(3))),
+            ("on-failure:0", RestartPolicy::OnFailure(None)),
+        ] {
+            assert_eq!(RestartPolicy::parse(text).unwrap(), policy);
+        }
+        for text in ["yes", "always:3", "on-failure:", "on-failure:-1", "no:1"] {
+            assert!(RestartPolicy::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn security_options() {
+        let parse =
+            |options: &[&str]| Security::parse(&options.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>());
+        assert!(parse(&["no-new-privileges"]).unwrap().no_new_privileges);
+        assert!(parse(&["no-new-privileges:true"]).unwrap().no_new_privileges);
+        assert!(!parse(&["no-new-privileges", "no-new-privileges=false"]).unwrap().no_new_privileges);
+        assert_eq!(parse(&["seccomp=unconfined"]).unwrap().seccomp, Seccomp::Unconfined);
+        assert_eq!(parse(&["seccomp:/a=b"]).unwrap_err().kind(), fault::Kind::Input);
+        assert_eq!(parse(&["seccomp=/a:b"]).unwrap().seccomp, Seccomp::File("/a:b".into()));
+        assert_eq!(parse(&["seccomp={}"]).unwrap().seccomp, Seccomp::Inline("{}".into()));
+        assert_eq!(parse(&["apparmor=mine"]).unwrap().apparmor.as_deref(), Some("mine"));
+        for wrong in [
+            "",
+            "label=disable",
+            "seccomp",
+            "seccomp=",
+            "apparmor:",
+            "no-new-privileges=yes",
+            "systempaths=unconfined",
+        ] {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn logs() {
+        let parse = |driver: Option<&str>, options: &[(&str, &str)]| {
+            LogWish::parse(driver, &options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        };
+        assert_eq!(parse(None, &[]).unwrap(), LogWish::JsonFile { max_size: None, max_files: 1 });
+        assert_eq!(
+            parse(Some("json-file"), &[("max-size", "10m"), ("max-file", "3")]).unwrap(),
+            LogWish::JsonFile { max_size: Some(10 << 20), max_files: 3 }
+        );
+        assert_eq!(parse(Some("none"), &[]).unwrap(), LogWish::None);
+        for (driver, options) in [
+            (Some("syslog"), &[][..]),
+            (Some("none"), &[("max-size", "1m")]),
+            (None, &[("tag", "x")]),
+            (None, &[("max-file", "3")]),
+            (None, &[("max-size", "x")]),
+            (None, &[("max-size", "0")]),
+            (None, &[("max-size", "1m"), ("max-file", "0")]),
+        ] {
+            assert!(parse(driver, options).is_err(), "{driver:?} {options:?}");
+        }
+    }
+}

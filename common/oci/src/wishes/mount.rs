@@ -1,0 +1,574 @@
+//! Mounts: `-v`, `--mount`, `--tmpfs`, and the objects of a record, all into one validated type.
+
+use super::quantity;
+use fault::{Fault, Result};
+use record::{Mount, MountWish, Quantity};
+
+/// A mount that makes sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountPlan {
+    /// Absolute, without `.`, `..` and double slashes; never `/`.
+    pub target: String,
+    pub read_only: ReadOnly,
+    /// Plain mount options: `noexec`, `nosuid` …; of a tmpfs `size=…` and `mode=…` too.
+    pub options: Vec<String>,
+    pub kind: MountKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountKind {
+    Bind {
+        /// Absolute path on the host.
+        source: String,
+        /// Make it, as a directory, when it is missing.
+        create_source: bool,
+        propagation: &'static str,
+        recursive: bool,
+    },
+    Volume {
+        /// `None`: one without a name, for this container.
+        name: Option<String>,
+        propagation: &'static str,
+        /// Fill it with what the image has there when it is empty.
+        populate: bool,
+    },
+    Tmpfs,
+}
+
+/// How far read-only reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadOnly {
+    #[default]
+    No,
+    /// With all that is mounted below, where the kernel can (5.12); else the mount alone.
+    Deep,
+    /// The mount alone.
+    Shallow,
+    /// With all that is mounted below, or not at all.
+    DeepOrFail,
+}
+
+const PROPAGATIONS: [&str; 6] = ["rprivate", "private", "rshared", "shared", "rslave", "slave"];
+
+/// Options without a value any mount may have.
+const FLAGS: [&str; 22] = [
+    "async",
+    "atime",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "iversion",
+    "lazytime",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "relatime",
+    "strictatime",
+    "suid",
+];
+
+/// What runc lets be mounted inside /proc: single files that programs like lxcfs stand in for.
+const PROC_FILES: [&str; 8] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+];
+
+/// Any form a record takes, validated.
+pub fn mount(wish: &MountWish) -> Result<MountPlan> {
+    match wish {
+        MountWish::Text(text) => {
+            plan(&parse(text)?).map_err(|fault| fault.within(format!("mount \"{text}\"")))
+        }
+        MountWish::Mount(mount) => {
+            plan(mount).map_err(|fault| fault.within(format!("mount at \"{}\"", mount.target)))
+        }
+    }
+}
+
+/// A text in the grammar of `--mount` if it begins with one of its keys, else in that of `-v`.
+pub fn parse(text: &str) -> Result<Mount> {
+    const KEYS: [&str; 8] = ["type", "source", "src", "target", "dst", "destination", "readonly", "ro"];
+    let first = text.split(['=', ',']).next().unwrap_or(text).trim_start_matches('"').to_ascii_lowercase();
+    if KEYS.contains(&first.as_str()) { parse_mount(text) } else { parse_volume(text) }
+}
+
+/// `-v [source:]target[:options]`.
+pub fn parse_volume(text: &str) -> Result<Mount> {
+    let wrong = |why: String| {
+        Fault::input(format!("\"{text}\" is not a volume: {why}"))
+            .hint("[source:]target[:options]: /srv:/srv:ro, data:/var/lib/data")
+    };
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match parts.as_slice() {
+        [target] => (None, *target, ""),
+        [source, target] => (Some(*source), *target, ""),
+        [source, target, options] => (Some(*source), *target, *options),
+        _ => return Err(wrong("it has more than three parts".to_owned())),
+    };
+    if target.is_empty() || source == Some("") {
+        return Err(wrong("a part is empty".to_owned()));
+    }
+    let is_path = source.is_some_and(|source| source.starts_with(['/', '.', '~']));
+    let mut mount = Mount {
+        kind: Some(if is_path { "bind" } else { "volume" }.to_owned()),
+        source: source.map(str::to_owned),
+        target: target.to_owned(),
+        create_source: is_path,
+        ..Mount::default()
+    };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" | "readonly" => mount.read_only = true,
+            // The labels are SELinux's, which is not supported; docker ignores them on machines without it. The
+            // other three once told macOS how to cache.
+            "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
+            "nocopy" if !is_path => mount.no_copy = true,
+            _ if PROPAGATIONS.contains(&option) => mount.propagation = Some(option.to_owned()),
+            _ if FLAGS.contains(&option) => mount.options.push(option.to_owned()),
+            _ => return Err(wrong(format!("there is no option \"{option}\""))),
+        }
+    }
+    Ok(mount)
+}
+
+/// `--mount type=…,source=…,target=…`.
+pub fn parse_mount(text: &str) -> Result<Mount> {
+    let wrong = |why: String| {
+        Fault::input(format!("\"{text}\" is not a mount: {why}"))
+            .hint("type=bind|volume|tmpfs,source=…,target=…[,readonly]")
+    };
+    let mut mount = Mount::default();
+    let mut families: Vec<(&'static str, String)> = Vec::new();
+    for field in csv(text).ok_or_else(|| wrong("a quote is not closed".to_owned()))? {
+        let (key, value) =
+            field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+        let key = key.trim().to_ascii_lowercase();
+        let flag = || boolean(value).ok_or_else(|| wrong(format!("{key} is not true or false")));
+        let needed = || {
+            value
+                .filter(|v| !v.is_empty())
+                .map(str::to_owned)
+                .ok_or_else(|| wrong(format!("{key} needs a value")))
+        };
+        if let Some(family) = ["bind", "volume", "tmpfs"]
+            .into_iter()
+            .find(|f| key.strip_prefix(f).is_some_and(|k| k.starts_with('-')))
+        {
+            families.push((family, key.clone()));
+        }
+        match key.as_str() {
+            "type" => mount.kind = Some(needed()?.to_ascii_lowercase()),
+            "source" | "src" => mount.source = value.filter(|v| !v.is_empty()).map(str::to_owned),
+            "target" | "dst" | "destination" => mount.target = needed()?,
+            "readonly" | "ro" => mount.read_only = flag()?,
+            "bind-propagation" => mount.propagation = Some(needed()?),
+            "bind-nonrecursive" => mount.non_recursive = flag()?,
+            "bind-recursive" => match needed()?.as_str() {
+                "enabled" => {}
+                "disabled" => mount.non_recursive = true,
+                "writable" => mount.options.push("ro".to_owned()),
+                "readonly" => mount.options.push("rro".to_owned()),
+                other => {
+                    return Err(wrong(format!(
+                        "bind-recursive is not \"{other}\" but enabled, disabled, writable or readonly"
+                    )));
+                }
+            },
+            "bind-create-src" => mount.create_source = flag()?,
+            "volume-nocopy" => mount.no_copy = flag()?,
+            "tmpfs-size" => mount.size = Some(Quantity::Text(needed()?)),
+            "tmpfs-mode" => mount.mode = Some(needed()?),
+            "consistency" => {}
+            _ => return Err(wrong(format!("there is no key \"{key}\""))),
+        }
+    }
+    if mount.target.is_empty() {
+        return Err(wrong("it has no target".to_owned()));
+    }
+    let kind = mount.kind.get_or_insert_with(|| "volume".to_owned());
+    if let Some((_, key)) = families.iter().find(|(family, _)| family != kind) {
+        return Err(wrong(format!("{key} does not go with type={kind}")));
+    }
+    Ok(mount)
+}
+
+/// `--tmpfs target[:options]`.
+pub fn parse_tmpfs(text: &str) -> Result<Mount> {
+    let (target, options) = text.split_once(':').unwrap_or((text, ""));
+    let mut mount = Mount { kind: Some("tmpfs".to_owned()), target: target.to_owned(), ..Mount::default() };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            None if option == "ro" => mount.read_only = true,
+            Some(("size", size)) => mount.size = Some(Quantity::Text(size.to_owned())),
+            Some(("mode", mode)) => mount.mode = Some(mode.to_owned()),
+            _ => mount.options.push(option.to_owned()),
+        }
+    }
+    Ok(mount)
+}
+
+/// An absolute path in the container without `.`, `..` and double slashes. Text only: what symbolic links make of
+/// it is the runtime's to settle.
+pub fn clean_target(path: &str) -> Result<String> {
+    if !path.starts_with('/') || path.contains('\0') {
+        return Err(Fault::input(format!(
+            "the target \"{}\" is not an absolute path",
+            path.replace('\0', "\\0")
+        )));
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() {
+        return Err(Fault::input("the target cannot be \"/\""));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// Whether a text may name a volume; docker's rule, and short enough for a file name.
+pub fn is_volume_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+        && (2..=200).contains(&name.len())
+}
+
+fn plan(mount: &Mount) -> Result<MountPlan> {
+    let target = clean_target(&mount.target)?;
+    if (target == "/proc" || target.starts_with("/proc/")) && !PROC_FILES.contains(&target.as_str()) {
+        return Err(Fault::input("nothing can be mounted over /proc or inside it"));
+    }
+    let propagation = match mount.propagation.as_deref() {
+        None | Some("") => "rprivate",
+        Some(wanted) => PROPAGATIONS.into_iter().find(|known| *known == wanted).ok_or_else(|| {
+            Fault::input(format!("there is no propagation \"{wanted}\""))
+                .hint(format!("one of: {}", PROPAGATIONS.join(" ")))
+        })?,
+    };
+    let kind = mount.kind.as_deref().unwrap_or(match &mount.source {
+        Some(source) if source.starts_with('/') => "bind",
+        _ => "volume",
+    });
+    if kind != "tmpfs" && (mount.size.is_some() || mount.mode.is_some()) {
+        return Err(Fault::input(format!("size and mode are a tmpfs's, not a {kind}'s")));
+    }
+    if kind != "bind" && (mount.non_recursive || mount.create_source) {
+        return Err(Fault::input(format!("non_recursive and create_source are a bind's, not a {kind}'s")));
+    }
+    if kind != "volume" && mount.no_copy {
+        return Err(Fault::input(format!("no_copy is a volume's, not a {kind}'s")));
+    }
+    let kind = match kind {
+        "bind" => MountKind::Bind {
+            source: bind_source(mount.source.as_deref())?,
+            create_source: mount.create_source,
+            propagation,
+            recursive: !mount.non_recursive,
+        },
+        "volume" => MountKind::Volume {
+            name: volume_name(mount.source.as_deref())?,
+            propagation,
+            populate: !mount.no_copy,
+        },
+        "tmpfs" if mount.source.is_some() => return Err(Fault::input("a tmpfs has no source")),
+        "tmpfs" => MountKind::Tmpfs,
+        other => {
+            return Err(
+                Fault::input(format!("there is no mount type \"{other}\"")).hint("one of: bind volume tmpfs")
+            );
+        }
+    };
+    let (read_only, options) = options(mount, &kind)?;
+    Ok(MountPlan { target, read_only, options, kind })
+}
+
+fn bind_source(source: Option<&str>) -> Result<String> {
+    match source {
+        Some(source) if source.starts_with('/') && !source.contains('\0') => Ok(source.to_owned()),
+        Some(source) => Err(Fault::input(format!(
+            "the source \"{}\" is not an absolute path",
+            source.replace('\0', "\\0")
+        ))),
+        None => Err(Fault::input("a bind needs a source")),
+    }
+}
+
+fn volume_name(source: Option<&str>) -> Result<Option<String>> {
+    match source {
+        None | Some("") => Ok(None),
+        Some(name) if is_volume_name(name) => Ok(Some(name.to_owned())),
+        Some(name) => Err(Fault::input(format!("\"{name}\" is not a volume's name"))
+            .hint("two or more letters, digits, and after the first also _ . -; for a directory of the host give its absolute path")),
+    }
+}
+
+fn options(mount: &Mount, kind: &MountKind) -> Result<(ReadOnly, Vec<String>)> {
+    let mut read_only = if mount.read_only { ReadOnly::Deep } else { ReadOnly::No };
+    let mut options = Vec::new();
+    for option in &mount.options {
+        let (name, value) =
+            option.split_once('=').map_or((option.as_str(), None), |(name, value)| (name, Some(value)));
+        match (name, value) {
+            ("ro", None) => read_only = ReadOnly::Shallow,
+            ("rro", None) => read_only = ReadOnly::DeepOrFail,
+            ("rw" | "z" | "Z", None) => {}
+            (flag, None) if FLAGS.contains(&flag) => options.push(option.clone()),
+            ("uid" | "gid" | "nr_inodes" | "nr_blocks", Some(value))
+                if *kind == MountKind::Tmpfs
+                    && value.bytes().all(|b| b.is_ascii_alphanumeric())
+                    && !value.is_empty() =>
+            {
+                options.push(option.clone());
+            }
+            ("size", Some(value)) if *kind == MountKind::Tmpfs => {
+                options.push(tmpfs_size(&Quantity::Text(value.to_owned()))?)
+            }
+            ("mode", Some(value)) if *kind == MountKind::Tmpfs => options.push(tmpfs_mode(value)?),
+            _ => {
+                return Err(Fault::input(format!(
+                    "there is no mount option \"{}\" here",
+                    option.replace('\0', "\\0")
+                )));
+            }
+        }
+    }
+    if let Some(size) = &mount.size {
+        options.push(tmpfs_size(size)?);
+    }
+    if let Some(mode) = &mount.mode {
+        options.push(tmpfs_mode(mode)?);
+    }
+    Ok((read_only, options))
+}
+
+fn tmpfs_size(size: &Quantity) -> Result<String> {
+    // tmpfs(5): a percentage of the machine's memory.
+    if let Quantity::Text(text) = size
+        && let Some(percent) = text.strip_suffix('%')
+        && percent.parse::<u8>().is_ok_and(|percent| (1..=100).contains(&percent))
+    {
+        return Ok(format!("size={text}"));
+    }
+    quantity::bytes_of(size).map(|bytes| format!("size={bytes}"))
+}
+
+fn tmpfs_mode(mode: &str) -> Result<String> {
+    let digits = mode.strip_prefix("0o").unwrap_or(mode);
+    match u32::from_str_radix(digits, 8) {
+        Ok(bits) if bits <= 0o7777 && !digits.starts_with('+') => Ok(format!("mode={bits:o}")),
+        _ => Err(Fault::input(format!("\"{mode}\" is not a mode")).hint("octal permissions: 1777, 0755")),
+    }
+}
+
+fn boolean(value: Option<&str>) -> Option<bool> {
+    match value {
+        None => Some(true),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Some(true),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Some(false),
+        Some(_) => None,
+    }
+}
+
+/// Fields between commas; a field in double quotes may hold commas, and quotes doubled (RFC 4180).
+fn csv(text: &str) -> Option<Vec<String>> {
+    let mut fields = Vec::new();
+    let mut rest = text;
+    loop {
+        let (field, after) = if let Some(quoted) = rest.strip_prefix('"') {
+            quoted_field(quoted)?
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            (rest[..end].to_owned(), &rest[end..])
+        };
+        fields.push(field);
+        match after.strip_prefix(',') {
+            Some(next) => rest = next,
+            None => return after.is_empty().then_some(fields),
+        }
+    }
+}
+
+fn quoted_field(text: &str) -> Option<(String, &str)> {
+    let mut field = String::new();
+    let mut rest = text;
+    loop {
+        let end = rest.find('"')?;
+        field.push_str(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(next) => {
+                field.push('"');
+                rest = next;
+            }
+            None => return Some((field, rest)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Result<MountPlan> {
+        mount(&MountWish::Text(text.to_owned()))
+    }
+
+    fn bind(source: &str, target: &str) -> MountPlan {
+        MountPlan {
+            target: target.to_owned(),
+            read_only: ReadOnly::No,
+            options: vec![],
+            kind: MountKind::Bind {
+                source: source.to_owned(),
+                create_source: true,
+                propagation: "rprivate",
+                recursive: true,
+            },
+        }
+    }
+
+    #[test]
+    fn volumes() {
+        assert_eq!(text("/srv:/data").unwrap(), bind("/srv", "/data"));
+        assert_eq!(
+            text("/srv:/data:ro,z").unwrap(),
+            MountPlan { read_only: ReadOnly::Deep, ..bind("/srv", "/data") }
+        );
+        assert_eq!(text("/s//x:/a/../b/./c/").unwrap(), bind("/s//x", "/b/c"));
+        let volume = |name: Option<&str>, populate| MountKind::Volume {
+            name: name.map(str::to_owned),
+            propagation: "rprivate",
+            populate,
+        };
+        assert_eq!(text("/data").unwrap().kind, volume(None, true));
+        assert_eq!(text("data:/data:nocopy").unwrap().kind, volume(Some("data"), false));
+        assert!(matches!(
+            text("/a:/b:rshared").unwrap().kind,
+            MountKind::Bind { propagation: "rshared", .. }
+        ));
+        for wrong in [
+            "",
+            "data",
+            ":/x",
+            "/x:",
+            "a:b:c:d",
+            "/a:b",
+            "/a:/",
+            "/a:/..",
+            "/a:/b:what",
+            "/a:/b:nocopy",
+            "../a:/b",
+            "~:/b",
+            "x:/b",
+            "/a:/proc",
+            "/a:/x/../proc/self/attr",
+            "a b:/x",
+            "/a:/b\0",
+        ] {
+            assert!(text(wrong).is_err(), "{wrong}");
+        }
+        assert!(text("/a:/proc/cpuinfo").is_ok());
+        assert!(text("/proc:/host/proc").is_ok());
+    }
+
+    #[test]
+    fn mounts() {
+        let plan =
+            text("type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave,bind-nonrecursive").unwrap();
+        assert_eq!(plan.read_only, ReadOnly::Deep);
+        assert_eq!(
+            plan.kind,
+            MountKind::Bind {
+                source: "/a".into(),
+                create_source: false,
+                propagation: "rslave",
+                recursive: false
+            }
+        );
+        let plan = text("type=tmpfs,target=/t,tmpfs-size=64m,tmpfs-mode=1770").unwrap();
+        assert_eq!(
+            (plan.kind, plan.options),
+            (MountKind::Tmpfs, vec!["size=67108864".into(), "mode=1770".into()])
+        );
+        let plan = text("source=data,target=/d,volume-nocopy=true").unwrap();
+        assert_eq!(
+            plan.kind,
+            MountKind::Volume { name: Some("data".into()), propagation: "rprivate", populate: false }
+        );
+        assert!(
+            matches!(text("\"type=bind\",\"source=/a,\"\"b\",target=/c").unwrap().kind, MountKind::Bind { source, .. } if source == "/a,\"b")
+        );
+        assert_eq!(
+            text("type=bind,src=/a,dst=/b,ro,bind-recursive=writable").unwrap().read_only,
+            ReadOnly::Shallow
+        );
+        for wrong in [
+            "type=bind,target=/b",
+            "type=bind,src=/a",
+            "type=nfs,dst=/x",
+            "type=tmpfs,dst=/x,src=/y",
+            "type=tmpfs,dst=/x,bind-nonrecursive",
+            "type=bind,src=a,dst=/b",
+            "type=bind,src=/a,dst=/b,colour=red",
+            "type=tmpfs,dst=/t,tmpfs-mode=99",
+            "type=tmpfs,dst=/t,tmpfs-size=x",
+            "type=bind,src=/a,dst=/b,readonly=maybe",
+            "type=bind,\"src=/a",
+            "type=bind,\"src=/a\"x,dst=/b",
+            "type=",
+            "type=volume,dst=/x,tmpfs-size=1",
+        ] {
+            assert!(text(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn tmpfs() {
+        let parse = |t: &str| parse_tmpfs(t).and_then(|m| mount(&MountWish::Mount(m)));
+        assert_eq!(parse("/t").unwrap().options, Vec::<String>::new());
+        assert_eq!(
+            parse("/t:exec,size=10%,mode=0755,uid=5").unwrap().options,
+            ["exec", "uid=5", "size=10%", "mode=755"]
+        );
+        for wrong in ["t", "", "/t:what", "/t:size=1x", "/t:size=200%", "/t:uid=", "/t:uid=1;2", "/"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn objects() {
+        let object = |json: &str| mount(&MountWish::Mount(serde_json::from_str(json).unwrap()));
+        assert!(matches!(
+            object(r#"{"source":"/a","target":"/b"}"#).unwrap().kind,
+            MountKind::Bind { create_source: false, .. }
+        ));
+        assert!(matches!(
+            object(r#"{"src":"data","dst":"/b","ro":true}"#).unwrap().read_only,
+            ReadOnly::Deep
+        ));
+        assert!(object(r#"{"target":"/b","size":5}"#).is_err());
+        assert!(object(r#"{"target":"/b","options":["dev=/x"]}"#).is_err());
+    }
+}
