@@ -1,1 +1,25 @@
+//! The OCI runtime: from a bundle to a process in a container, and into a running one.
+//!
+//! The parent ([`create`]) prepares what can be prepared outside (control group, seccomp program, open files), then makes
+//! one child in new namespaces. The child ([`init`]) builds its own root file system with the new mount API, says it is
+//! ready, and waits; [`Created::start`] lets it execute the command. Nothing is ever mounted on the host.
 #![forbid(unsafe_code)]
+
+mod capabilities;
+mod create;
+mod devices;
+mod exec;
+mod init;
+mod masks;
+mod message;
+mod mounts;
+mod process;
+mod root;
+pub mod seccomp;
+mod spec;
+
+pub use create::{Created, Options, StartFailure, Stdio, create};
+pub use exec::{ExecOptions, Executed, exec, protect_own_executable, readonly_executable};
+pub use message::Failure;
+pub use root::RootFs;
+pub use spec::{Linux, Spec};

@@ -1,0 +1,170 @@
+//! A further process in a running container.
+
+use crate::init::join_all;
+use crate::message::{Failure, Message, receive, send};
+use crate::process::{Command, ExecFailure};
+use crate::seccomp;
+use cgroup::Cgroup;
+use fault::{Explain, Fault, Result};
+use oci_spec::runtime::Process;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use sys::process::Fork;
+
+pub struct ExecOptions<'a> {
+    /// The container's init.
+    pub pidfd: OwnedFd,
+    pub process: &'a Process,
+    /// Text of the container's seccomp section.
+    pub seccomp: Option<&'a str>,
+    pub seccomp_cache: &'a Path,
+    pub cgroup: &'a Cgroup,
+    /// stdin, stdout, stderr for the process; `None` gives it a terminal of its own.
+    pub stdio: Option<[OwnedFd; 3]>,
+}
+
+/// A process that is executing its command.
+#[derive(Debug)]
+pub struct Executed {
+    /// As this process sees it.
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Enters the container and runs the process there, as this process's child. This process is in the container's
+/// namespaces afterwards, and must have had one thread.
+pub fn exec(options: ExecOptions<'_>) -> Result<Executed, crate::create::StartFailure> {
+    exec_inner(options).map_err(|failure| crate::create::StartFailure { fault: failure.fault, exit_code: failure.exit_code })
+}
+
+fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
+    let filter = match options.seccomp {
+        Some(section) => Some(seccomp::filter(section, options.seccomp_cache)?),
+        None => None,
+    };
+    let command = Command::new(options.process, filter)?;
+    let join = options.cgroup.join_files()?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .explain(|| "become non-dumpable".into())?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .explain(|| "make a socket pair".into())?;
+    join_all(&options.pidfd)?;
+    match sys::process::clone3(0, None).explain(|| "make a process in the container".into())? {
+        Fork::Child => {
+            drop(ours);
+            run(&command, join, options.stdio, &theirs)
+        }
+        Fork::Parent { pid, pidfd } => {
+            drop(theirs);
+            drop(options.stdio);
+            let mut terminal = None;
+            loop {
+                match receive(&ours)? {
+                    None => return Ok(Executed { pid, pidfd, terminal }),
+                    Some((Message::Ready, fd)) => terminal = fd,
+                    Some((Message::Failed(failure), _)) => {
+                        let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
+                        let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+                        return Err(ExecFailure { exit_code: failure.exit_code, fault: failure.into_fault() });
+                    }
+                    Some((Message::Start, _)) => {
+                        return Err(Fault::failed("the process said something unexpected").into());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn run(command: &Command, join: Vec<std::fs::File>, stdio: Option<[OwnedFd; 3]>, socket: &OwnedFd) -> ! {
+    let failure = match enter(join, stdio, socket) {
+        Ok(()) => command.execute(),
+        Err(fault) => fault.into(),
+    };
+    let _ = send(socket, &Message::Failed(Failure::of(&failure.fault, failure.exit_code)), None);
+    sys::process::exit_now(failure.exit_code.unwrap_or(126))
+}
+
+fn enter(join: Vec<std::fs::File>, stdio: Option<[OwnedFd; 3]>, socket: &OwnedFd) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .explain(|| "set the parent death signal".into())?;
+    for mut file in join {
+        file.write_all(b"0").explain(|| "join the control group".into())?;
+    }
+    rustix::process::setsid().explain(|| "start a session".into())?;
+    let (streams, master) = match stdio {
+        Some(streams) => (streams, None),
+        None => {
+            let (master, slave) = terminal()?;
+            let copy = || slave.try_clone().explain(|| "copy the terminal".into());
+            ([copy()?, copy()?, copy()?], Some(master))
+        }
+    };
+    if master.is_some() {
+        rustix::process::ioctl_tiocsctty(&streams[0]).explain(|| "take the controlling terminal".into())?;
+    }
+    for (number, stream) in streams.iter().enumerate() {
+        sys::process::duplicate_to(stream.as_fd(), number as i32).explain(|| "set up the streams".into())?;
+    }
+    send(socket, &Message::Ready, master.as_ref().map(AsFd::as_fd))
+}
+
+/// A terminal of the container's devpts. Its master must be the real multiplexer's (character device 5:2).
+fn terminal() -> Result<(OwnedFd, OwnedFd)> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty()).explain(|| "open /dev/pts/ptmx".into())?;
+    let stat = rustix::fs::fstat(&master).explain(|| "look at /dev/pts/ptmx".into())?;
+    if stat.st_rdev != rustix::fs::makedev(5, 2) {
+        return Err(Fault::denied("/dev/pts/ptmx in the container is not the terminal multiplexer"));
+    }
+    rustix::pty::unlockpt(&master).explain(|| "unlock the terminal".into())?;
+    let pty = rustix::pty::OpenptFlags::RDWR
+        | rustix::pty::OpenptFlags::NOCTTY
+        | rustix::pty::OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, pty).explain(|| "open the terminal".into())?;
+    Ok((master, slave))
+}
+
+/// A descriptor through which an executable can be executed but never written to, whatever the one it runs does
+/// with `/proc/self/exe` (CVE-2019-5736): a detached, read-only mount of the file alone.
+pub fn readonly_executable(path: &Path) -> Result<OwnedFd> {
+    let tree = crate::root::open_host(path).and_then(|file| {
+        crate::root::clone_tree(&file, false).explain(|| format!("take {}", path.display()))
+    })?;
+    let readonly = sys::mount::MountAttributes {
+        set: sys::mount::MOUNT_ATTR_RDONLY,
+        ..sys::mount::MountAttributes::default()
+    };
+    sys::mount::mount_setattr(tree.as_fd(), false, readonly)
+        .explain(|| format!("protect {}", path.display()))?;
+    Ok(tree)
+}
+
+/// Executes this program again through [`readonly_executable`], unless that was done already. For tools that enter a
+/// container themselves. Call it before anything else.
+pub fn protect_own_executable() -> Result<()> {
+    const MARK: &str = "STAVES_PROTECTED";
+    let own = std::fs::File::open("/proc/self/exe").explain(|| "open the own executable".into())?;
+    let readonly = rustix::fs::fstatvfs(&own)
+        .is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    if readonly {
+        return Ok(());
+    }
+    if std::env::var_os(MARK).is_some() {
+        return Err(Fault::failed("the own executable could not be protected"));
+    }
+    let tree = readonly_executable(Path::new("/proc/self/exe"))?;
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let error = std::process::Command::new(format!("/proc/self/fd/{}", tree.as_raw_fd()))
+        .arg0(name)
+        .args(arguments)
+        .env(MARK, "1")
+        .exec();
+    Err(error).explain(|| "execute the protected copy of this program".into())
+}

@@ -1,0 +1,94 @@
+//! What passes between the parent and the child: one packet each.
+
+use fault::{Fault, Kind, Result};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A failure in the child.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    pub kind: String,
+    pub message: String,
+    pub hint: Option<String>,
+    /// 126 when the command could not be executed, 127 when it was not found.
+    pub exit_code: Option<i32>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// The child is set up and waits. The master side of its terminal comes along if it has one.
+    Ready,
+    /// Execute the command.
+    Start,
+    Failed(Failure),
+}
+
+impl Failure {
+    pub fn of(fault: &Fault, exit_code: Option<i32>) -> Failure {
+        Failure {
+            kind: fault.kind().name().to_owned(),
+            message: fault.to_string(),
+            hint: fault.hint_text().map(str::to_owned),
+            exit_code,
+        }
+    }
+
+    pub fn into_fault(self) -> Fault {
+        let kinds = [Kind::Usage, Kind::Input, Kind::NotFound, Kind::Conflict, Kind::Denied, Kind::Retryable];
+        let kind = kinds.into_iter().find(|kind| kind.name() == self.kind).unwrap_or(Kind::Failed);
+        let fault = Fault::new(kind, self.message);
+        match self.hint {
+            Some(hint) => fault.hint(hint),
+            None => fault,
+        }
+    }
+}
+
+pub fn send(socket: impl AsFd, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    let bytes = serde_json::to_vec(message).map_err(|e| Fault::failed("write a message").because(e))?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+    if !fds.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    sendmsg(&socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
+        .map(|_| ())
+        .map_err(|error| Fault::failed("talk to the container's parent").because(std::io::Error::from(error)))
+}
+
+/// `None` when the other side has closed: the child has executed its command, or the parent is gone.
+pub fn receive(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>)>> {
+    let mut bytes = vec![0; 64 << 10];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            // The peer died with a message of ours unread.
+            Err(Errno::CONNRESET) => return Ok(None),
+            Err(error) => {
+                return Err(Fault::failed("listen to the container").because(std::io::Error::from(error)));
+            }
+            Ok(received) => break received.bytes,
+        }
+    };
+    if received == 0 {
+        return Ok(None);
+    }
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let message = serde_json::from_slice(&bytes[..received])
+        .map_err(|error| Fault::failed("read the container's message").because(error))?;
+    Ok(Some((message, fd)))
+}

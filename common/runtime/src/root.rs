@@ -1,0 +1,247 @@
+//! The root file system, and opening what is inside it.
+//!
+//! Everything in it is hostile: no path is ever joined to a host path. Paths are opened relative to the root's descriptor with
+//! `RESOLVE_IN_ROOT`, and what is mounted is mounted on descriptors.
+
+use fault::{Explain, Fault, Result};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Where a container's root comes from.
+#[derive(Clone, Debug)]
+pub enum RootFs {
+    /// Unpacked layers, lowest first, under a read-write layer of the container's own.
+    Overlay { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
+    /// A directory as it is.
+    Directory,
+}
+
+/// The attached root of a container under construction.
+#[derive(Debug)]
+pub struct Root {
+    pub fd: OwnedFd,
+}
+
+impl RootFs {
+    /// Mounts the root at `mount_point`, in this mount namespace.
+    pub fn mount(&self, mount_point: &Path) -> Result<Root> {
+        let tree = match self {
+            RootFs::Overlay { lower, upper, work } => overlay(lower, upper, work)?,
+            // A mount of its own, as pivot_root(2) wants one.
+            RootFs::Directory => open_tree(
+                CWD,
+                mount_point,
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE,
+            )
+            .explain(|| format!("open the root file system {}", mount_point.display()))?,
+        };
+        move_mount(
+            &tree,
+            "",
+            CWD,
+            mount_point,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .explain(|| format!("mount the root file system on {}", mount_point.display()))?;
+        Ok(Root { fd: tree })
+    }
+}
+
+/// A detached overlay mount.
+fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .explain(|| "open an overlay file system".into())
+        .map_err(|fault| fault.hint("the kernel needs the overlay module: modprobe overlay"))?;
+    let failed = |error: Errno, what: &str| {
+        let said = sys::mount::context_messages(context.as_fd());
+        let fault = Fault::failed(format!("set up the overlay ({what})")).because(std::io::Error::from(error));
+        if said.is_empty() { fault } else { fault.hint(format!("the kernel says: {said}")) }
+    };
+    set_lower_layers(context.as_fd(), lower).map_err(|error| failed(error, "lower layers"))?;
+    for (key, value) in [("upperdir", upper), ("workdir", work)] {
+        fsconfig_set_string(&context, key, value).map_err(|error| failed(error, key))?;
+    }
+    fsconfig_create(&context).map_err(|error| failed(error, "create"))?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        .map_err(|error| failed(error, "mount"))
+}
+
+/// One by one, topmost first, where the kernel can (6.5); else in one string with its separators escaped.
+fn set_lower_layers(context: BorrowedFd<'_>, lower: &[PathBuf]) -> rustix::io::Result<()> {
+    let mut one_by_one = true;
+    for (index, layer) in lower.iter().rev().enumerate() {
+        match fsconfig_set_string(context, "lowerdir+", layer) {
+            Ok(()) => {}
+            Err(Errno::INVAL) if index == 0 => {
+                one_by_one = false;
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if one_by_one && !lower.is_empty() {
+        return Ok(());
+    }
+    let mut joined = Vec::new();
+    for (index, layer) in lower.iter().rev().enumerate() {
+        if index > 0 {
+            joined.push(b':');
+        }
+        for byte in layer.as_os_str().as_bytes() {
+            if matches!(byte, b':' | b'\\') {
+                joined.push(b'\\');
+            }
+            joined.push(*byte);
+        }
+    }
+    fsconfig_set_string(context, "lowerdir", OsStr::from_bytes(&joined))
+}
+
+/// What a mount is put on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Directory,
+    File,
+}
+
+impl Root {
+    /// Opens a path inside the root, as `O_PATH`. Symbolic links are followed inside the root.
+    pub fn open(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        self.open_with(path, OFlags::PATH, ResolveFlags::empty())
+    }
+
+    /// The same, refusing symbolic links anywhere in the path.
+    pub fn open_without_links(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        self.open_with(path, OFlags::PATH, ResolveFlags::NO_SYMLINKS)
+    }
+
+    fn open_with(&self, path: &Path, flags: OFlags, resolve: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | resolve;
+        loop {
+            match openat2(&self.fd, inside, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                // A renaming elsewhere made the walk uncertain (openat2(2)).
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Opens a path inside the root to mount on, made if it is missing (directories 0755, an empty file 0644).
+    pub fn target(&self, path: &Path, kind: Target) -> Result<OwnedFd> {
+        match self.open(path) {
+            Ok(fd) => return Ok(fd),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(inside_error(path, error)),
+        }
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        match kind {
+            Target::Directory => self.make_directories(path)?,
+            Target::File => {
+                self.make_directories(parent)?;
+                let inside = path.strip_prefix("/").unwrap_or(path);
+                let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+                let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+                openat2(&self.fd, inside, flags, Mode::from_raw_mode(0o644), resolve)
+                    .map_err(|error| inside_error(path, error))?;
+            }
+        }
+        self.open(path).map_err(|error| inside_error(path, error))
+    }
+
+    /// `mkdir -p` inside the root. Each step is opened before the next is made in it, so a link cannot lead out.
+    pub fn make_directories(&self, path: &Path) -> Result<()> {
+        let mut reached = PathBuf::from("/");
+        let mut parent: Option<OwnedFd> = None;
+        for component in path.components() {
+            let Component::Normal(name) = component else {
+                if component == Component::ParentDir {
+                    reached.pop();
+                    parent = None;
+                }
+                continue;
+            };
+            let next = reached.join(name);
+            let fd = match self.open(&next) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT) => {
+                    let dir = match parent.take() {
+                        Some(dir) => dir,
+                        None => self.open(&reached).map_err(|error| inside_error(&reached, error))?,
+                    };
+                    match mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(inside_error(&next, error)),
+                    }
+                    // A dangling link stays missing, and is an error here.
+                    self.open(&next).map_err(|error| inside_error(&next, error))?
+                }
+                Err(error) => return Err(inside_error(&next, error)),
+            };
+            parent = Some(fd);
+            reached = next;
+        }
+        Ok(())
+    }
+
+    /// A regular file's content, if it is there and is one and is not too long.
+    pub fn read_small_file(&self, path: &Path, limit: u64) -> Option<String> {
+        let fd = self.open_with(path, OFlags::RDONLY | OFlags::NONBLOCK, ResolveFlags::empty()).ok()?;
+        let stat = fstat(&fd).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size as u64 > limit {
+            return None;
+        }
+        std::io::read_to_string(std::fs::File::from(fd)).ok()
+    }
+}
+
+/// Puts a detached mount on an opened target.
+pub fn attach(mount: impl AsFd, target: impl AsFd, subject: &Path) -> Result<()> {
+    move_mount(
+        mount,
+        "",
+        target,
+        "",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+    )
+    .explain(|| format!("mount on {}", subject.display()))
+}
+
+/// A detached copy of what a descriptor shows.
+pub fn clone_tree(of: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(of, "", flags)
+}
+
+pub fn is_directory(fd: impl AsFd) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// Opens a host path as `O_PATH`.
+pub fn open_host(path: &Path) -> Result<OwnedFd> {
+    openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .explain(|| format!("open {}", path.display()))
+}
+
+pub fn inside_error(path: &Path, error: Errno) -> Fault {
+    let fault = Fault::failed(format!("open {} in the container's root", path.display()))
+        .because(std::io::Error::from(error));
+    if error == Errno::LOOP { fault.hint("a symbolic link is in the way") } else { fault }
+}
+
+/// Whether something is at a path, links not followed.
+pub fn exists_at(dir: impl AsFd, name: &str) -> bool {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
