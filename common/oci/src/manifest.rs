@@ -39,6 +39,8 @@ pub mod media_type {
 
 /// The annotation naming an entry of a layout's `index.json`.
 pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Digest of the image configuration, docker's image id; our own.
+pub const ANNOTATION_CONFIG_DIGEST: &str = "dev.staves.config.digest";
 /// The index a manifest was chosen from; our own.
 pub const ANNOTATION_INDEX_DIGEST: &str = "dev.staves.index.digest";
 

@@ -10,7 +10,9 @@ use std::fmt;
 /// `os/architecture[/variant]`, Go's names for both. As images write it; [`Platform::parse`] normalises.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Platform {
+    #[serde(default)]
     pub os: String,
+    #[serde(default)]
     pub architecture: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,

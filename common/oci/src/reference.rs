@@ -85,6 +85,15 @@ impl Reference {
         text
     }
 
+    /// The text an image is stored under: the full reference, without the tag where there is a digest, which says
+    /// more.
+    pub fn stored_name(&self) -> String {
+        match &self.digest {
+            Some(digest) => format!("{}@{digest}", self.name()),
+            None => self.to_string(),
+        }
+    }
+
     /// The same repository at a digest, without a tag.
     #[must_use]
     pub fn at(&self, digest: Digest) -> Reference {

@@ -5,6 +5,8 @@
 pub mod atomic;
 mod blobs;
 mod container;
+pub mod index;
+mod layers;
 pub mod leases;
 mod lock;
 mod scratch;
@@ -14,6 +16,8 @@ mod tree;
 
 pub use blobs::BlobWriter;
 pub use container::{ContainerDir, LastRun, LiveState, Status, check_name, is_id};
+pub use index::{Entry, NewEntry, Swept};
+pub use layers::{LayerInfo, NewLayer, SweptLayers};
 pub use leases::{Lease, Leases, release_all};
 pub use lock::Lock;
 pub use scratch::{Scratch, start_time};

@@ -96,6 +96,9 @@ fn settle_batch(batch: &[Finished], open: &mut [RawFd]) {
     let mut synced: Option<u64> = None;
     for (file, fd) in batch.iter().zip(open.iter_mut()) {
         if *fd < 0 {
+            // The file is gone, so its marker says nothing.
+            // SAFETY: the marker is a string that ends in NUL.
+            unsafe { libc::unlink(file.marker.as_ptr()) };
             continue;
         }
         // SAFETY: `fd` is open and owned by this loop; the marker is a string that ends in NUL.
@@ -159,13 +162,13 @@ mod tests {
         objects[2].inode += 1;
         settle(&objects).unwrap();
         let mut waited = 0;
-        while files[..2].iter().any(|(_, marker)| marker.exists()) && waited < 3000 {
+        while files.iter().any(|(_, marker)| marker.exists()) && waited < 3000 {
             std::thread::sleep(std::time::Duration::from_millis(10));
             waited += 1;
         }
         let mode = |n: usize| std::fs::metadata(&files[n].0).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(0), mode(1), mode(2)), (0o444, 0o444, 0o644));
-        assert!(files[2].1.exists());
+        assert!(!files[2].1.exists());
         std::fs::remove_dir_all(dir).unwrap();
     }
 }
