@@ -1,1 +1,55 @@
+//! Client of the OCI distribution API: manifests and blobs of a repository, checked before they are handed out.
+//!
+//! Everything a registry says is hostile: sizes are bounded and counted, digests computed, redirects followed
+//! without credentials, waiting limited. Nothing is set up before it is needed: a plain connection to a registry
+//! on this machine loads no certificates.
 #![forbid(unsafe_code)]
+
+mod auth;
+mod blob;
+mod credentials;
+mod endpoint;
+mod repository;
+mod retry;
+mod transport;
+
+pub use blob::Sink;
+pub use repository::{Fetched, Repository};
+
+use oci::Reference;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How registries are talked to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Certificates are checked and plain connections made to this machine only.
+    pub tls_verify: bool,
+    /// How long a registry may be silent: while connecting, before an answer, within one.
+    pub timeout: Duration,
+    /// How often a request that failed for a passing reason is sent again without anything having come.
+    pub retries: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { tls_verify: true, timeout: Duration::from_secs(15), retries: 4 }
+    }
+}
+
+/// Connections shared by the repositories of a process.
+#[derive(Clone, Debug)]
+pub struct Client {
+    transport: Arc<transport::Transport>,
+}
+
+impl Client {
+    pub fn new(options: Options) -> Client {
+        Client { transport: Arc::new(transport::Transport::new(options)) }
+    }
+
+    /// The repository a reference is in. Nothing is sent yet.
+    pub fn repository(&self, reference: &Reference) -> Repository {
+        Repository::new(Arc::clone(&self.transport), reference)
+    }
+}
