@@ -1,1 +1,16 @@
+//! Layers: tar archives applied to directories (OCI image spec, `layer.md`).
+//!
+//! One streaming pass does everything: read, hash the blob, inflate, hash the tar, write. A layer is never held in
+//! memory nor written out as a tar first. Everything in it is hostile; see [`Tree`](tree) for how paths are kept inside.
 #![forbid(unsafe_code)]
+
+mod apply;
+mod archive;
+mod decode;
+mod flat;
+mod limits;
+mod tree;
+
+pub use apply::{Applied, Expected, Target, apply};
+pub use limits::Limits;
+pub use tree::{Skipped, opaque_attribute};
