@@ -234,7 +234,8 @@ impl ContainerDir {
 
     /// Changes the record under the container's lock, so that two tools never overwrite each other's sections.
     pub fn update(&self, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<Record> {
-        let _lock = Lock::exclusive(&self.bundle)?;
+        // Not Lock::exclusive, which would make a file where a container was a moment ago.
+        let _lock = Lock::directory(&self.bundle).map_err(|fault| fault.on(self.id.as_str()))?;
         let mut record = self.load()?;
         change(&mut record)?;
         self.save(&record)?;

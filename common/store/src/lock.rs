@@ -1,7 +1,7 @@
 //! `flock` on the object it guards: held briefly, never across the network.
 
-use fault::{Explain, Result};
-use rustix::fs::{FlockOperation, flock};
+use fault::{Explain, Fault, Kind, Result};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -21,6 +21,23 @@ impl Lock {
     /// `None` if somebody else holds it.
     pub fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
         let file = open(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(std::io::Error::from(error)).explain(|| format!("lock {}", path.display())),
+        }
+    }
+
+    /// Waits for the lock of a directory, and makes nothing if there is none: not found.
+    pub fn directory(path: &Path) -> Result<Lock> {
+        let file = open_directory(path)?;
+        flock(&file, FlockOperation::LockExclusive).explain(|| format!("lock {}", path.display()))?;
+        Ok(Lock(file))
+    }
+
+    /// `None` if somebody else holds it; not found if there is no such directory.
+    pub fn try_directory(path: &Path) -> Result<Option<Lock>> {
+        let file = open_directory(path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -51,4 +68,12 @@ fn open(path: &Path) -> Result<File> {
         .mode(0o600)
         .open(path)
         .explain(|| format!("open {}", path.display()))
+}
+
+fn open_directory(path: &Path) -> Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlags::DIRECTORY.bits() as i32).open(path).map_err(|error| {
+        let kind =
+            if error.kind() == std::io::ErrorKind::NotFound { Kind::NotFound } else { Kind::of_io(&error) };
+        Fault::new(kind, format!("open {}", path.display())).because(error)
+    })
 }

@@ -1,10 +1,12 @@
 //! What tests share: images and a real registry, network namespaces and state directories of one's own.
 #![forbid(unsafe_code)]
 
+pub mod containers;
 pub mod docker_registry;
 mod images;
 mod own;
 
+pub use containers::FakeShim;
 pub use docker_registry::DockerRegistry;
 pub use images::{Images, images, project};
 pub use own::{

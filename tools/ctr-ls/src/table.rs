@@ -1,0 +1,165 @@
+//! The table for people: docker's columns and wording.
+
+use crate::{Listed, words};
+use cli::Table;
+use jiff::Timestamp;
+use record::{Attachment, Container, Port, Record};
+
+const COMMAND_WIDTH: usize = 20;
+
+pub fn of(listed: &[Listed], no_trunc: bool, now: Timestamp) -> Table {
+    let mut table = Table::new(&["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
+    for item in listed {
+        table.row([
+            id(&item.container.id, no_trunc).to_owned(),
+            image(&item.record),
+            command(&item.record, no_trunc),
+            item.created.map(|created| ago(created, now)).unwrap_or_default(),
+            status(&item.container, now),
+            ports(&item.record.networks().unwrap_or_default()),
+            item.container.name.clone(),
+        ]);
+    }
+    table
+}
+
+pub fn id(id: &str, whole: bool) -> &str {
+    if whole { id } else { id.get(..12).unwrap_or(id) }
+}
+
+/// The reference as people write it, or the directory a container without an image has as its root.
+fn image(record: &Record) -> String {
+    if let Ok(Some(image)) = record.image() {
+        if let Ok(reference) = oci::Reference::parse(&image.reference) {
+            return reference.familiar();
+        }
+        if !image.reference.is_empty() {
+            return image.reference;
+        }
+        return id(image.digest.trim_start_matches("sha256:"), false).to_owned();
+    }
+    let rootfs = record.rootfs().ok().flatten().and_then(|rootfs| rootfs.path);
+    rootfs.or_else(|| record.config().ok()?.rootfs).unwrap_or_default()
+}
+
+/// What the container runs, by docker's rules: an entrypoint of the user's own drops the image's command.
+fn command(record: &Record, whole: bool) -> String {
+    let config = record.config().unwrap_or_default();
+    let image = record.image().ok().flatten().map(|image| image.config).unwrap_or_default();
+    let of_image = |pointer: &str| -> Vec<String> {
+        let words = image.pointer(pointer).and_then(|value| value.as_array());
+        words.into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect()
+    };
+    let own_entrypoint = config.entrypoint.is_some();
+    let mut words = config.entrypoint.unwrap_or_else(|| of_image("/config/Entrypoint"));
+    words.retain(|word| !word.is_empty());
+    words.extend(
+        config.command.unwrap_or_else(|| if own_entrypoint { Vec::new() } else { of_image("/config/Cmd") }),
+    );
+    let text = words.join(" ");
+    let text = if whole || text.chars().count() <= COMMAND_WIDTH {
+        text
+    } else {
+        text.chars().take(COMMAND_WIDTH - 1).chain(['…']).collect()
+    };
+    format!("\"{text}\"")
+}
+
+fn ago(then: Timestamp, now: Timestamp) -> String {
+    format!("{} ago", words::duration(now.as_second() - then.as_second()))
+}
+
+fn status(container: &Container, now: Timestamp) -> String {
+    let parse = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+    let ended = || {
+        let code = container.exit_code.map(|code| format!(" ({code})")).unwrap_or_default();
+        let when = parse(&container.finished_at).map(|then| format!(" {}", ago(then, now)));
+        code + &when.unwrap_or_default()
+    };
+    let up = || match parse(&container.started_at) {
+        Some(then) => format!("Up {}", words::duration(now.as_second() - then.as_second())),
+        None => "Up".to_owned(),
+    };
+    match container.status.as_deref().unwrap_or_default() {
+        "running" => up(),
+        "paused" => up() + " (Paused)",
+        "restarting" => format!("Restarting{}", ended()),
+        "exited" => format!("Exited{}", ended()),
+        "created" => "Created".to_owned(),
+        "dead" => "Dead".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn ports(attachments: &[Attachment]) -> String {
+    let mut texts: Vec<String> =
+        attachments.iter().flat_map(|attachment| &attachment.ports).map(port).collect();
+    // Addresses of both families publish the same port twice.
+    texts.dedup();
+    texts.join(", ")
+}
+
+fn port(port: &Port) -> String {
+    let range = |first: u16| match port.count {
+        Some(count) if count > 1 => format!("{first}-{}", u32::from(first) + u32::from(count) - 1),
+        _ => first.to_string(),
+    };
+    let inside = format!("{}/{}", range(port.container), port.protocol);
+    match (port.host, port.ip.as_deref()) {
+        (Some(host), Some(ip)) if ip.contains(':') => format!("[{ip}]:{}->{inside}", range(host)),
+        (Some(host), ip) => format!("{}:{}->{inside}", ip.unwrap_or("0.0.0.0"), range(host)),
+        (None, _) => inside,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Record {
+        Record::parse(text).unwrap()
+    }
+
+    #[test]
+    fn commands_as_docker_puts_them_together() {
+        let image = r#""image":{"reference":"docker.io/library/web:1","digest":"d","config":{"config":{"Entrypoint":["/entry.sh"],"Cmd":["serve"]}}}"#;
+        let with = |config: &str| parse(&format!("{{{image},\"config\":{config}}}"));
+        assert_eq!(command(&with("{}"), false), "\"/entry.sh serve\"");
+        assert_eq!(command(&with(r#"{"command":["x"]}"#), false), "\"/entry.sh x\"");
+        assert_eq!(command(&with(r#"{"entrypoint":["sh"]}"#), false), "\"sh\"");
+        assert_eq!(command(&with(r#"{"entrypoint":[""],"command":["x"]}"#), false), "\"x\"");
+        assert_eq!(command(&with(r#"{"command":["0123456789abcdef"]}"#), false), "\"/entry.sh 012345678…\"");
+        assert_eq!(super::image(&with("{}")), "web:1");
+        assert_eq!(super::image(&parse(r#"{"config":{"rootfs":"/srv/x"}}"#)), "/srv/x");
+    }
+
+    #[test]
+    fn states_in_words() {
+        let now: Timestamp = "2026-01-02T05:00:00Z".parse().unwrap();
+        let container = |status: &str| Container {
+            status: Some(status.into()),
+            started_at: Some("2026-01-02T04:57:00.123456789Z".into()),
+            finished_at: Some("2026-01-02T03:00:00Z".into()),
+            exit_code: Some(137).filter(|_| status != "running"),
+            ..Container::default()
+        };
+        assert_eq!(status(&container("running"), now), "Up 3 minutes");
+        assert_eq!(status(&container("paused"), now), "Up 3 minutes (Paused)");
+        assert_eq!(status(&container("exited"), now), "Exited (137) 2 hours ago");
+        assert_eq!(status(&container("created"), now), "Created");
+        let cut_off = Container { finished_at: None, ..container("exited") };
+        assert_eq!(status(&cut_off, now), "Exited (137)");
+    }
+
+    #[test]
+    fn ports_and_ranges() {
+        let port = |text: &str| port(&serde_json::from_str(text).unwrap());
+        assert_eq!(port(r#"{"host":8080,"container":80}"#), "0.0.0.0:8080->80/tcp");
+        assert_eq!(port(r#"{"ip":"::1","host":53,"container":53,"protocol":"udp"}"#), "[::1]:53->53/udp");
+        assert_eq!(
+            port(r#"{"ip":"127.0.0.1","host":8000,"container":65535,"count":3}"#),
+            "127.0.0.1:8000-8002->65535-65537/tcp"
+        );
+        assert_eq!(port(r#"{"container":80}"#), "80/tcp");
+    }
+}
