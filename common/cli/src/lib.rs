@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod context;
+pub mod progress;
 mod table;
 
 pub use context::{Context, Input, Out, OutputMode};
+pub use progress::Progress;
 pub use fault::{Explain, Fault, Kind, Result};
 pub use table::Table;
 

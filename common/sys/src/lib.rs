@@ -4,6 +4,7 @@
 
 pub mod background;
 pub mod bpf;
+pub mod descriptor;
 pub mod fs;
 pub mod mount;
 pub mod process;

@@ -1,0 +1,266 @@
+//! Progress of long work: bars for people, on a terminal's stderr only, and events as data for `--progress-fd N`.
+//!
+//! One vocabulary for all tools, one JSON object a line:
+//!
+//! ```text
+//! {"event":"start","tool":"img-pull","subject":"docker.io/library/debian:12","item":"sha256:…","total":29126465}
+//! {"event":"progress", …, "current":1048576,"total":29126465}
+//! {"event":"done", …}        {"event":"present", …}: it was there already
+//! ```
+//!
+//! `subject` is what the user asked for, `item` a part of it, `current` and `total` count bytes unless `unit` says
+//! otherwise; `total` is absent where it is not known.
+
+use fault::{Explain, Kind, Result};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Between two drawings, and between two `progress` events of an item.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Bars drawn at once.
+const MAX_BARS: usize = 8;
+const BAR_WIDTH: usize = 30;
+
+/// Shared between threads.
+#[derive(Debug)]
+pub struct Progress {
+    tool: &'static str,
+    events: bool,
+    bars: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    events: Option<File>,
+    active: Vec<Bar>,
+    next: u64,
+    /// Lines on the terminal that are ours.
+    drawn: usize,
+    drawn_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Bar {
+    id: u64,
+    label: String,
+    current: u64,
+    total: Option<u64>,
+}
+
+/// One piece of work. Dropped without [`Item::done`], it failed: its bar goes away and no event says `done`.
+#[derive(Debug)]
+pub struct Item<'a> {
+    progress: &'a Progress,
+    id: u64,
+    /// The members that name it, ready to print.
+    names: String,
+    total: Option<u64>,
+    told_at: Instant,
+}
+
+impl Progress {
+    /// `descriptor` is the number given to `--progress-fd`; `quiet` draws no bars.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when there is no such descriptor.
+    pub fn new(tool: &'static str, descriptor: Option<i32>, quiet: bool) -> Result<Progress> {
+        let events = descriptor
+            .map(|number| {
+                sys::descriptor::inherited(number)
+                    .map(File::from)
+                    .explain_as(Kind::Usage, || format!("--progress-fd {number}"))
+            })
+            .transpose()?;
+        let bars = !quiet && io::stderr().is_terminal();
+        let has_events = events.is_some();
+        let state = State { events, active: Vec::new(), next: 0, drawn: 0, drawn_at: None };
+        Ok(Progress { tool, events: has_events, bars, state: Mutex::new(state) })
+    }
+
+    /// Begins an item. `label` is what people are shown.
+    pub fn start(&self, subject: &str, item: &str, label: &str, total: Option<u64>) -> Item<'_> {
+        let names = if self.events { self.names(subject, item) } else { String::new() };
+        let mut state = self.lock();
+        let id = state.next;
+        state.next += 1;
+        if self.bars {
+            state.active.push(Bar { id, label: label.to_owned(), current: 0, total });
+        }
+        state.emit("start", &names, None, total);
+        Item { progress: self, id, names, total, told_at: Instant::now() }
+    }
+
+    /// An item that needs no work.
+    pub fn present(&self, subject: &str, item: &str) {
+        if self.events {
+            self.lock().emit("present", &self.names(subject, item), None, None);
+        }
+    }
+
+    /// Takes the bars off the terminal, before something else is written to it.
+    pub fn clear(&self) {
+        if self.bars {
+            self.lock().erase();
+        }
+    }
+
+    fn names(&self, subject: &str, item: &str) -> String {
+        let quote = |text: &str| serde_json::Value::from(text).to_string();
+        format!("\"tool\":{},\"subject\":{},\"item\":{}", quote(self.tool), quote(subject), quote(item))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Item<'_> {
+    /// How far it has come.
+    pub fn set(&mut self, current: u64) {
+        if (!self.progress.bars && !self.progress.events) || self.told_at.elapsed() < INTERVAL {
+            return;
+        }
+        self.told_at = Instant::now();
+        let mut state = self.progress.lock();
+        state.emit("progress", &self.names, Some(current), self.total);
+        if let Some(bar) = state.active.iter_mut().find(|bar| bar.id == self.id) {
+            bar.current = current;
+            state.draw();
+        }
+    }
+
+    pub fn done(self) {
+        self.progress.lock().emit("done", &self.names, self.total, self.total);
+    }
+}
+
+impl Drop for Item<'_> {
+    fn drop(&mut self) {
+        if !self.progress.bars {
+            return;
+        }
+        let mut state = self.progress.lock();
+        state.active.retain(|bar| bar.id != self.id);
+        if state.active.is_empty() {
+            state.erase();
+        }
+    }
+}
+
+impl State {
+    fn emit(&mut self, event: &str, names: &str, current: Option<u64>, total: Option<u64>) {
+        let Some(file) = &mut self.events else { return };
+        let mut line = format!("{{\"event\":\"{event}\",{names}");
+        for (name, value) in [("current", current), ("total", total)] {
+            if let Some(value) = value {
+                let _ = write!(line, ",\"{name}\":{value}");
+            }
+        }
+        line.push_str("}\n");
+        if file.write_all(line.as_bytes()).is_err() {
+            // Nobody listens any more; the work goes on.
+            self.events = None;
+        }
+    }
+
+    fn draw(&mut self) {
+        if self.drawn_at.is_some_and(|at| at.elapsed() < INTERVAL) {
+            return;
+        }
+        let width =
+            terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
+        let mut text = self.up();
+        let shown = self.active.iter().take(MAX_BARS);
+        self.drawn = shown.len();
+        for bar in shown {
+            text.push_str("\x1b[2K");
+            text.extend(bar.line().chars().take(width.saturating_sub(1)));
+            text.push('\n');
+        }
+        text.push_str("\x1b[J");
+        self.drawn_at = Some(Instant::now());
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+
+    fn erase(&mut self) {
+        if self.drawn > 0 {
+            let text = format!("{}\x1b[J", self.up());
+            let _ = io::stderr().write_all(text.as_bytes());
+            self.drawn = 0;
+        }
+        self.drawn_at = None;
+    }
+
+    /// Back to the first line that is ours.
+    fn up(&self) -> String {
+        if self.drawn > 0 { format!("\r\x1b[{}A", self.drawn) } else { "\r".to_owned() }
+    }
+}
+
+impl Bar {
+    fn line(&self) -> String {
+        let label: String = self.label.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        let Some(total) = self.total.filter(|total| *total > 0) else {
+            return format!("{label}  {}", bytes(self.current));
+        };
+        let filled = (self.current.min(total) as u128 * BAR_WIDTH as u128 / u128::from(total)) as usize;
+        format!(
+            "{label}  [{}{}]  {} / {}",
+            "=".repeat(filled),
+            " ".repeat(BAR_WIDTH - filled),
+            bytes(self.current),
+            bytes(total)
+        )
+    }
+}
+
+/// For people: `29.1 MB`, in powers of a thousand as docker shows them.
+pub fn bytes(count: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let name = units.get(unit).copied().unwrap_or_default();
+    if unit == 0 { format!("{count} {name}") } else { format!("{value:.1} {name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_and_sizes_are_short() {
+        let bar = Bar { id: 0, label: "4f1c\u{1b}[2J".into(), current: 15, total: Some(30) };
+        assert_eq!(bar.line(), "4f1c\u{fffd}[2J  [===============               ]  15 B / 30 B");
+        let full = Bar { id: 0, label: "x".into(), current: u64::MAX, total: Some(u64::MAX) };
+        assert!(full.line().contains(&"=".repeat(BAR_WIDTH)));
+        let texts = [0, 999, 1000, 29_126_465, 999_999_999, u64::MAX].map(bytes);
+        assert_eq!(texts, ["0 B", "999 B", "1.0 kB", "29.1 MB", "1.0 GB", "18.4 EB"]);
+    }
+
+    #[test]
+    fn events_are_lines_of_json() {
+        let path = std::env::temp_dir().join(format!("cli-progress-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let progress = Progress::new("tool", Some(number), true).unwrap();
+        progress.present("a\"b", "one");
+        progress.start("a", "two", "two", Some(5)).done();
+        drop(progress.start("a", "three", "three", None));
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let events: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+        assert_eq!(names, ["present", "start", "done", "start"]);
+        assert_eq!((&events[0]["subject"], &events[2]["total"]), (&"a\"b".into(), &5.into()));
+        assert_eq!(Progress::new("tool", Some(-1), true).unwrap_err().kind(), Kind::Usage);
+    }
+}
