@@ -1,6 +1,10 @@
 //! Create containers, ready to start.
 #![forbid(unsafe_code)]
 
+pub mod args;
+pub mod facts;
+pub mod userfiles;
+
 use cli::{Common, Context, Fault, Result, Tool};
 
 /// Create containers, ready to start

@@ -10,6 +10,7 @@ mod resources;
 
 pub use image::ImageDefaults;
 
+use crate::Platform;
 use crate::capabilities::CapSet;
 use crate::seccomp::{self, Architecture, Profile, Target};
 use crate::users::{self, UserFiles};
@@ -177,8 +178,22 @@ pub fn generate(
     lookup: &dyn Lookup,
 ) -> Result<Generated> {
     let wishes = Wishes::parse(config)?;
+    if let (Some(wanted), Some(image)) = (&wishes.platform, image) {
+        check_platform(wanted, image)?;
+    }
     let image = ImageDefaults::of(image)?;
     Generator { image, config, container, facts, lookup, warnings: Vec::new(), wishes }.run(files)
+}
+
+fn check_platform(wanted: &Platform, image: &serde_json::Value) -> Result<()> {
+    let member = |name: &str| image.get(name).and_then(serde_json::Value::as_str);
+    let (Some(os), Some(architecture)) = (member("os"), member("architecture")) else { return Ok(()) };
+    let found = Platform::of(os, architecture, member("variant"));
+    if wanted.rank(&found).is_some() {
+        return Ok(());
+    }
+    Err(Fault::input(format!("the image is for {found}, not for {wanted}"))
+        .hint(format!("img-pull --platform {wanted} gets another")))
 }
 
 struct Generator<'a> {

@@ -403,6 +403,16 @@ fn hostile_image_configurations_are_refused() {
 }
 
 #[test]
+fn an_image_for_another_platform_is_refused() {
+    let image = image();
+    assert!(with(Some(&image), r#"{"platform":"linux/amd64"}"#, &facts()).is_ok());
+    assert_eq!(
+        with(Some(&image), r#"{"platform":"linux/arm64"}"#, &facts()).unwrap_err().kind(),
+        Kind::Input
+    );
+}
+
+#[test]
 fn the_same_wishes_give_the_same_bytes() {
     let config =
         r#"{"command":["x"],"annotations":{"b":"1","a":"2","c":"3"},"sysctls":{"net.a":"1","net.b":"2"}}"#;

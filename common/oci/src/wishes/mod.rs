@@ -20,8 +20,9 @@ pub use port::port;
 pub use quantity::{bytes, bytes_of, nano_cpus};
 pub use signal::{signal, signal_name};
 
+use crate::Platform;
 use crate::capabilities::CapWish;
-use fault::{Fault, Result};
+use fault::{Fault, Kind, Result};
 use record::{Config, Port};
 use std::collections::BTreeMap;
 
@@ -53,6 +54,8 @@ pub struct Wishes {
     pub stop_timeout: Option<i64>,
     pub restart: RestartPolicy,
     pub log: LogWish,
+    /// What the image has to be for.
+    pub platform: Option<Platform>,
 }
 
 impl Wishes {
@@ -104,6 +107,10 @@ impl Wishes {
             stop_timeout: stop_timeout(config.stop_timeout)?,
             restart: RestartPolicy::parse(&mode(&config.restart))?,
             log: LogWish::parse(config.log_driver.as_deref(), &config.log_opts)?,
+            platform: match config.platform.as_deref().filter(|text| !text.is_empty()) {
+                Some(text) => Some(Platform::parse(text).map_err(|fault| fault.as_kind(Kind::Input))?),
+                None => None,
+            },
         };
         wishes.check_together(config)?;
         Ok(wishes)

@@ -1,5 +1,4 @@
 use super::*;
-use fault::Kind;
 
 fn parse(json: &str) -> Result<Wishes> {
     Wishes::parse(&serde_json::from_str(json).unwrap())
@@ -35,6 +34,7 @@ fn contradictions_and_nonsense_are_input_errors() {
         r#"{"env":["=x"]}"#,
         r#"{"cap_add":["FLY"]}"#,
         r#"{"stop_signal":"SIGNOTHING"}"#,
+        r#"{"platform":"no/such/thing/at-all"}"#,
     ] {
         assert_eq!(parse(json).unwrap_err().kind(), Kind::Input, "{json}");
     }

@@ -1,0 +1,579 @@
+//! The flags that say what a container is to be like, docker's names and meanings, and how they become a record's
+//! `config`. `ctr-create`, `ctr-run` and `ctr-spec` share them.
+
+use clap::{ArgAction, Args};
+use cli::{Explain, Fault, Kind, Result};
+use oci::wishes::{self, MountPlan, Wishes, mount};
+use record::{Config, Mount, MountWish, PortWish, Quantity};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The words after the flags. The first one ends the flags: what follows belongs to the command.
+#[derive(Clone, Debug, Default, Args)]
+pub struct CommandWords {
+    /// Command and arguments to run instead of the image's
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    pub command: Vec<String>,
+}
+
+/// What the container is to be like. `-h` is the host name, as in docker; help is `--help` alone.
+#[derive(Clone, Debug, Default, Args)]
+#[command(disable_help_flag = true, args_override_self = true)]
+pub struct CreateFlags {
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+
+    /// Name of the container
+    #[arg(long, value_name = "NAME", help_heading = "Container")]
+    pub name: Option<String>,
+
+    /// Host name inside
+    #[arg(short = 'h', long, value_name = "NAME", help_heading = "Container")]
+    pub hostname: Option<String>,
+
+    /// Set an environment variable; without a value it is taken from here
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "Container")]
+    pub env: Vec<String>,
+
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    pub env_file: Vec<PathBuf>,
+
+    /// Working directory
+    #[arg(short, long, value_name = "DIR", help_heading = "Container")]
+    pub workdir: Option<String>,
+
+    /// User and group to run as, names or numbers
+    #[arg(short, long, value_name = "USER[:GROUP]", help_heading = "Container")]
+    pub user: Option<String>,
+
+    /// Additional group
+    #[arg(long, value_name = "GROUP", help_heading = "Container")]
+    pub group_add: Vec<String>,
+
+    /// Program to run instead of the image's entrypoint; empty: none
+    #[arg(long, value_name = "PROGRAM", help_heading = "Container")]
+    pub entrypoint: Option<String>,
+
+    /// Give the container a terminal
+    #[arg(short, long, help_heading = "Container")]
+    pub tty: bool,
+
+    /// Keep the container's stdin open
+    #[arg(short, long, help_heading = "Container")]
+    pub interactive: bool,
+
+    /// Remove the container when it ends
+    #[arg(long, help_heading = "Container")]
+    pub rm: bool,
+
+    /// Run an init as process 1 that forwards signals and reaps
+    #[arg(long, help_heading = "Container")]
+    pub init: bool,
+
+    /// Label the container
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "Container")]
+    pub label: Vec<String>,
+
+    /// Annotation for the OCI runtime
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Container")]
+    pub annotation: Vec<String>,
+
+    /// Signal that stops it
+    #[arg(long, value_name = "SIGNAL", help_heading = "Container")]
+    pub stop_signal: Option<String>,
+
+    /// Seconds between the stop signal and SIGKILL; -1: never
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, help_heading = "Container")]
+    pub stop_timeout: Option<i64>,
+
+    /// When to start it again: no, on-failure[:N], always, unless-stopped
+    #[arg(long, value_name = "POLICY", help_heading = "Container")]
+    pub restart: Option<String>,
+
+    /// Where its output is kept: json-file, none
+    #[arg(long, value_name = "DRIVER", help_heading = "Container")]
+    pub log_driver: Option<String>,
+
+    /// Of json-file: max-size, max-file
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Container")]
+    pub log_opt: Vec<String>,
+
+    /// The image must be for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", help_heading = "Container")]
+    pub platform: Option<String>,
+
+    /// Name or path of another OCI runtime
+    #[arg(long, value_name = "RUNTIME", help_heading = "Container")]
+    pub runtime: Option<String>,
+
+    /// Write the container's id to a file that does not exist
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    pub cidfile: Option<PathBuf>,
+
+    /// A directory as the root file system instead of an image
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub rootfs: Option<PathBuf>,
+
+    /// Mount a directory, file or volume
+    #[arg(short, long, value_name = "[SOURCE:]TARGET[:OPTIONS]", help_heading = "Files")]
+    pub volume: Vec<String>,
+
+    /// Mount: type=bind|volume|tmpfs,source=…,target=…
+    #[arg(long, value_name = "KEY=VALUE,…", help_heading = "Files")]
+    pub mount: Vec<String>,
+
+    /// Mount a temporary file system
+    #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
+    pub tmpfs: Vec<String>,
+
+    /// Make the root file system read-only
+    #[arg(long, help_heading = "Files")]
+    pub read_only: bool,
+
+    /// Give a device of the host
+    #[arg(long, value_name = "HOST[:TARGET[:rwm]]", help_heading = "Files")]
+    pub device: Vec<String>,
+
+    /// Add a capability, or ALL
+    #[arg(long, value_name = "CAP", help_heading = "Security")]
+    pub cap_add: Vec<String>,
+
+    /// Drop a capability, or ALL
+    #[arg(long, value_name = "CAP", help_heading = "Security")]
+    pub cap_drop: Vec<String>,
+
+    /// Give every capability and device, hide nothing
+    #[arg(long, help_heading = "Security")]
+    pub privileged: bool,
+
+    /// no-new-privileges, seccomp=unconfined|builtin|FILE, apparmor=PROFILE
+    #[arg(long, value_name = "OPTION", help_heading = "Security")]
+    pub security_opt: Vec<String>,
+
+    /// Most memory: 512m, 2g
+    #[arg(short, long, value_name = "BYTES", help_heading = "Limits")]
+    pub memory: Option<String>,
+
+    /// Most CPU time, in CPUs: 1.5
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub cpus: Option<String>,
+
+    /// Share of CPU time when there is not enough; 1024 is usual
+    #[arg(short, long, value_name = "NUMBER", help_heading = "Limits")]
+    pub cpu_shares: Option<u64>,
+
+    /// CPUs it may run on: 0-3,7
+    #[arg(long, value_name = "LIST", help_heading = "Limits")]
+    pub cpuset_cpus: Option<String>,
+
+    /// Most processes and threads; -1: unlimited
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Limits")]
+    pub pids_limit: Option<i64>,
+
+    /// Resource limit: nofile=1024:4096
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Limits")]
+    pub ulimit: Vec<String>,
+
+    /// Kernel parameter of the container's namespaces
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Limits")]
+    pub sysctl: Vec<String>,
+
+    /// bridge, none, host, private, container:NAME
+    #[arg(long, alias = "net", value_name = "MODE", help_heading = "Namespaces")]
+    pub network: Option<String>,
+
+    /// Publish a port
+    #[arg(short, long, value_name = "[[IP:]HOST:]PORT[/udp]", help_heading = "Namespaces")]
+    pub publish: Vec<String>,
+
+    /// private, host, container:NAME
+    #[arg(long, value_name = "MODE", help_heading = "Namespaces")]
+    pub pid: Option<String>,
+
+    /// private, shareable, none, host, container:NAME
+    #[arg(long, value_name = "MODE", help_heading = "Namespaces")]
+    pub ipc: Option<String>,
+
+    /// private, host
+    #[arg(long, value_name = "MODE", help_heading = "Namespaces")]
+    pub uts: Option<String>,
+}
+
+/// What the meaning of a flag depends on beside its text.
+struct Caller<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Makes a path absolute.
+    absolute: &'a dyn Fn(&Path) -> Result<PathBuf>,
+}
+
+impl CreateFlags {
+    /// Puts what the flags and the command say over a record's `config`: a flag wins, lists are appended to, a mount
+    /// takes the place of one at the same target.
+    ///
+    /// Fails with usage on anything that is wrong by itself. What contradicts the record is found when the
+    /// specification is made.
+    pub fn apply(&self, command: &[String], config: &mut Config) -> Result<()> {
+        let caller = Caller {
+            variable: &|name| std::env::var(name).ok(),
+            absolute: &|path| std::path::absolute(path).explain(|| format!("find {}", path.display())),
+        };
+        self.apply_for(&caller, command, config)
+    }
+
+    fn apply_for(&self, caller: &Caller<'_>, command: &[String], config: &mut Config) -> Result<()> {
+        let asked = self.asked(caller, command).map_err(as_usage)?;
+        let wishes = Wishes::parse(&asked).map_err(as_usage)?;
+        merge(config, asked, &wishes.mounts);
+        Ok(())
+    }
+
+    /// What the flags alone ask for.
+    fn asked(&self, caller: &Caller<'_>, command: &[String]) -> Result<Config> {
+        let path = |path: &Path| (caller.absolute)(path).and_then(into_text);
+        Ok(Config {
+            name: self.name.clone(),
+            command: (!command.is_empty()).then(|| command.to_vec()),
+            entrypoint: self.entrypoint.as_ref().map(|program| vec![program.clone()]),
+            env: self.environment(caller)?,
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            group_add: self.group_add.clone(),
+            hostname: self.hostname.clone(),
+            tty: self.tty,
+            interactive: self.interactive,
+            auto_remove: self.rm,
+            init: self.init,
+            mounts: self.mounts(caller)?,
+            read_only: self.read_only,
+            devices: self.device.clone(),
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
+            privileged: self.privileged,
+            security_opt: self
+                .security_opt
+                .iter()
+                .map(|option| security_option(option, &path))
+                .collect::<Result<_>>()?,
+            memory: self.memory.clone().map(Quantity::Text),
+            cpus: self.cpus.clone().map(Quantity::Text),
+            cpu_shares: self.cpu_shares,
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            pids_limit: self.pids_limit,
+            ulimits: self.ulimit.clone(),
+            sysctls: pairs("sysctl", &self.sysctl, false)?,
+            network: self.network.clone(),
+            pid: self.pid.clone(),
+            ipc: self.ipc.clone(),
+            uts: self.uts.clone(),
+            ports: self.publish.iter().cloned().map(PortWish::Text).collect(),
+            labels: pairs("label", &self.label, true)?,
+            annotations: pairs("annotation", &self.annotation, false)?,
+            stop_signal: self.stop_signal.clone(),
+            stop_timeout: self.stop_timeout,
+            restart: self.restart.clone(),
+            log_driver: self.log_driver.clone(),
+            log_opts: pairs("log option", &self.log_opt, false)?,
+            runtime: self.runtime.as_deref().map(|runtime| runtime_path(runtime, &path)).transpose()?,
+            rootfs: self.rootfs.as_deref().map(path).transpose()?,
+            platform: self.platform.clone(),
+            extra: record::Extra::default(),
+        })
+    }
+
+    /// Files first, then `-e`, so that the latter wins.
+    fn environment(&self, caller: &Caller<'_>) -> Result<Vec<String>> {
+        let mut variables = Vec::new();
+        for file in &self.env_file {
+            let text = read_text(file)?;
+            variables.extend(wishes::env::env_file(&text, &file.display().to_string())?);
+        }
+        for variable in &self.env {
+            wishes::env::env(variable)?;
+            variables.push(variable.clone());
+        }
+        for variable in variables.iter_mut().filter(|variable| !variable.contains('=')) {
+            // One that is not set here stays a bare name: it takes the image's variable away, as in docker.
+            if let Some(value) = (caller.variable)(variable) {
+                *variable = format!("{variable}={value}");
+            }
+        }
+        Ok(variables)
+    }
+
+    /// As objects, which `jq` can edit, sources made absolute.
+    fn mounts(&self, caller: &Caller<'_>) -> Result<Vec<MountWish>> {
+        let volumes = self.volume.iter().map(|text| mount::parse_volume(text));
+        let mounts = self.mount.iter().map(|text| mount::parse_mount(text));
+        let tmpfs = self.tmpfs.iter().map(|text| mount::parse_tmpfs(text));
+        volumes
+            .chain(mounts)
+            .chain(tmpfs)
+            .map(|mount| Ok(MountWish::Mount(with_absolute_source(mount?, caller)?)))
+            .collect()
+    }
+}
+
+/// As an argument it is the command line that is wrong, not the input.
+fn as_usage(fault: Fault) -> Fault {
+    if fault.kind() == Kind::Input { fault.as_kind(Kind::Usage) } else { fault }
+}
+
+fn with_absolute_source(mut mount: Mount, caller: &Caller<'_>) -> Result<Mount> {
+    if mount.kind.as_deref() == Some("bind")
+        && let Some(source) = &mount.source
+        && source.starts_with('.')
+    {
+        mount.source = Some((caller.absolute)(Path::new(source)).and_then(into_text)?);
+    }
+    Ok(mount)
+}
+
+fn into_text(path: PathBuf) -> Result<String> {
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| Fault::usage(format!("the path {} is not UTF-8, and records are", path.display())))
+}
+
+/// A profile's file is named so that it is found from anywhere later.
+fn security_option(option: &str, absolute: &dyn Fn(&Path) -> Result<String>) -> Result<String> {
+    match option.strip_prefix("seccomp=") {
+        Some("unconfined" | "builtin" | "") | None => Ok(option.to_owned()),
+        Some(profile) if profile.trim_start().starts_with('{') => Ok(option.to_owned()),
+        Some(file) => absolute(Path::new(file)).map(|file| format!("seccomp={file}")),
+    }
+}
+
+/// A bare name is looked for in PATH later; a path is fixed now.
+fn runtime_path(runtime: &str, absolute: &dyn Fn(&Path) -> Result<String>) -> Result<String> {
+    if runtime.contains('/') { absolute(Path::new(runtime)) } else { Ok(runtime.to_owned()) }
+}
+
+/// Largest env file read.
+const MAX_ENV_FILE: u64 = 4 << 20;
+
+fn read_text(path: &Path) -> Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| {
+        let kind =
+            if error.kind() == std::io::ErrorKind::NotFound { Kind::NotFound } else { Kind::of_io(&error) };
+        Fault::new(kind, format!("open {}", path.display())).because(error)
+    })?;
+    let read = file
+        .take(MAX_ENV_FILE + 1)
+        .read_to_string(&mut text)
+        .explain(|| format!("read {}", path.display()))?;
+    if read as u64 > MAX_ENV_FILE {
+        return Err(Fault::input(format!("{} is longer than {MAX_ENV_FILE} bytes", path.display())));
+    }
+    Ok(text)
+}
+
+/// `name=value` each; the last of one name counts.
+fn pairs(what: &str, texts: &[String], value_may_lack: bool) -> Result<BTreeMap<String, String>> {
+    let mut map = BTreeMap::new();
+    for text in texts {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => (name, value),
+            None if value_may_lack && !text.is_empty() => (text.as_str(), ""),
+            _ => return Err(Fault::usage(format!("{what} \"{text}\" is not of the form name=value"))),
+        };
+        map.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(map)
+}
+
+/// Puts `asked` over `config`. `asked`'s mounts are `plans`, in the same order.
+fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
+    macro_rules! wins {
+        ($($member:ident)*) => { $(if asked.$member.is_some() { config.$member = asked.$member; })* };
+    }
+    macro_rules! joins {
+        ($($member:ident)*) => { $(config.$member.extend(asked.$member);)* };
+    }
+    macro_rules! switches {
+        ($($member:ident)*) => { $(config.$member |= asked.$member;)* };
+    }
+    if !plans.is_empty() {
+        config.mounts.retain(|present| {
+            let target = match present {
+                MountWish::Mount(mount) => Some(mount.target.clone()),
+                MountWish::Text(text) => mount::parse(text).ok().map(|mount| mount.target),
+            };
+            let target = target.and_then(|target| mount::clean_target(&target).ok());
+            // What is malformed stays, to be complained about.
+            target.is_none_or(|target| plans.iter().all(|plan| plan.target != target))
+        });
+    }
+    switches!(tty interactive auto_remove init read_only privileged);
+    wins!(name command entrypoint workdir user hostname memory cpus cpu_shares cpuset_cpus pids_limit network pid ipc uts
+        stop_signal stop_timeout restart log_driver runtime rootfs platform);
+    joins!(env group_add mounts devices cap_add cap_drop security_opt ulimits sysctls ports labels annotations log_opts);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Debug, Parser)]
+    #[command(name = "x", version)]
+    struct Both {
+        #[command(flatten)]
+        flags: CreateFlags,
+        #[command(flatten)]
+        words: CommandWords,
+        #[command(flatten)]
+        common: cli::Common,
+    }
+
+    fn parse(line: &[&str]) -> std::result::Result<Both, clap::Error> {
+        Both::try_parse_from(std::iter::once("x").chain(line.iter().copied()))
+    }
+
+    fn apply_to(record: &str, line: &[&str]) -> Result<Config> {
+        let both = parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        let mut config: Config = serde_json::from_str(record).unwrap();
+        let variable = |name: &str| (name == "FROM_HERE").then(|| "here".to_owned());
+        let caller = Caller { variable: &variable, absolute: &|path| Ok(Path::new("/here").join(path)) };
+        both.flags.apply_for(&caller, &both.words.command, &mut config)?;
+        Ok(config)
+    }
+
+    fn json(record: &str, line: &[&str]) -> serde_json::Value {
+        serde_json::to_value(apply_to(record, line).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Both::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_reaches_its_member() {
+        let line = "--name n -h h -e A=1 -e FROM_HERE -e GONE -w /w -u 1:2 --group-add 3 --entrypoint /e -t -i --rm --init -l a \
+            --label b=c --annotation d=e --stop-signal INT --stop-timeout -1 --log-driver json-file \
+            --log-opt max-size=1m --platform linux/amd64 --runtime ./crun --rootfs r -v ./s:/s:ro -v vol:/v --tmpfs /t:size=1m \
+            --mount type=bind,src=/m,dst=/m --read-only --device /dev/fuse --cap-add NET_ADMIN --cap-drop ALL --privileged \
+            --security-opt no-new-privileges --security-opt seccomp=p.json -m 1g --cpus 1.5 -c 512 --cpuset-cpus 0 \
+            --pids-limit -1 --ulimit nofile=1 --sysctl net.a=1 --net none -p 80:80 --pid host --ipc none --uts private cmd -x --name";
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let expected = serde_json::json!({
+            "name":"n","command":["cmd","-x","--name"],"entrypoint":["/e"],"env":["A=1","FROM_HERE=here","GONE"],"workdir":"/w",
+            "user":"1:2","group_add":["3"],"hostname":"h","tty":true,"interactive":true,"auto_remove":true,"init":true,
+            "mounts":[
+                {"type":"bind","source":"/here/./s","target":"/s","read_only":true,"create_source":true},
+                {"type":"volume","source":"vol","target":"/v"},
+                {"type":"bind","source":"/m","target":"/m"},
+                {"type":"tmpfs","target":"/t","size":"1m"}],
+            "read_only":true,"devices":["/dev/fuse"],"cap_add":["NET_ADMIN"],"cap_drop":["ALL"],"privileged":true,
+            "security_opt":["no-new-privileges","seccomp=/here/p.json"],"memory":"1g","cpus":"1.5","cpu_shares":512,
+            "cpuset_cpus":"0","pids_limit":-1,"ulimits":["nofile=1"],"sysctls":{"net.a":"1"},"network":"none","pid":"host",
+            "ipc":"none","uts":"private","ports":["80:80"],"labels":{"a":"","b":"c"},"annotations":{"d":"e"},"stop_signal":"INT",
+            "stop_timeout":-1,"log_driver":"json-file","log_opts":{"max-size":"1m"},"runtime":"/here/./crun",
+            "rootfs":"/here/r","platform":"linux/amd64"});
+        assert_eq!(json("{}", &words), expected);
+    }
+
+    #[test]
+    fn a_flag_wins_and_lists_join() {
+        let record = r#"{"name":"old","command":["a"],"env":["A=1"],"mounts":["/x:/m:ro",{"target":"/keep"}],"tty":true,
+            "labels":{"a":"1"},"later":5}"#;
+        let config = json(record, &["--name", "new", "-e", "B=2", "-v", "/y:/m/", "-l", "a=2"]);
+        assert_eq!(config["name"], "new");
+        assert_eq!(config["command"], serde_json::json!(["a"]));
+        assert_eq!(config["env"], serde_json::json!(["A=1", "B=2"]));
+        assert_eq!(config["mounts"][0]["target"], "/keep");
+        assert_eq!(
+            (&config["mounts"][1]["source"], &config["mounts"][2]),
+            (&"/y".into(), &serde_json::Value::Null)
+        );
+        assert_eq!(
+            (&config["tty"], &config["labels"]["a"], &config["later"]),
+            (&true.into(), &"2".into(), &5.into())
+        );
+        assert_eq!(
+            json(record, &[]),
+            serde_json::to_value(serde_json::from_str::<Config>(record).unwrap()).unwrap()
+        );
+    }
+
+    #[test]
+    fn the_command_begins_at_the_first_word() {
+        for line in [&["--rm", "ls", "--rm", "-l"][..], &["--rm", "--", "ls", "--rm", "-l"]] {
+            assert_eq!(json("{}", line)["command"], serde_json::json!(["ls", "--rm", "-l"]));
+        }
+        assert_eq!(json("{}", &["--", "-x"])["command"], serde_json::json!(["-x"]));
+        assert_eq!(json("{}", &["ls", "--", "-l"])["command"], serde_json::json!(["ls", "--", "-l"]));
+    }
+
+    #[test]
+    fn the_last_of_a_flag_given_twice_counts() {
+        assert_eq!(json("{}", &["-m", "1g", "--memory", "2g", "-t", "-t"])["memory"], "2g");
+    }
+
+    #[test]
+    fn what_is_not_a_flag_is_an_error() {
+        for line in
+            [&["--link", "x"][..], &["--gpus=all"], &["-Q"], &["--pids-limit", "x"], &["--cpu-shares", "-1"]]
+        {
+            assert!(parse(line).is_err(), "{line:?}");
+        }
+        let help = parse(&["--help"]).unwrap_err();
+        assert_eq!(help.kind(), clap::error::ErrorKind::DisplayHelp);
+        assert!(help.to_string().contains("--security-opt"));
+    }
+
+    #[test]
+    fn wrong_values_are_usage_errors() {
+        for line in [
+            "-m lots",
+            "--cpus x",
+            "-v x/y:/x",
+            "-v a:b:c:d",
+            "--mount type=x,dst=/y",
+            "--tmpfs x",
+            "--cap-add FLY",
+            "--ulimit n=1",
+            "--security-opt label=disable",
+            "--security-opt seccomp=",
+            "--device fuse",
+            "--network n e t",
+            "--pid none",
+            "--restart maybe",
+            "--log-driver syslog",
+            "--log-opt max-size",
+            "-p 0:80",
+            "-l =x",
+            "--sysctl vm.x=1",
+            "--stop-signal NO",
+            "--rm --restart always",
+            "-e =x",
+            "-v /a:/x -v /b:/x",
+            "--uts host -h name",
+            "--platform a/b/c/d/e",
+            "--pids-limit -7",
+        ] {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let fault = apply_to("{}", &words).expect_err(line);
+            assert_eq!(fault.kind(), Kind::Usage, "{line}: {fault}");
+        }
+    }
+
+    #[test]
+    fn environment_files() {
+        let path = std::env::temp_dir().join(format!("ctr-create-env-{}", std::process::id()));
+        std::fs::write(&path, "A=file\n#x\nFROM_HERE\n").unwrap();
+        let name = path.to_str().unwrap();
+        assert_eq!(
+            json("{}", &["-e", "A=flag", "--env-file", name])["env"],
+            serde_json::json!(["A=file", "FROM_HERE=here", "A=flag"])
+        );
+        std::fs::write(&path, "A B=x\n").unwrap();
+        assert_eq!(apply_to("{}", &["--env-file", name]).unwrap_err().kind(), Kind::Usage);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(apply_to("{}", &["--env-file", name]).unwrap_err().kind(), Kind::NotFound);
+    }
+}
