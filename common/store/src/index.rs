@@ -9,7 +9,7 @@ mod cache;
 mod image;
 mod sweep;
 
-pub use image::unsuitable_platform;
+pub use image::{to_record, unsuitable_platform};
 pub use sweep::Swept;
 
 use crate::{Lock, Scratch, Store, make_dirs};

@@ -1,24 +1,197 @@
 //! Pull images from a registry into the store.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+mod apply;
+mod args;
+mod plan;
 
-/// Pull images from a registry into the store
-#[derive(Debug, clap::Parser)]
-#[command(name = "img-pull", version)]
-pub struct Args {
-    #[command(flatten)]
-    pub common: Common,
+pub use args::{Args, Policy};
+
+use cli::{Context, Kind, OutputMode, Progress, Result};
+use oci::{Platform, Reference};
+use record::Record;
+use std::sync::{Mutex, PoisonError};
+use store::{Entry, Settle, Store};
+
+/// What one run works with.
+struct Pull<'a> {
+    store: &'a Store,
+    client: registry::Client,
+    settle: &'a Settle,
+    progress: &'a Progress,
+    platform: Platform,
+    /// The user named it, rather than this machine being it.
+    platform_asked_for: bool,
+    policy: Policy,
+    parallel: usize,
+    warnings: Warnings,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-pull";
+/// Told to the user once the bars are gone.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<(String, String)>>);
 
-    fn common(&self) -> &Common {
-        &self.common
+impl Warnings {
+    fn push(&self, reference: &Reference, text: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((reference.familiar(), text));
+    }
+
+    fn tell(&self, context: &Context) {
+        for (subject, text) in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            context.warn(&subject, &text);
+        }
     }
 }
 
-pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
-    Err(Fault::failed("this build cannot do that yet"))
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let (platform, platform_asked_for) = args.wanted_platform()?;
+    let options = args.registry_options()?;
+    let subjects: Vec<(String, Record)> = if args.references.is_empty() {
+        let records = context.require_records()?;
+        let mut subjects = Vec::with_capacity(records.len());
+        context.each(records, |_, record| {
+            let image: record::Image = record.require("image")?;
+            subjects.push((image.reference, record));
+            Ok(())
+        });
+        subjects
+    } else {
+        args.references.iter().map(|text| (text.clone(), Record::new())).collect()
+    };
+    let store = Store::from_env()?;
+    let settle = Settle::new();
+    let progress = Progress::new("img-pull", args.progress_fd, args.quiet)?;
+    let pull = Pull {
+        store: &store,
+        client: registry::Client::new(options),
+        settle: &settle,
+        progress: &progress,
+        platform,
+        platform_asked_for,
+        policy: args.policy,
+        parallel: usize::from(args.parallel),
+        warnings: Warnings::default(),
+    };
+    context.each(subjects, |context, (text, record)| {
+        let result = pull_one(&pull, context, &text, record, args.dry_run);
+        progress.clear();
+        pull.warnings.tell(context);
+        result.map_err(|fault| fault.on(text))
+    });
+    // After the results are out.
+    settle.finish();
+    Ok(())
+}
+
+fn pull_one(
+    pull: &Pull<'_>,
+    context: &mut Context,
+    text: &str,
+    mut record: Record,
+    dry_run: bool,
+) -> Result<()> {
+    let reference = Reference::parse(text)?;
+    let plan = plan::plan(pull, &reference)?;
+    if dry_run {
+        return print_steps(context, &plan.steps(&reference));
+    }
+    let mut image = apply::apply(pull, &reference, plan)?;
+    if let Some(old) = record.image()? {
+        image.extra = old.extra;
+    }
+    let bytes: u64 = image.layers.iter().map(|layer| layer.size).sum();
+    let for_people = format!(
+        "{}  {}  {} layers, {}",
+        image.reference,
+        image.digest,
+        image.layers.len(),
+        cli::progress::bytes(bytes)
+    );
+    record.set("image", &image)?;
+    context.print_result(&record, &image.digest, &for_people)
+}
+
+fn print_steps(context: &mut Context, steps: &[serde_json::Value]) -> Result<()> {
+    let as_json = context.mode() != OutputMode::Table;
+    for step in steps {
+        let member = |name: &str| {
+            step.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+        };
+        let line = if as_json {
+            step.to_string()
+        } else {
+            let of = ["step", "reference", "digest", "size"].into_iter().filter_map(member);
+            of.collect::<Vec<_>>().join("  ")
+        };
+        context.print(&format!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+impl Pull<'_> {
+    /// The image the store has under this name, if it is whole and for the platform.
+    fn local(&self, reference: &Reference) -> Result<Option<(Entry, record::Image)>> {
+        match self.store.find_reference(reference) {
+            Ok(entry) => Ok(self.complete(&entry)?.map(|image| (entry, image))),
+            Err(fault) if fault.kind() == Kind::NotFound => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The image of an entry, if all its parts are there and it suits the platform.
+    fn complete(&self, entry: &Entry) -> Result<Option<record::Image>> {
+        let image = match self.store.load_image(entry, &self.platform) {
+            Ok(image) => image,
+            // Whatever is wrong with it, pulling it again mends it.
+            Err(fault) if matches!(fault.kind(), Kind::NotFound | Kind::Input) => return Ok(None),
+            Err(fault) => return Err(fault),
+        };
+        if !self.suits(&image) {
+            return Ok(None);
+        }
+        for layer in &image.layers {
+            let digest = oci::Digest::parse(&layer.digest)?;
+            if !self.store.has_blob(&digest, Some(layer.size), self.settle)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(image))
+    }
+
+    /// Exactly for the platform asked for: what a machine would also run is not what was named. Without a wish, what
+    /// this machine runs, or the only one the reference stands for.
+    fn suits(&self, image: &record::Image) -> bool {
+        let Some(platform) = image.platform.as_ref().filter(|platform| !platform.architecture.is_empty()) else {
+            return true;
+        };
+        let of = Platform::of(&platform.os, &platform.architecture, platform.variant.as_deref());
+        match self.platform.rank(&of) {
+            Some(rank) => rank == 0 || !self.platform_asked_for,
+            None => !self.platform_asked_for && image.index_digest.is_none(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cli::Fault;
+    use clap::Parser;
+
+    #[test]
+    fn flags_are_checked_before_anything_is_done() {
+        let parse = |words: &[&str]| Args::try_parse_from(std::iter::once(&"img-pull").chain(words));
+        assert!(parse(&["x"]).unwrap().tls_verify);
+        assert!(!parse(&["--tls-verify=false", "x"]).unwrap().tls_verify);
+        assert!(parse(&["--tls-verify", "x"]).unwrap().references == ["x"]);
+        for timeout in ["0", "-1", "NaN", "inf", "1e9"] {
+            let args = parse(&[&format!("--timeout={timeout}"), "x"]).unwrap();
+            assert_eq!(args.registry_options().unwrap_err().kind(), Kind::Usage, "{timeout}");
+        }
+        let bad = Fault::usage("x").kind();
+        assert_eq!(
+            parse(&["--platform", "a/b/c/d", "x"]).unwrap().wanted_platform().unwrap_err().kind(),
+            bad
+        );
+    }
 }

@@ -1,0 +1,184 @@
+//! Downloading what is missing and giving the image its name.
+
+use crate::Pull;
+use crate::plan::{Fetch, Plan};
+use cli::{Fault, Result};
+use oci::{Descriptor, Digest, ImageConfig, Reference};
+use registry::{Repository, Sink};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use store::{BlobWriter, NewEntry};
+
+/// How often blobs that a sweep took away meanwhile are fetched again.
+const SWEPT_RETRIES: usize = 3;
+
+pub fn apply(pull: &Pull<'_>, reference: &Reference, plan: Plan) -> Result<record::Image> {
+    match plan {
+        Plan::Nothing(image) => Ok(*image),
+        Plan::Name(image, entry) => {
+            let config = entry.config_digest();
+            let digests: Vec<Digest> =
+                image.layers.iter().filter_map(|layer| Digest::parse(&layer.digest).ok()).collect();
+            let blobs: Vec<&Digest> = digests.iter().chain(&config).chain([entry.digest()]).collect();
+            let missing = pull.store.put_reference(
+                &NewEntry {
+                    reference,
+                    media_type: &entry.descriptor.media_type,
+                    digest: entry.digest(),
+                    size: entry.descriptor.size,
+                    platform: entry.descriptor.platform.as_ref(),
+                    index_digest: entry.index_digest().as_ref(),
+                    config_digest: config.as_ref().unwrap_or(entry.digest()),
+                },
+                &blobs,
+            )?;
+            if missing.is_empty() { Ok(*image) } else { Err(swept()) }
+        }
+        Plan::Fetch(fetch) => fetch_image(pull, reference, &fetch),
+    }
+}
+
+fn fetch_image(pull: &Pull<'_>, reference: &Reference, fetch: &Fetch) -> Result<record::Image> {
+    let name = reference.stored_name();
+    for blob in &fetch.present {
+        pull.progress.present(&name, blob.digest.as_str());
+    }
+    let mut missing = fetch.missing.clone();
+    for _ in 0..SWEPT_RETRIES {
+        // Large ones first would be better for the last lane; but lowest first lets unpacking begin.
+        download(pull, &fetch.repository, &name, &missing)?;
+        let config = pull.store.read_config(&fetch.manifest)?;
+        check_platform(pull, reference, fetch, &config)?;
+        let index_digest = fetch.index.as_ref().map(|index| &index.digest);
+        let platform = fetch.platform.clone().unwrap_or_else(|| config.platform.clone());
+        let image =
+            store::index::to_record(&name, &fetch.fetched.digest, index_digest, &fetch.manifest, config)?;
+        let lost = give_name(pull, reference, fetch, &platform)?;
+        if lost.is_empty() {
+            return Ok(image);
+        }
+        let all = fetch.missing.iter().chain(&fetch.present);
+        missing = all.filter(|blob| lost.contains(&blob.digest)).cloned().collect();
+    }
+    Err(swept())
+}
+
+fn swept() -> Fault {
+    Fault::conflict("blobs are being removed while they are downloaded")
+        .hint("try again when the sweep is over")
+}
+
+/// Stores the manifest and puts the image into the index; returns blobs that are gone again.
+fn give_name(
+    pull: &Pull<'_>,
+    reference: &Reference,
+    fetch: &Fetch,
+    platform: &oci::Platform,
+) -> Result<Vec<Digest>> {
+    let fetched = &fetch.fetched;
+    pull.store.put_blob_as(&fetched.digest, &fetched.bytes, pull.settle)?;
+    if let Some(index) = &fetch.index {
+        pull.store.put_blob_as(&index.digest, &index.bytes, pull.settle)?;
+    }
+    let manifest = &fetch.manifest;
+    let blobs: Vec<&Digest> = manifest
+        .layers
+        .iter()
+        .chain([&manifest.config])
+        .map(|blob| &blob.digest)
+        .chain([&fetched.digest])
+        .collect();
+    let entry = NewEntry {
+        reference,
+        media_type: &manifest.media_type,
+        digest: &fetched.digest,
+        size: fetched.bytes.len() as u64,
+        platform: Some(platform),
+        index_digest: fetch.index.as_ref().map(|index| &index.digest),
+        config_digest: &manifest.config.digest,
+    };
+    pull.store.put_reference(&entry, &blobs)
+}
+
+/// An image that came without a choice may be for another machine.
+fn check_platform(pull: &Pull<'_>, reference: &Reference, fetch: &Fetch, config: &ImageConfig) -> Result<()> {
+    if fetch.platform.is_some() {
+        return Ok(());
+    }
+    match store::index::unsuitable_platform(&pull.platform, config) {
+        Some(why) if pull.platform_asked_for => Err(Fault::not_found(why)),
+        Some(why) => {
+            pull.warnings.push(reference, why);
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Downloads blobs, several at once; the first failure ends all.
+fn download(pull: &Pull<'_>, repository: &Repository, name: &str, blobs: &[Descriptor]) -> Result<()> {
+    let waiting: Mutex<VecDeque<&Descriptor>> = Mutex::new(blobs.iter().collect());
+    let failure: Mutex<Option<Fault>> = Mutex::new(None);
+    let stop = AtomicBool::new(false);
+    let lane = || {
+        while !stop.load(Ordering::Relaxed) {
+            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(blob) = next else { return };
+            if let Err(fault) = download_one(pull, repository, name, blob, &stop) {
+                stop.store(true, Ordering::Relaxed);
+                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+            }
+        }
+    };
+    let lanes = blobs.len().min(pull.parallel);
+    std::thread::scope(|scope| {
+        for _ in 1..lanes {
+            scope.spawn(lane);
+        }
+        lane();
+    });
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(fault) => Err(fault),
+        None => Ok(()),
+    }
+}
+
+fn download_one(
+    pull: &Pull<'_>,
+    repository: &Repository,
+    name: &str,
+    blob: &Descriptor,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let digest = blob.digest.as_str();
+    let mut item = pull.progress.start(name, digest, blob.digest.short(), Some(blob.size));
+    let mut sink = Stoppable { writer: pull.store.blob_writer(&blob.digest, blob.size)?, stop };
+    repository.blob(blob, &mut sink, &mut |bytes| item.set(bytes))?;
+    sink.writer.commit(pull.settle)?;
+    item.done();
+    Ok(())
+}
+
+/// Ends a download when another one has failed.
+struct Stoppable<'a> {
+    writer: BlobWriter,
+    stop: &'a AtomicBool,
+}
+
+impl Sink for Stoppable<'_> {
+    fn written(&self) -> u64 {
+        self.writer.written()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Fault::failed("another blob failed"));
+        }
+        self.writer.write(bytes)
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.writer.restart()
+    }
+}
