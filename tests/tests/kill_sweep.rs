@@ -1,0 +1,197 @@
+//! Tools killed with SIGKILL at moments spread over their run. After each: the listing tools work, the same step succeeds
+//! when repeated, and after the prune tools nothing of ours is left anywhere.
+//!
+//! `STAVES_SWEEP` sets the number of moments, 200 by default.
+
+use pipelines::{Bench, Leftovers, Ran};
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// What is swept: a step that is killed, between a preparation and a repetition. All are shell scripts.
+struct Sweep {
+    /// Before each time; makes `$DIR/in`.
+    prepare: &'static str,
+    /// The tool that is killed, reading `$DIR/in`.
+    tool: &'static str,
+    /// Afterwards; must succeed, whatever the killed tool had done.
+    repeat: &'static str,
+}
+
+const UNPACKED: &str = "img-pull $R/busybox:1 | img-unpack";
+
+#[test]
+fn img_pull() {
+    sweep(&Sweep {
+        prepare: "rm -rf $STAVES_ROOT $STAVES_RUN",
+        tool: "img-pull $R/busybox:1",
+        repeat: "img-pull $R/busybox:1 | img-unpack | ctr-create -- true | ctr-start --attach",
+    });
+}
+
+#[test]
+fn img_unpack() {
+    sweep(&Sweep {
+        prepare: "rm -rf $STAVES_ROOT $STAVES_RUN; img-pull $R/layers:1 >$DIR/in",
+        tool: "img-unpack",
+        repeat: "img-unpack <$DIR/in | ctr-create -- true | ctr-start --attach",
+    });
+}
+
+#[test]
+fn ctr_create() {
+    sweep(&Sweep {
+        prepare: "img-pull $R/busybox:1 | img-unpack >$DIR/in",
+        tool: "ctr-create -- true",
+        repeat: "ctr-create -- true <$DIR/in | net-attach | ctr-start --attach",
+    });
+}
+
+#[test]
+fn net_attach() {
+    sweep(&Sweep {
+        prepare: "img-pull $R/busybox:1 | img-unpack | ctr-create -- true >$DIR/in",
+        tool: "net-attach -p 8080:80",
+        repeat: "net-attach -p 8080:80 <$DIR/in | ctr-start --attach",
+    });
+}
+
+#[test]
+fn ctr_start() {
+    sweep(&Sweep {
+        prepare: "img-pull $R/busybox:1 | img-unpack | ctr-create -- true | net-attach -p 8080:80 >$DIR/in",
+        tool: "ctr-start --attach",
+        repeat: "ctr-start --attach <$DIR/in",
+    });
+}
+
+#[test]
+fn ctr_rm() {
+    sweep(&Sweep {
+        prepare: "img-pull $R/busybox:1 | img-unpack | ctr-create -- sleep 1000 | net-attach -p 8080:80 | ctr-start >$DIR/in",
+        tool: "ctr-rm -f",
+        // What is gone already is not found, which is as good.
+        repeat: "ctr-rm -f <$DIR/in || [ $? = 4 ]",
+    });
+}
+
+#[test]
+fn ctr_shim() {
+    let Some((bench, mut leftovers, _turn)) = begin() else { return };
+    let run = "ctr-run --rm -p 8080:80 $R/busybox:1 true";
+    let usual = usual_time(&bench, || drop(bench.sh(run).expect(0)));
+    for moment in 0..moments() {
+        let mut child = spawn(&bench, run);
+        std::thread::sleep(at(usual, moment));
+        for shim in processes_named("ctr-shim") {
+            kill(shim);
+        }
+        let _ = child.wait();
+        judge(&bench, &mut leftovers, run, moment);
+    }
+}
+
+fn sweep(sweep: &Sweep) {
+    let Some((bench, mut leftovers, _turn)) = begin() else { return };
+    let command = format!("exec {} <$DIR/in >/dev/null", sweep.tool);
+    bench.sh("touch $DIR/in").expect(0);
+    let usual = usual_time_after(&bench, sweep.prepare, || drop(bench.sh(&command).expect(0)));
+    for moment in 0..moments() {
+        bench.sh("ctr-ls --all -q | xargs -r ctr-rm -f >/dev/null").expect(0);
+        bench.sh(sweep.prepare).expect(0);
+        leftovers.note_ids(&bench.place);
+        let mut child = spawn(&bench, &command);
+        std::thread::sleep(at(usual, moment));
+        kill(child.id());
+        let _ = child.wait();
+        judge(&bench, &mut leftovers, sweep.repeat, moment);
+    }
+}
+
+/// Processes are recognised as descendants of this one, so tests that share it take turns (nextest gives each its own).
+static TURN: Mutex<()> = Mutex::new(());
+
+fn begin() -> Option<(Bench, Leftovers, MutexGuard<'static, ()>)> {
+    let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let bench = Bench::new()?;
+    // What a network needs once (bridge, tables) is made by the first attachment and stays.
+    bench
+        .sh(&format!("{UNPACKED} | ctr-create -- true | net-attach -p 8080:80 | ctr-start --attach"))
+        .expect(0);
+    bench.sh("ctr-ls --all -q | xargs -r ctr-rm -f").expect(0);
+    Some((bench, Leftovers::new(), turn))
+}
+
+/// The three promises.
+#[track_caller]
+fn judge(bench: &Bench, leftovers: &mut Leftovers, repeat: &str, moment: u32) {
+    leftovers.note_ids(&bench.place);
+    let told = |ran: &Ran, what: &str| {
+        assert_eq!(ran.status, 0, "moment {moment}: {what}: {}{}", ran.stdout, ran.stderr);
+    };
+    told(&bench.sh("ctr-ls --all && img-ls"), "listing");
+    told(&bench.sh(repeat), "the same again");
+    leftovers.note_ids(&bench.place);
+    told(&bench.sh("ctr-ls -q | xargs -r ctr-stop -t 0 >/dev/null"), "stopping");
+    told(&bench.sh("ctr-prune >/dev/null && net-prune >/dev/null && img-prune >/dev/null"), "pruning");
+    // Processes that were told to end may take a moment.
+    let give_up = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found = leftovers.find(&bench.place);
+        if found.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < give_up, "moment {moment}: left behind:\n{}", found.join("\n"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn moments() -> u32 {
+    std::env::var("STAVES_SWEEP").ok().and_then(|number| number.parse().ok()).unwrap_or(200)
+}
+
+/// Moments reach a little past the usual end.
+fn at(usual: Duration, moment: u32) -> Duration {
+    usual.mul_f64(1.1) * moment / moments().max(1)
+}
+
+fn usual_time(bench: &Bench, act: impl Fn()) -> Duration {
+    usual_time_after(bench, "true", act)
+}
+
+/// Median of a few runs.
+fn usual_time_after(bench: &Bench, prepare: &str, act: impl Fn()) -> Duration {
+    let mut times: Vec<Duration> = (0..5)
+        .map(|_| {
+            bench.sh(prepare).expect(0);
+            let start = Instant::now();
+            act();
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[2]
+}
+
+fn spawn(bench: &Bench, script: &str) -> Child {
+    let mut command = bench.place.command("bash");
+    command.args(["-c", script]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("run bash")
+}
+
+fn kill(pid: u32) {
+    // It may have ended by itself.
+    let _ = nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid.cast_signed()),
+        nix::sys::signal::Signal::SIGKILL,
+    );
+}
+
+/// Descendants of this test with that name.
+fn processes_named(name: &str) -> Vec<u32> {
+    pipelines::descendants()
+        .into_iter()
+        .filter(|(_, n)| n == name)
+        .map(|(pid, _)| pid.cast_unsigned())
+        .collect()
+}
