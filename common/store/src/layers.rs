@@ -71,6 +71,13 @@ impl Store {
         Lock::exclusive(&self.layer_lock(diff_id)?)
     }
 
+    /// Removes the lock's file when the layer is there and nobody needs the lock any more. Those who wait for it find the layer.
+    pub fn unlock_layer(&self, diff_id: &Digest) {
+        if let Ok(path) = self.layer_lock(diff_id) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     fn layer_lock(&self, diff_id: &Digest) -> Result<PathBuf> {
         let dir = self.run().join("layers");
         make_dirs(&dir)?;

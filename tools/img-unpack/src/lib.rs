@@ -1,12 +1,69 @@
 //! Unpack the layers of images.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+mod bundle;
+mod flatten;
+mod reader;
+mod unpack;
+
+pub use flatten::{Shape, flatten};
+pub use unpack::{Options, Unpacked, plan, unpack, unpack_with};
+
+use cli::{Common, Context, Fault, Input, Progress, Result, Tool};
+use layer::{Limits, Skipped};
+use oci::Platform;
+use record::{Image, Record, Rootfs};
+use std::path::PathBuf;
+use store::{Settle, Store};
 
 /// Unpack the layers of images
+///
+/// Reads records with an image, or takes the names of images in the store, and prints the records with a rootfs section.
+/// Each layer is unpacked once, ready to lie under an overlay, and shared by all images that have it; layers that are
+/// there already cost nothing.
 #[derive(Debug, clap::Parser)]
-#[command(name = "img-unpack", version)]
+#[command(
+    name = "img-unpack",
+    version,
+    after_help = "Examples:\n  img-pull debian:12 | img-unpack | ctr-create -- bash -c 'echo hi'\n  img-unpack --to ./tree debian:12\n  img-unpack --bundle ./b debian:12 && runc run --bundle ./b mine"
+)]
 pub struct Args {
+    /// Images in the store; without any, records are read from stdin
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+
+    /// Flatten the image into this new or empty directory instead
+    #[arg(long, value_name = "DIR", conflicts_with = "bundle")]
+    pub to: Option<PathBuf>,
+
+    /// Make an OCI bundle in this new or empty directory instead: rootfs and config.json
+    #[arg(long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+
+    /// Refuse layers larger than this when unpacked (b, k, m, g)
+    #[arg(long, value_name = "SIZE")]
+    pub max_size: Option<String>,
+
+    /// Refuse layers that unpack to more than N times their size, once they are over 4 GiB; 0 allows any
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    pub max_ratio: u64,
+
+    /// Refuse layers with more entries
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    pub max_entries: u64,
+
+    /// Print what would be unpacked and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Write progress events to this file descriptor
+    #[arg(long, value_name = "N")]
+    pub progress_fd: Option<i32>,
+
+    /// Print digests of images only
+    #[arg(short, long)]
+    pub quiet: bool,
+
     #[command(flatten)]
     pub common: Common,
 }
@@ -17,8 +74,128 @@ impl Tool for Args {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
 }
 
-pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
-    Err(Fault::failed("this build cannot do that yet"))
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let store = Store::from_env()?;
+    let limits = limits(args)?;
+    let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
+    let options = Options { limits, progress: Some(&progress) };
+    let subjects: Vec<Subject> = match context.input(&args.images)? {
+        Input::Names(names) => names.into_iter().map(Subject::Name).collect(),
+        Input::Records(records) => {
+            records.into_iter().map(|record| Subject::Record(Box::new(record))).collect()
+        }
+    };
+    if args.images.is_empty() && subjects.is_empty() && context.finish() == 0 {
+        return Err(Fault::input("no record on stdin: the stage before it failed or printed nothing"));
+    }
+    if subjects.len() > 1 && (args.to.is_some() || args.bundle.is_some()) {
+        return Err(Fault::usage("one directory cannot hold several images"));
+    }
+    let settle = Settle::new();
+    context.each(subjects, |context, subject| {
+        let (mut record, image) = subject.resolve(&store)?;
+        let outcome = one(args, &store, &image, &options, &settle, context);
+        progress.clear();
+        let Some((rootfs, skipped)) = outcome.map_err(|fault| fault.on(image.reference.as_str()))? else {
+            return Ok(());
+        };
+        warn_of(&skipped, &image.reference, context);
+        record.set("rootfs", &rootfs)?;
+        let place = rootfs.path.clone().unwrap_or_else(|| format!("{} layers", rootfs.layers.len()));
+        context.print_result(&record, &image.digest, &format!("{}  {place}", image.reference))
+    });
+    settle.finish();
+    Ok(())
+}
+
+fn limits(args: &Args) -> Result<Limits> {
+    let bytes = args.max_size.as_deref().map(oci::wishes::bytes).transpose();
+    Ok(Limits {
+        entries: args.max_entries,
+        bytes: bytes.map_err(|fault| fault.within("--max-size").as_kind(cli::Kind::Usage))?,
+        ratio: Some(args.max_ratio).filter(|ratio| *ratio > 0),
+    })
+}
+
+enum Subject {
+    Name(String),
+    Record(Box<Record>),
+}
+
+impl Subject {
+    fn resolve(self, store: &Store) -> Result<(Record, Image)> {
+        match self {
+            Subject::Name(name) => {
+                let entry = store.find_image(&name)?;
+                let image = store.load_image(&entry, &Platform::host())?;
+                let mut record = Record::new();
+                record.set("image", &image)?;
+                Ok((record, image))
+            }
+            Subject::Record(record) => {
+                let image = record.require("image")?;
+                Ok((*record, image))
+            }
+        }
+    }
+}
+
+/// `None` on a dry run.
+fn one(
+    args: &Args,
+    store: &Store,
+    image: &Image,
+    options: &Options<'_>,
+    settle: &Settle,
+    context: &mut Context,
+) -> Result<Option<(Rootfs, Skipped)>> {
+    let directory = match (&args.to, &args.bundle) {
+        (Some(dir), _) => Some((dir, Shape::Tree)),
+        (None, Some(dir)) => Some((dir, Shape::Bundle)),
+        (None, None) => None,
+    };
+    if args.dry_run {
+        print_plan(store, image, directory.map(|(dir, _)| dir), context)?;
+        return Ok(None);
+    }
+    match directory {
+        Some((dir, shape)) => flatten(store, image, dir, shape, options, settle).map(Some),
+        None => {
+            let unpacked = unpack_with(store, image, options, settle)?;
+            Ok(Some((unpacked.rootfs, unpacked.skipped)))
+        }
+    }
+}
+
+/// One step a line, as records.
+fn print_plan(store: &Store, image: &Image, dir: Option<&PathBuf>, context: &mut Context) -> Result<()> {
+    let layers = if dir.is_some() { image.layers.iter().collect() } else { plan(store, image)? };
+    for layer in layers {
+        let to = match dir {
+            Some(dir) => dir.display().to_string(),
+            None => store.layer_fs(&oci::Digest::parse(&layer.diff_id)?).display().to_string(),
+        };
+        let step = serde_json::json!({"step": "unpack", "image": image.reference, "digest": layer.digest,
+            "diff_id": layer.diff_id, "size": layer.size, "to": to});
+        context.print(&format!("{step}\n"))?;
+    }
+    Ok(())
+}
+
+fn warn_of(skipped: &Skipped, reference: &str, context: &Context) {
+    let example = skipped.example.as_deref().unwrap_or_default();
+    let parts = [
+        (skipped.devices, "devices"),
+        (skipped.xattrs, "extended attributes this file system or user cannot have"),
+        (skipped.overlay_xattrs, "attributes of overlayfs"),
+    ];
+    for (count, what) in parts.into_iter().filter(|(count, _)| *count > 0) {
+        context.warn(reference, &format!("left out {count} {what} (first: {example})"));
+    }
 }
