@@ -63,7 +63,16 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     let default_path = format!("/staves/{}", options.id);
     let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(&default_path);
     let cgroup = Cgroup::create(path, spec.linux.resources.as_ref())?;
-    let result = clone_child(&options.stdio, spec, options.rootfs, options.bundle, options.id, &cgroup, filter, joined);
+    let result = clone_child(
+        &options.stdio,
+        spec,
+        options.rootfs,
+        options.bundle,
+        options.id,
+        &cgroup,
+        filter,
+        joined,
+    );
     let (pid, pidfd, socket) = match result {
         Ok(made) => made,
         Err(fault) => {
@@ -157,9 +166,9 @@ fn clone_child(
         }
         Err(error) => {
             leave_pid_namespace(own_pid_namespace)?;
-            Err(error).explain(|| "make the container's first process".into()).map_err(|fault| {
-                fault.hint("sys-check tells which namespaces this machine offers")
-            })
+            Err(error)
+                .explain(|| "make the container's first process".into())
+                .map_err(|fault| fault.hint("sys-check tells which namespaces this machine offers"))
         }
     }
 }
@@ -183,7 +192,8 @@ fn leave_pid_namespace(own: Option<std::fs::File>) -> Result<()> {
 
 fn join_pid_namespace(fd: impl AsFd) -> Result<()> {
     let link = rustix::thread::LinkNameSpaceType::ProcessID;
-    rustix::thread::move_into_link_name_space(fd.as_fd(), Some(link)).explain(|| "join the pid namespace".into())
+    rustix::thread::move_into_link_name_space(fd.as_fd(), Some(link))
+        .explain(|| "join the pid namespace".into())
 }
 
 fn reap(pidfd: &OwnedFd) {

@@ -39,7 +39,8 @@ pub struct Executed {
 /// Enters the container and runs the process there, as this process's child. This process is in the container's
 /// namespaces afterwards, and must have had one thread.
 pub fn exec(options: ExecOptions<'_>) -> Result<Executed, crate::create::StartFailure> {
-    exec_inner(options).map_err(|failure| crate::create::StartFailure { fault: failure.fault, exit_code: failure.exit_code })
+    exec_inner(options)
+        .map_err(|failure| crate::create::StartFailure { fault: failure.fault, exit_code: failure.exit_code })
 }
 
 fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
@@ -70,7 +71,10 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
                     Some((Message::Failed(failure), _)) => {
                         let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
                         let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
-                        return Err(ExecFailure { exit_code: failure.exit_code, fault: failure.into_fault() });
+                        return Err(ExecFailure {
+                            exit_code: failure.exit_code,
+                            fault: failure.into_fault(),
+                        });
                     }
                     Some((Message::Start, _)) => {
                         return Err(Fault::failed("the process said something unexpected").into());
@@ -117,35 +121,20 @@ fn enter(join: Vec<std::fs::File>, stdio: Option<[OwnedFd; 3]>, socket: &OwnedFd
 /// A terminal of the container's devpts. Its master must be the real multiplexer's (character device 5:2).
 fn terminal() -> Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty()).explain(|| "open /dev/pts/ptmx".into())?;
+    let master =
+        openat(CWD, "/dev/pts/ptmx", flags, Mode::empty()).explain(|| "open /dev/pts/ptmx".into())?;
     let stat = rustix::fs::fstat(&master).explain(|| "look at /dev/pts/ptmx".into())?;
     if stat.st_rdev != rustix::fs::makedev(5, 2) {
         return Err(Fault::denied("/dev/pts/ptmx in the container is not the terminal multiplexer"));
     }
     rustix::pty::unlockpt(&master).explain(|| "unlock the terminal".into())?;
-    let pty = rustix::pty::OpenptFlags::RDWR
-        | rustix::pty::OpenptFlags::NOCTTY
-        | rustix::pty::OpenptFlags::CLOEXEC;
+    let pty =
+        rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, pty).explain(|| "open the terminal".into())?;
     Ok((master, slave))
 }
 
-/// A descriptor through which an executable can be executed but never written to, whatever the one it runs does
-/// with `/proc/self/exe` (CVE-2019-5736): a detached, read-only mount of the file alone.
-pub fn readonly_executable(path: &Path) -> Result<OwnedFd> {
-    let tree = crate::root::open_host(path).and_then(|file| {
-        crate::root::clone_tree(&file, false).explain(|| format!("take {}", path.display()))
-    })?;
-    let readonly = sys::mount::MountAttributes {
-        set: sys::mount::MOUNT_ATTR_RDONLY,
-        ..sys::mount::MountAttributes::default()
-    };
-    sys::mount::mount_setattr(tree.as_fd(), false, readonly)
-        .explain(|| format!("protect {}", path.display()))?;
-    Ok(tree)
-}
-
-/// Executes this program again through [`readonly_executable`], unless that was done already. For tools that enter a
+/// Executes this program again through [`sys::mount::readonly_executable`], unless that was done already. For tools that enter a
 /// container themselves. Call it before anything else.
 pub fn protect_own_executable() -> Result<()> {
     const MARK: &str = "STAVES_PROTECTED";
@@ -158,7 +147,8 @@ pub fn protect_own_executable() -> Result<()> {
     if std::env::var_os(MARK).is_some() {
         return Err(Fault::failed("the own executable could not be protected"));
     }
-    let tree = readonly_executable(Path::new("/proc/self/exe"))?;
+    let tree = sys::mount::readonly_executable(Path::new("/proc/self/exe"))
+        .explain(|| "protect the own executable".into())?;
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     let error = std::process::Command::new(format!("/proc/self/fd/{}", tree.as_raw_fd()))

@@ -86,7 +86,8 @@ fn join_cgroup(plan: &mut Plan<'_>) -> Result<()> {
     }
     // After joining, so that the group becomes the root of what the namespace shows.
     if plan.own_cgroup_namespace {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).explain(|| "make a cgroup namespace".into())?;
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+            .explain(|| "make a cgroup namespace".into())?;
     }
     Ok(())
 }
@@ -168,7 +169,8 @@ fn build_root(plan: &Plan<'_>) -> Result<Option<(OwnedFd, OwnedFd)>> {
     pivot(&root)?;
     if plan.spec.root_is_readonly() {
         let readonly = MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
-        sys::mount::mount_setattr(root.fd.as_fd(), false, readonly).explain(|| "make the root read-only".into())?;
+        sys::mount::mount_setattr(root.fd.as_fd(), false, readonly)
+            .explain(|| "make the root read-only".into())?;
     }
     Ok(terminal)
 }
@@ -176,7 +178,9 @@ fn build_root(plan: &Plan<'_>) -> Result<Option<(OwnedFd, OwnedFd)>> {
 /// What is mounted from here on stays here. Mounts made on the host later still come in, as a bind with `rslave` wants.
 fn detach_from_host(propagation: Option<&str>) -> Result<()> {
     let flags = match propagation {
-        None | Some("" | "slave" | "rslave") => MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+        None | Some("" | "slave" | "rslave") => {
+            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC
+        }
         Some("private" | "rprivate") => MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
         Some("shared" | "rshared") => return Ok(()),
         Some("unbindable" | "runbindable") => MountPropagationFlags::UNBINDABLE | MountPropagationFlags::REC,
@@ -221,7 +225,8 @@ fn write_sysctls(spec: &Spec) -> Result<()> {
                 other => other,
             })
             .collect();
-        write_proc(&proc, &format!("sys/{path}"), value).map_err(|fault| fault.within(format!("set sysctl {name}")))?;
+        write_proc(&proc, &format!("sys/{path}"), value)
+            .map_err(|fault| fault.within(format!("set sysctl {name}")))?;
     }
     Ok(())
 }
@@ -247,7 +252,9 @@ fn set_up_streams(stdio: Option<[OwnedFd; 3]>, terminal: Option<OwnedFd>) -> Res
 pub fn open_namespaces(spec: &Spec) -> Result<Vec<(LinuxNamespaceType, OwnedFd)>> {
     let mut opened = Vec::new();
     for namespace in &spec.linux.namespaces {
-        let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) else { continue };
+        let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) else {
+            continue;
+        };
         let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .explain(|| format!("open the {} namespace {}", namespace.typ(), path.display()))?;
         opened.push((namespace.typ(), fd));

@@ -19,7 +19,7 @@ pub mod seccomp;
 mod spec;
 
 pub use create::{Created, Options, StartFailure, Stdio, create};
-pub use exec::{ExecOptions, Executed, exec, protect_own_executable, readonly_executable};
+pub use exec::{ExecOptions, Executed, exec, protect_own_executable};
 pub use message::Failure;
 pub use root::RootFs;
 pub use spec::{Linux, Spec};

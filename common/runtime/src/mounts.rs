@@ -6,8 +6,8 @@ use oci_spec::runtime::Mount;
 use rustix::fs::{FsWord, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
-    fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen,
 };
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -25,8 +25,15 @@ const MS_SHARED: u64 = 1 << 20;
 
 /// Files of /proc that may be covered, as lxcfs does; anything else there would let a container lie to the runtime.
 const PROC_FILES: [&str; 9] = [
-    "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime",
-    "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid",
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
 ];
 
 /// `options` of a mount, sorted into what each is.
@@ -136,7 +143,8 @@ pub fn make(root: &Root, mount: &Mount, surroundings: &Surroundings<'_>) -> Resu
     let target = root.target(destination, Target::Directory)?;
     if matches!(kind, "proc" | "sysfs") {
         // A link there could put the real one elsewhere and a false one in its place (CVE-2019-19921).
-        root.open_without_links(destination).map_err(|error| crate::root::inside_error(destination, error))?;
+        root.open_without_links(destination)
+            .map_err(|error| crate::root::inside_error(destination, error))?;
     } else {
         refuse_proc(&target, destination, kind)?;
     }
@@ -204,7 +212,12 @@ fn clear_atime_too(mut attributes: MountAttributes) -> MountAttributes {
     attributes
 }
 
-fn set_attributes(mount: &OwnedFd, recursive: bool, attributes: MountAttributes, subject: &Path) -> Result<()> {
+fn set_attributes(
+    mount: &OwnedFd,
+    recursive: bool,
+    attributes: MountAttributes,
+    subject: &Path,
+) -> Result<()> {
     if attributes.set == 0 && attributes.clear == 0 && attributes.propagation == 0 {
         return Ok(());
     }
@@ -231,7 +244,12 @@ fn refuse_proc(target: &OwnedFd, destination: &Path, kind: &str) -> Result<()> {
 }
 
 /// A tmpfs with the container's own directory of each hierarchy bound in it.
-fn cgroup_v1(root: &Root, destination: &Path, options: &Options, surroundings: &Surroundings<'_>) -> Result<()> {
+fn cgroup_v1(
+    root: &Root,
+    destination: &Path,
+    options: &Options,
+    surroundings: &Surroundings<'_>,
+) -> Result<()> {
     let target = root.target(destination, Target::Directory)?;
     refuse_proc(&target, destination, "cgroup")?;
     let tmpfs = {

@@ -53,7 +53,9 @@ impl Command {
     pub fn new(process: &Process, filter: Option<Filter>) -> Result<Command> {
         let arguments = process.args().clone().unwrap_or_default();
         if arguments.is_empty() || arguments[0].is_empty() {
-            return Err(Fault::input("the process has no command").hint("give one, or use an image that has one"));
+            return Err(
+                Fault::input("the process has no command").hint("give one, or use an image that has one")
+            );
         }
         let environment = process.env().clone().unwrap_or_default();
         let path = environment.iter().rev().find_map(|pair| pair.strip_prefix("PATH=")).map(str::to_owned);
@@ -68,7 +70,12 @@ impl Command {
             groups: user.additional_gids().clone().unwrap_or_default(),
             umask: user.umask(),
             sets: process.capabilities().as_ref().map(Sets::of).transpose()?,
-            limits: process.rlimits().iter().flatten().map(|l| (resource(l.typ()), l.soft(), l.hard())).collect(),
+            limits: process
+                .rlimits()
+                .iter()
+                .flatten()
+                .map(|l| (resource(l.typ()), l.soft(), l.hard()))
+                .collect(),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             apparmor: process.apparmor_profile().clone().filter(|profile| !profile.is_empty()),
             oom_score_adj: process.oom_score_adj(),
@@ -146,7 +153,10 @@ impl Command {
 
     fn enter_cwd(&self) -> Result<()> {
         if !self.cwd.is_absolute() {
-            return Err(Fault::input(format!("the working directory {} is not absolute", self.cwd.display())));
+            return Err(Fault::input(format!(
+                "the working directory {} is not absolute",
+                self.cwd.display()
+            )));
         }
         rustix::process::chdir(&self.cwd)
             .explain(|| format!("change to the working directory {}", self.cwd.display()))
@@ -193,7 +203,8 @@ impl Command {
 /// As execvp(3): a name with a slash is a path, any other is looked for in PATH, which must be one of the container's.
 fn find_program(name: &str, path: Option<&str>) -> Result<CString, ExecFailure> {
     let c_string = |path: &Path| {
-        CString::new(path.as_os_str().as_bytes()).map_err(|_| ExecFailure::from(Fault::input("NUL in a path")))
+        CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| ExecFailure::from(Fault::input("NUL in a path")))
     };
     let not_found = || ExecFailure {
         fault: Fault::not_found(format!("{name}: executable file not found in $PATH"))
@@ -209,13 +220,15 @@ fn find_program(name: &str, path: Option<&str>) -> Result<CString, ExecFailure> 
                 exit_code: Some(127),
             }),
             Err(error) => Err(ExecFailure {
-                fault: Fault::denied(format!("{name}: cannot be executed")).because(std::io::Error::from(error)),
+                fault: Fault::denied(format!("{name}: cannot be executed"))
+                    .because(std::io::Error::from(error)),
                 exit_code: Some(126),
             }),
         };
     }
     let mut denied = false;
-    for directory in path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").split(':') {
+    for directory in path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").split(':')
+    {
         let directory = if directory.is_empty() { "." } else { directory };
         let candidate = Path::new(directory).join(name);
         match usable(&candidate) {
@@ -286,7 +299,8 @@ fn c_strings(strings: Vec<String>, what: &str) -> Result<Vec<CString>> {
     strings
         .into_iter()
         .map(|text| {
-            CString::new(OsStr::new(&text).as_bytes()).map_err(|_| Fault::input(format!("{what} holds a NUL byte")))
+            CString::new(OsStr::new(&text).as_bytes())
+                .map_err(|_| Fault::input(format!("{what} holds a NUL byte")))
         })
         .collect()
 }

@@ -6,13 +6,8 @@
 use fault::{Explain, Fault, Result};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
-};
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 /// Where a container's root comes from.
@@ -34,75 +29,21 @@ impl RootFs {
     /// Mounts the root at `mount_point`, in this mount namespace.
     pub fn mount(&self, mount_point: &Path) -> Result<Root> {
         let tree = match self {
-            RootFs::Overlay { lower, upper, work } => overlay(lower, upper, work)?,
+            RootFs::Overlay { lower, upper, work } => sys::overlay::mount(lower, Some((upper, work)))?,
             // A mount of its own, as pivot_root(2) wants one.
             RootFs::Directory => open_tree(
                 CWD,
                 mount_point,
-                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE,
+                OpenTreeFlags::OPEN_TREE_CLONE
+                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                    | OpenTreeFlags::AT_RECURSIVE,
             )
             .explain(|| format!("open the root file system {}", mount_point.display()))?,
         };
-        move_mount(
-            &tree,
-            "",
-            CWD,
-            mount_point,
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-        )
-        .explain(|| format!("mount the root file system on {}", mount_point.display()))?;
+        move_mount(&tree, "", CWD, mount_point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .explain(|| format!("mount the root file system on {}", mount_point.display()))?;
         Ok(Root { fd: tree })
     }
-}
-
-/// A detached overlay mount.
-fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .explain(|| "open an overlay file system".into())
-        .map_err(|fault| fault.hint("the kernel needs the overlay module: modprobe overlay"))?;
-    let failed = |error: Errno, what: &str| {
-        let said = sys::mount::context_messages(context.as_fd());
-        let fault = Fault::failed(format!("set up the overlay ({what})")).because(std::io::Error::from(error));
-        if said.is_empty() { fault } else { fault.hint(format!("the kernel says: {said}")) }
-    };
-    set_lower_layers(context.as_fd(), lower).map_err(|error| failed(error, "lower layers"))?;
-    for (key, value) in [("upperdir", upper), ("workdir", work)] {
-        fsconfig_set_string(&context, key, value).map_err(|error| failed(error, key))?;
-    }
-    fsconfig_create(&context).map_err(|error| failed(error, "create"))?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        .map_err(|error| failed(error, "mount"))
-}
-
-/// One by one, topmost first, where the kernel can (6.5); else in one string with its separators escaped.
-fn set_lower_layers(context: BorrowedFd<'_>, lower: &[PathBuf]) -> rustix::io::Result<()> {
-    let mut one_by_one = true;
-    for (index, layer) in lower.iter().rev().enumerate() {
-        match fsconfig_set_string(context, "lowerdir+", layer) {
-            Ok(()) => {}
-            Err(Errno::INVAL) if index == 0 => {
-                one_by_one = false;
-                break;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if one_by_one && !lower.is_empty() {
-        return Ok(());
-    }
-    let mut joined = Vec::new();
-    for (index, layer) in lower.iter().rev().enumerate() {
-        if index > 0 {
-            joined.push(b':');
-        }
-        for byte in layer.as_os_str().as_bytes() {
-            if matches!(byte, b':' | b'\\') {
-                joined.push(b'\\');
-            }
-            joined.push(*byte);
-        }
-    }
-    fsconfig_set_string(context, "lowerdir", OsStr::from_bytes(&joined))
 }
 
 /// What a mount is put on.
@@ -149,7 +90,8 @@ impl Root {
             Target::File => {
                 self.make_directories(parent)?;
                 let inside = path.strip_prefix("/").unwrap_or(path);
-                let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+                let flags =
+                    OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
                 let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
                 openat2(&self.fd, inside, flags, Mode::from_raw_mode(0o644), resolve)
                     .map_err(|error| inside_error(path, error))?;
@@ -218,7 +160,8 @@ pub fn attach(mount: impl AsFd, target: impl AsFd, subject: &Path) -> Result<()>
 
 /// A detached copy of what a descriptor shows.
 pub fn clone_tree(of: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }

@@ -2,7 +2,9 @@
 
 use crate::process::Filter;
 use fault::{Explain, Fault, Result};
-use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall, ScmpVersion};
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall, ScmpVersion,
+};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
 };
@@ -106,7 +108,9 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>> {
     context.export_bpf(&memory).explain(|| "compile the seccomp filter".into())?;
     let mut file = std::fs::File::from(memory);
     let mut program = Vec::new();
-    file.rewind().and_then(|()| file.read_to_end(&mut program)).explain(|| "read the seccomp filter".into())?;
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut program))
+        .explain(|| "read the seccomp filter".into())?;
     Ok(program)
 }
 
@@ -180,7 +184,9 @@ fn flags(profile: &LinuxSeccomp) -> Result<u32> {
             // The process that loads the filter has one thread.
             LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
             LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
-                return Err(Fault::input("seccomp flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is not supported"));
+                return Err(Fault::input(
+                    "seccomp flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is not supported",
+                ));
             }
         };
     }

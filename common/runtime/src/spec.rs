@@ -71,8 +71,8 @@ impl Spec {
     }
 
     pub fn parse(text: &[u8]) -> Result<Spec> {
-        let spec: Spec =
-            serde_json::from_slice(text).explain_as(fault::Kind::Input, || "not a runtime specification".into())?;
+        let spec: Spec = serde_json::from_slice(text)
+            .explain_as(fault::Kind::Input, || "not a runtime specification".into())?;
         spec.check()?;
         Ok(spec)
     }

@@ -4,7 +4,7 @@ use crate::{Exit, Reply, Request, address_of, receive, send};
 use fault::{Explain, Fault, Result};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -97,11 +97,13 @@ pub fn start_shim(dir: &ContainerDir) -> Result<Reply> {
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .explain(|| "make a socket pair".into())?;
     let program = sibling("ctr-shim")?;
-    let mut command = Command::new(&program);
-    command.arg(&dir.bundle).arg(&dir.run).stdin(Stdio::from(theirs)).stdout(Stdio::null());
-    // A session of its own: a signal typed at the terminal is not for the shim. Messages for people go through the
-    // socket; stderr is kept for a shim that cannot even do that.
-    let mut child = command.process_group(0).spawn().explain(|| format!("start {}", program.display()))?;
+    // From a read-only mount: what runs in the container was started by this very program, and may try to write to it.
+    let protected =
+        sys::mount::readonly_executable(&program).explain(|| format!("open {}", program.display()))?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", protected.as_raw_fd()));
+    command.arg0("ctr-shim").arg(&dir.bundle).arg(&dir.run).stdin(Stdio::from(theirs)).stdout(Stdio::null());
+    // Messages for people go through the socket; stderr is kept for a shim that cannot even do that.
+    let mut child = command.spawn().explain(|| format!("start {}", program.display()))?;
     drop(command);
     let packet = receive(&ours).explain(|| "listen to the container's shim".into())?;
     let Some(packet) = packet else {
@@ -120,7 +122,7 @@ pub fn start_shim(dir: &ContainerDir) -> Result<Reply> {
 }
 
 /// A tool of the same build: beside this executable, never by PATH, so that versions cannot be mixed.
-fn sibling(name: &str) -> Result<PathBuf> {
+pub fn sibling(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().explain(|| "find this executable".into())?;
     let path = own.with_file_name(name);
     if path.exists() {

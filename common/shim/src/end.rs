@@ -188,11 +188,10 @@ fn end_shim(client: &Client, dir: &ContainerDir, deadline: Instant) -> Result<()
     // A refusal means that things changed meanwhile: the caller looks again.
     let answered = client.request_raw(&request, &[]).is_ok();
     let _ = client.subscribe();
-    let ended = match client.exit_by(Some(now + polite))? {
-        Waited::Ended(_) => client.closed_by(Some(now + polite))?,
-        Waited::TimedOut => false,
-    };
-    if !ended && (!answered || Instant::now() >= now + polite) {
+    // After its last word it may still be busy with clients that read slowly; its lock is free by then.
+    if client.exit_by(Some(now + polite))? == Waited::TimedOut
+        && (!answered || Instant::now() >= now + polite)
+    {
         client.kill_shim()?;
         client.closed_by(Some(deadline))?;
     }

@@ -6,7 +6,7 @@ mod client;
 mod end;
 mod wire;
 
-pub use client::{Client, start_shim};
+pub use client::{Client, sibling, start_shim};
 pub use end::{Deadline, Orphan, Waited, end, ended_record, outcome};
 pub use wire::{MAX_PACKET, Packet, address_of, listen, receive, send};
 

@@ -7,5 +7,6 @@ pub mod bpf;
 pub mod descriptor;
 pub mod fs;
 pub mod mount;
+pub mod overlay;
 pub mod process;
 pub mod seccomp;

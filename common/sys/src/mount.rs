@@ -1,8 +1,11 @@
 //! What rustix lacks of the new mount API.
 
-use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use std::ffi::CStr;
 use std::io;
+use std::path::Path;
 
 /// Attributes and propagation of a mount, for [`mount_setattr`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,4 +79,16 @@ pub fn pivot_to_working_directory() -> io::Result<()> {
     // SAFETY: both arguments are valid C strings.
     let result = unsafe { libc::syscall(libc::SYS_pivot_root, HERE.as_ptr(), HERE.as_ptr()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A descriptor through which a program can be executed but never written to, whatever it does with
+/// `/proc/self/exe` once it runs (CVE-2019-5736): a detached, read-only mount of the file alone.
+pub fn readonly_executable(path: &Path) -> io::Result<OwnedFd> {
+    let tree = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    mount_setattr(
+        tree.as_fd(),
+        false,
+        MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() },
+    )?;
+    Ok(tree)
 }

@@ -202,3 +202,16 @@ pub fn set_resource_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()>
     let result = unsafe { libc::setrlimit(resource as _, &raw const limit) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Starts a program with every signal at its default and none blocked, whatever this process has set.
+pub fn spawn_with_default_signals(command: &mut std::process::Command) -> io::Result<std::process::Child> {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: what runs between fork and exec only changes signal settings by async-signal-safe calls and does not allocate.
+    unsafe {
+        command.pre_exec(|| {
+            reset_signals();
+            Ok(())
+        });
+    }
+    command.spawn()
+}

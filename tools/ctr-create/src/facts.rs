@@ -1,16 +1,18 @@
 //! Facts about this machine that a specification depends on. Only what a wish needs is looked up.
 
+use crate::userfiles;
 use cli::{Explain, Fault, Kind, Result};
 use oci::capabilities::CapSet;
 use oci::seccomp::Architecture;
-use oci::spec::{Facts, HostDevice, Identity, Lookup, Peer};
+use oci::spec::{Facts, Generated, HostDevice, Identity, Lookup, Peer};
+use oci::users::UserFiles;
 use oci::wishes;
 use oci_spec::runtime::PosixRlimitType;
-use record::Config;
+use record::{Config, Record, Rootfs};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Stat};
 use rustix::process::Resource;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use store::{ContainerDir, Status, Store};
 
 /// `CGROUP2_SUPER_MAGIC` (statfs(2)).
@@ -38,12 +40,44 @@ pub fn gather(config: &Config) -> Result<Facts> {
     })
 }
 
+/// The specification of a container with this identity, from the record's `image` and `rootfs` and from `config`, which is
+/// the record's with the flags over it. Makes nothing.
+///
+/// User and group names are looked up in the unpacked layers; with none unpacked only numbers work.
+pub fn specification(
+    store: &Store,
+    record: &Record,
+    config: &Config,
+    identity: &Identity,
+) -> Result<Generated> {
+    let image = record.image()?;
+    let rootfs = match &config.rootfs {
+        Some(path) => {
+            let path = Some(path.clone());
+            Some(Rootfs { driver: "directory".to_owned(), path, ..Rootfs::default() })
+        }
+        None => record.rootfs()?,
+    };
+    let files = match &rootfs {
+        Some(rootfs) => userfiles::read(rootfs)?,
+        None => UserFiles::default(),
+    };
+    let mut identity = identity.clone();
+    if let Some(path) = rootfs.and_then(|rootfs| rootfs.path) {
+        identity.root = PathBuf::from(path);
+    }
+    // A directory takes the place of the image, of what its configuration says too.
+    let image = image.as_ref().map(|image| &image.config).filter(|_| config.rootfs.is_none());
+    oci::spec::generate(image, config, &files, &identity, &gather(config)?, &Machine { store })
+}
+
 /// Who the container is and where its things are.
 pub fn identity(store: &Store, id: &str, name: &str) -> Identity {
     Identity {
         id: id.to_owned(),
         name: name.to_owned(),
-        bundle: store.container_dir(id).bundle,
+        bundle: Some(store.container_dir(id).bundle),
+        root: PathBuf::from("rootfs"),
         volumes: store.root().join("volumes"),
     }
 }

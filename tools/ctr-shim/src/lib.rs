@@ -1,14 +1,39 @@
-//! Look after one container (started by ctr-create).
+//! Looks after one container: its parent, its streams, its log, its exit status, its restart policy.
+//!
+//! Started by `ctr-create` and `ctr-start` with a socket as stdin, on which it says how setting up the container went. From
+//! then on it listens on the container's `shim.sock` (see `common/shim`).
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+mod attach;
+mod container;
+mod foreign;
+pub mod init;
+mod log;
+mod restart;
+mod server;
+mod settings;
 
-/// Look after one container (started by ctr-create)
+use cli::{Common, Context, Fault, Result, Tool};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Look after one container (ctr-create and ctr-start start it; it is not for people)
 #[derive(Debug, clap::Parser)]
-#[command(name = "ctr-shim", version)]
+#[command(
+    name = "ctr-shim",
+    version,
+    after_help = "Its stdin is a socket on which it reports. One runs for each container that waits or runs:\n  pgrep -a ctr-shim"
+)]
 pub struct Args {
     #[command(flatten)]
     pub common: Common,
+
+    /// Directory of the container's bundle
+    pub bundle: PathBuf,
+
+    /// Directory of the container's run-time state
+    pub run: PathBuf,
 }
 
 impl Tool for Args {
@@ -19,6 +44,45 @@ impl Tool for Args {
     }
 }
 
-pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
-    Err(Fault::failed("this build cannot do that yet"))
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let _ = serve(&args.bundle, &args.run);
+    context.exit_with(0);
+    Ok(())
+}
+
+/// The shim's whole life.
+pub fn serve(bundle: &Path, run: &Path) -> ExitCode {
+    // A group of its own: what is typed at a terminal is not for the shim.
+    let _ = rustix::process::setsid();
+    let outcome = server::Server::set_up(bundle, run);
+    let reply = match &outcome {
+        Ok(server) => shim::Reply { ok: true, pid: Some(server.pid()), error: None },
+        Err(fault) => shim::Reply { error: Some(shim::Failure::of(fault, None)), ..shim::Reply::default() },
+    };
+    // Whoever started it may be gone; a container that is set up is looked after all the same.
+    let _ = shim::send(rustix::stdio::stdin(), &reply, &[]);
+    match outcome {
+        Ok(mut server) => {
+            leave_streams();
+            sys::process::trim_heap();
+            server.serve();
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Nobody may wait for the end of a pipe the shim holds by accident, or find a directory busy because of it.
+fn leave_streams() {
+    if let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+        for number in 0..3 {
+            let _ = sys::process::duplicate_to(null.as_fd(), number);
+        }
+    }
+    let _ = std::env::set_current_dir("/");
+}
+
+/// A fault about one container.
+fn about(id: String) -> impl Fn(Fault) -> Fault {
+    move |fault| fault.on(id.clone())
 }

@@ -1,0 +1,408 @@
+//! From a record to a container that waits: plan (pure but for look-ups), then apply, then undo if a step fails.
+
+use crate::facts::{identity, specification};
+use crate::{names, volumes};
+use cli::{Explain, Fault, Result};
+use oci::spec::{BindUse, VolumeUse};
+use record::{Config, Container, Record, Rootfs};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat};
+use serde::Serialize;
+use serde_json::{Value, json};
+use shim::{Client, Request};
+use std::path::{Path, PathBuf};
+use store::{ContainerDir, Lock, Status, Store, atomic};
+
+/// What would be done, for `--dry-run` too.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    pub id: String,
+    pub name: String,
+    pub bundle: PathBuf,
+    /// Host directories that are made because they are missing.
+    pub make_directories: Vec<PathBuf>,
+    pub volumes: Vec<String>,
+    /// `config.json`.
+    pub spec: Value,
+    #[serde(skip)]
+    config: Config,
+    #[serde(skip)]
+    rootfs: Rootfs,
+    #[serde(skip)]
+    prepared: Prepared,
+}
+
+#[derive(Debug, Default)]
+struct Prepared {
+    volumes: Vec<VolumeUse>,
+    binds: Vec<BindUse>,
+    hostname: String,
+    stop_signal: Option<i32>,
+}
+
+/// A warning about one container.
+pub type Warn<'a> = &'a mut dyn FnMut(&str);
+
+/// Makes the container a record describes, with `config` in place of the record's. A record of a container that exists
+/// already gives that container, changed if the record was.
+///
+/// Returns the record with its `config` and `container` sections set. On failure nothing is left.
+pub fn create(store: &Store, record: Record, config: Config, warn: Warn<'_>) -> Result<Record> {
+    if let Some(dir) = existing(store, &record, &config)? {
+        return again(store, &dir, record, config, warn);
+    }
+    let plan = plan(store, &record, config, warn)?;
+    apply(store, record, plan)
+}
+
+/// The container a record tells of, if it is here and no other name is wished for.
+fn existing(store: &Store, record: &Record, config: &Config) -> Result<Option<ContainerDir>> {
+    let Some(container) = record.container()? else { return Ok(None) };
+    if !store::is_id(&container.id) {
+        return Err(Fault::input("container.id is not 64 hexadecimal digits").on(container.id));
+    }
+    if config.name.as_ref().is_some_and(|name| *name != container.name) {
+        return Ok(None);
+    }
+    let dir = store.container_dir(&container.id);
+    Ok(dir.exists().then_some(dir))
+}
+
+pub fn plan(store: &Store, record: &Record, config: Config, warn: Warn<'_>) -> Result<Plan> {
+    let id = names::new_id()?;
+    let name = match &config.name {
+        Some(name) => {
+            store::check_name(name)?;
+            name.clone()
+        }
+        None => free_name(store)?,
+    };
+    let rootfs = rootfs_of(record, &config)?;
+    plan_for(store, record, config, rootfs, (id, name), warn)
+}
+
+fn free_name(store: &Store) -> Result<String> {
+    for attempt in 0..100 {
+        let name = names::new_name(attempt)?;
+        if std::fs::symlink_metadata(store.root().join("names").join(&name)).is_err() {
+            return Ok(name);
+        }
+    }
+    Err(Fault::failed("no free name was found").hint("give one with --name"))
+}
+
+/// `--rootfs` or what img-unpack made.
+fn rootfs_of(record: &Record, config: &Config) -> Result<Rootfs> {
+    if let Some(path) = &config.rootfs {
+        if !Path::new(path).is_absolute() {
+            return Err(Fault::input(format!("the root directory {path} is not absolute")));
+        }
+        if !Path::new(path).is_dir() {
+            return Err(Fault::not_found(format!("the root directory {path} does not exist")));
+        }
+        return Ok(Rootfs { driver: "directory".to_owned(), path: Some(path.clone()), ..Rootfs::default() });
+    }
+    let rootfs = record.rootfs()?.ok_or_else(|| {
+        let fault = Fault::input("the record has no \"rootfs\" section");
+        match record.contains("image") {
+            true => fault.hint("put img-unpack before this stage"),
+            false => fault.hint("img-pull IMAGE | img-unpack | ctr-create, or --rootfs DIR"),
+        }
+    })?;
+    match (rootfs.driver.as_str(), &rootfs.path, rootfs.layers.len()) {
+        ("directory", Some(path), _) if Path::new(path).is_absolute() => {}
+        ("directory", ..) => return Err(Fault::input("rootfs.path is not an absolute path")),
+        ("overlay", _, 0) => return Err(Fault::input("rootfs.layers is empty")),
+        ("overlay", ..) => {
+            if let Some(bad) = rootfs.layers.iter().find(|layer| !Path::new(layer).is_absolute()) {
+                return Err(Fault::input(format!("layer {bad} is not an absolute path")));
+            }
+        }
+        (other, ..) => return Err(Fault::input(format!("rootfs driver {other:?} is unknown"))),
+    }
+    Ok(rootfs)
+}
+
+fn plan_for(
+    store: &Store,
+    record: &Record,
+    config: Config,
+    rootfs: Rootfs,
+    (id, name): (String, String),
+    warn: Warn<'_>,
+) -> Result<Plan> {
+    let who = identity(store, &id, &name);
+    let generated = specification(store, record, &config, &who)?;
+    for warning in &generated.warnings {
+        warn(warning);
+    }
+    let spec = match record.raw("spec") {
+        Some(text) => adopt(text, &id, &rootfs)?,
+        None => generated.json()?,
+    };
+    let missing = |bind: &&BindUse| bind.create && std::fs::symlink_metadata(&bind.source).is_err();
+    Ok(Plan {
+        bundle: store.container_dir(&id).bundle,
+        make_directories: generated.binds.iter().filter(missing).map(|bind| bind.source.clone()).collect(),
+        volumes: generated.volumes.iter().map(|volume| volume.name.clone()).collect(),
+        id,
+        name,
+        spec,
+        config,
+        rootfs,
+        prepared: Prepared {
+            volumes: generated.volumes,
+            binds: generated.binds,
+            hostname: generated.hostname,
+            stop_signal: Some(generated.stop_signal),
+        },
+    })
+}
+
+/// A specification from the record, as the user edited it; root and control group are this container's.
+fn adopt(text: &str, id: &str, rootfs: &Rootfs) -> Result<Value> {
+    let mut spec: Value = serde_json::from_str(text).explain_as(cli::Kind::Input, || "spec".into())?;
+    let object = spec.as_object_mut().ok_or_else(|| Fault::input("spec is not an object"))?;
+    let readonly = object.get("root").and_then(|root| root.get("readonly")).cloned().unwrap_or(json!(false));
+    let path = rootfs.path.clone().unwrap_or_else(|| "rootfs".to_owned());
+    object.insert("root".into(), json!({"path": path, "readonly": readonly}));
+    let linux = object.entry("linux").or_insert_with(|| json!({}));
+    let linux = linux.as_object_mut().ok_or_else(|| Fault::input("spec.linux is not an object"))?;
+    linux.insert("cgroupsPath".into(), json!(format!("/staves/{id}")));
+    Ok(spec)
+}
+
+fn apply(store: &Store, mut record: Record, plan: Plan) -> Result<Record> {
+    let dir = store.container_dir(&plan.id);
+    let made = Unfinished { store, dir: &dir, name: &plan.name };
+    store.make_dir(&store.root().join("containers"))?;
+    std::fs::create_dir(&dir.bundle).explain(|| format!("make directory {}", dir.bundle.display()))?;
+    chmodat(CWD, &dir.bundle, Mode::from_raw_mode(0o700), AtFlags::empty())
+        .explain(|| format!("set the mode of {}", dir.bundle.display()))?;
+    let lock = Lock::directory(&dir.bundle)?;
+    store.take_name(&plan.name, &plan.id)?;
+    let created_at = jiff::Timestamp::now().to_string();
+    volumes::prepare_binds(&plan.prepared.binds)?;
+    volumes::prepare(store, &plan.prepared.volumes, &plan.rootfs, &created_at)?;
+    write_files(&dir, &plan)?;
+    let container = Container {
+        id: plan.id.clone(),
+        name: plan.name.clone(),
+        status: Some("created".to_owned()),
+        bundle: Some(dir.bundle.display().to_string()),
+        created_at: Some(created_at),
+        extra: stop_signal(&plan),
+        ..Container::default()
+    };
+    set_sections(&mut record, &plan, &container)?;
+    dir.save(&record)?;
+    drop(lock);
+    let reply = shim::start_shim(&dir)?;
+    made.finished();
+    record.set("container", &Container { pid: reply.pid, ..container })?;
+    Ok(record)
+}
+
+/// ctr-stop needs it after the image is gone.
+fn stop_signal(plan: &Plan) -> record::Extra {
+    let mut extra = record::Extra::new();
+    if let Some(signal) = plan.prepared.stop_signal {
+        extra.insert("stop_signal".into(), json!(signal));
+    }
+    extra
+}
+
+fn set_sections(record: &mut Record, plan: &Plan, container: &Container) -> Result<()> {
+    let volumes: Vec<Value> = plan
+        .prepared
+        .volumes
+        .iter()
+        .map(|v| json!({"name": v.name, "anonymous": v.anonymous, "target": v.target, "read_only": v.read_only}))
+        .collect();
+    record.set("rootfs", &plan.rootfs)?;
+    record.set("config", &plan.config)?;
+    // What a copied record tells of the container it was copied from.
+    record.remove("exit_code");
+    record.remove("container");
+    record.remove("networks");
+    if volumes.is_empty() {
+        record.remove("volumes");
+    } else {
+        record.set("volumes", &volumes)?;
+    }
+    record.set("container", container)
+}
+
+fn write_files(dir: &ContainerDir, plan: &Plan) -> Result<()> {
+    let path = |name: &str| dir.bundle.join(name);
+    let spec = serde_json::to_vec(&plan.spec).explain(|| "write the specification".into())?;
+    write(&path("config.json"), &spec, 0o600)?;
+    write(&path("hostname"), format!("{}\n", plan.prepared.hostname).as_bytes(), 0o644)?;
+    let host_network = plan.config.network.as_deref() == Some("host");
+    let hosts =
+        if host_network { std::fs::read("/etc/hosts").unwrap_or_default() } else { LOCAL_HOSTS.into() };
+    write(&path("hosts"), &hosts, 0o644)?;
+    let resolvers = std::fs::read("/etc/resolv.conf").unwrap_or_default();
+    write(&path("resolv.conf"), &resolvers, 0o644)?;
+    if plan.rootfs.driver == "overlay" {
+        let top = plan.rootfs.layers.last().map(String::as_str).unwrap_or_default();
+        make_writable_layer(dir, Path::new(top))?;
+    }
+    Ok(())
+}
+
+const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+
+/// Not through a temporary file: the directory is no container yet. The mode is set whatever the umask.
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    std::fs::write(path, content)
+        .and_then(|()| chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(Into::into))
+        .explain(|| format!("write {}", path.display()))
+}
+
+/// The root directory's owner and mode are those of the read-write layer, so it gets the image's.
+fn make_writable_layer(dir: &ContainerDir, top: &Path) -> Result<()> {
+    let stat = rustix::fs::stat(top).map_err(|error| {
+        let fault = Fault::not_found(format!("layer {} is not there", top.display()));
+        fault.because(std::io::Error::from(error)).hint("img-unpack makes it again")
+    })?;
+    for name in ["rootfs", "upper", "work"] {
+        let path = dir.bundle.join(name);
+        std::fs::create_dir(&path).explain(|| format!("make directory {}", path.display()))?;
+    }
+    let upper = dir.bundle.join("upper");
+    if (stat.st_uid, stat.st_gid) != (0, 0) {
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        chownat(CWD, &upper, Some(uid), Some(gid), AtFlags::empty())
+            .explain(|| format!("set the owner of {}", upper.display()))?;
+    }
+    chmodat(CWD, &upper, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())
+        .explain(|| format!("set the mode of {}", upper.display()))
+}
+
+/// Takes a container that could not be finished apart again.
+struct Unfinished<'a> {
+    store: &'a Store,
+    dir: &'a ContainerDir,
+    name: &'a str,
+}
+
+impl Unfinished<'_> {
+    fn finished(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.store.release_name(self.name, &self.dir.id);
+        // Best effort: ctr-prune sweeps what stays.
+        let _ = std::fs::remove_dir_all(&self.dir.run);
+        let _ = store::remove_tree(&self.dir.bundle);
+    }
+}
+
+/// A record of a container that exists: set up again if it waits for nothing, changed if the record was edited.
+fn again(
+    store: &Store,
+    dir: &ContainerDir,
+    mut record: Record,
+    config: Config,
+    warn: Warn<'_>,
+) -> Result<Record> {
+    update(store, dir, &record, config, warn).map_err(|fault| fault.on(dir.id.as_str()))?;
+    if dir.status()? == Status::Created && !dir.has_shim() {
+        shim::start_shim(dir)?;
+    }
+    let current = dir.current()?;
+    for section in ["config", "container"] {
+        if let Some(text) = current.raw(section) {
+            record.set_raw(section, text.to_owned())?;
+        }
+    }
+    Ok(record)
+}
+
+/// Writes the bundle anew if the wishes are others than those it was made from. Returns whether they were.
+///
+/// Fails with a conflict if the container runs.
+pub fn update(
+    store: &Store,
+    dir: &ContainerDir,
+    record: &Record,
+    config: Config,
+    warn: Warn<'_>,
+) -> Result<bool> {
+    let stored = dir.load()?;
+    let mut config = config;
+    let mut old = stored.config()?;
+    let container: Container = stored.require("container")?;
+    // The name the container has is no wish for another one.
+    config.name.get_or_insert_with(|| container.name.clone());
+    old.name.get_or_insert_with(|| container.name.clone());
+    // Ports are net-attach's business; they change nothing in the bundle.
+    let ports_only = {
+        let mut without = config.clone();
+        without.ports.clone_from(&old.ports);
+        without == old
+    };
+    let same_spec = record.raw("spec").is_none_or(|spec| stored.raw("spec") == Some(spec));
+    if ports_only && same_spec {
+        if config.ports != old.ports {
+            dir.update(|stored| stored.set("config", &config))?;
+        }
+        return Ok(false);
+    }
+    if matches!(dir.status()?, Status::Running | Status::Paused | Status::Restarting) {
+        return Err(Fault::conflict("the record was changed, but the container is running")
+            .hint("stop it first, or create another with --name"));
+    }
+    rewrite(store, dir, stored, Some(record), config, warn)?;
+    Ok(true)
+}
+
+/// Makes the specification again for a container whose peers may have changed (`--network container:…`).
+pub fn refresh(store: &Store, dir: &ContainerDir, warn: Warn<'_>) -> Result<()> {
+    let stored = dir.load()?;
+    let config = stored.config()?;
+    let joins = [&config.network, &config.pid, &config.ipc];
+    if joins.into_iter().flatten().any(|mode| mode.starts_with("container:")) {
+        rewrite(store, dir, stored, None, config, warn)?;
+    }
+    Ok(())
+}
+
+fn rewrite(
+    store: &Store,
+    dir: &ContainerDir,
+    mut stored: Record,
+    edited: Option<&Record>,
+    config: Config,
+    warn: Warn<'_>,
+) -> Result<()> {
+    let mut container: Container = stored.require("container")?;
+    if let Some(spec) = edited.and_then(|record| record.raw("spec")) {
+        stored.set_raw("spec", spec.to_owned())?;
+    }
+    let rootfs = rootfs_of(&stored, &config)?;
+    let name = config.name.clone().unwrap_or_else(|| container.name.clone());
+    let plan = plan_for(store, &stored, config, rootfs, (dir.id.clone(), name), warn)?;
+    let now = jiff::Timestamp::now().to_string();
+    volumes::prepare_binds(&plan.prepared.binds)?;
+    volumes::prepare(store, &plan.prepared.volumes, &plan.rootfs, &now)?;
+    let spec = serde_json::to_vec(&plan.spec).explain(|| "write the specification".into())?;
+    atomic::write(&dir.bundle.join("config.json"), &spec, 0o600)?;
+    atomic::write(&dir.bundle.join("hostname"), format!("{}\n", plan.prepared.hostname).as_bytes(), 0o644)?;
+    container.extra.extend(stop_signal(&plan));
+    dir.update(|stored| {
+        let networks = stored.raw("networks").map(str::to_owned);
+        set_sections(stored, &plan, &container)?;
+        match networks {
+            Some(text) => stored.set_raw("networks", text),
+            None => Ok(()),
+        }
+    })?;
+    if let Some(client) = Client::connect(dir)? {
+        client.request(&Request::Recreate, &[])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! One run of the container: its process and the outer ends of its streams.
+
+use crate::foreign;
+use crate::settings::Settings;
+use fault::{Explain, Result};
+use runtime::{Created, Spec, StartFailure, Stdio};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use store::ContainerDir;
+
+/// Bytes a stream's pipe holds: the larger, the fewer turns of the loop.
+const PIPE_BYTES: usize = 1 << 20;
+
+pub struct Run {
+    process: Process,
+    /// Into the container's stdin; `None` when it has none or it was closed.
+    pub input: Option<OwnedFd>,
+    /// Out of stdout and stderr; of a terminal only the first.
+    pub outputs: [Option<OwnedFd>; 2],
+    /// Master side of the terminal; the same as input and first output.
+    pub terminal: Option<OwnedFd>,
+    pub cgroup: Vec<PathBuf>,
+}
+
+enum Process {
+    Own(Created),
+    Foreign(foreign::Created),
+}
+
+/// Sets up a container that waits to be started.
+pub fn create(
+    dir: &ContainerDir,
+    settings: &Settings,
+    seccomp_cache: &Path,
+    network: Option<OwnedFd>,
+) -> Result<Run> {
+    let (stdio, mut ends) =
+        if settings.terminal { (Stdio::Terminal, Ends::default()) } else { streams(settings)? };
+    let (process, terminal, cgroup) = match &settings.runtime {
+        None => {
+            let spec = Spec::load(&dir.bundle)?;
+            let created = runtime::create(runtime::Options {
+                id: &dir.id,
+                bundle: &dir.bundle,
+                spec: &spec,
+                rootfs: &settings.rootfs,
+                stdio,
+                seccomp_cache,
+                network_namespace: network,
+            })?;
+            let terminal = created.terminal.as_ref().map(OwnedFd::try_clone).transpose();
+            let cgroup = created.cgroup.directories().to_vec();
+            (Process::Own(created), terminal.explain(|| "copy the terminal".into())?, cgroup)
+        }
+        Some(program) => {
+            let (created, terminal) = foreign::create(program, dir, settings, stdio)?;
+            (Process::Foreign(created), terminal, Vec::new())
+        }
+    };
+    if let Some(master) = &terminal {
+        let copy = || master.try_clone().explain(|| "copy the terminal".into());
+        ends = Ends { input: Some(copy()?), outputs: [Some(copy()?), None] };
+    }
+    for fd in ends.outputs.iter().chain([&ends.input]).flatten() {
+        set_nonblocking(fd)?;
+    }
+    Ok(Run { process, input: ends.input, outputs: ends.outputs, terminal, cgroup })
+}
+
+#[derive(Default)]
+struct Ends {
+    input: Option<OwnedFd>,
+    outputs: [Option<OwnedFd>; 2],
+}
+
+/// Pipes for the container, and the ends that stay here.
+fn streams(settings: &Settings) -> Result<(Stdio, Ends)> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).explain(|| "make a pipe".into());
+    let (stdin, input) = if settings.interactive {
+        let (read, write) = pipe()?;
+        (read, Some(write))
+    } else {
+        let null = std::fs::File::open("/dev/null").explain(|| "open /dev/null".into())?;
+        (null.into(), None)
+    };
+    let (out, stdout) = pipe()?;
+    let (err, stderr) = pipe()?;
+    // The user may have used up what all pipes together may hold: the usual size does too.
+    let _ = rustix::pipe::fcntl_setpipe_size(&out, PIPE_BYTES);
+    Ok((Stdio::Streams([stdin, stdout, stderr]), Ends { input, outputs: [Some(out), Some(err)] }))
+}
+
+pub fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+    let flags = fcntl_getfl(fd).explain(|| "look at a descriptor".into())?;
+    fcntl_setfl(fd, flags | OFlags::NONBLOCK).explain(|| "set up a descriptor".into())
+}
+
+impl Run {
+    pub fn pid(&self) -> i32 {
+        match &self.process {
+            Process::Own(created) => created.pid,
+            Process::Foreign(created) => created.pid,
+        }
+    }
+
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        match &self.process {
+            Process::Own(created) => created.pidfd.as_fd(),
+            Process::Foreign(created) => created.pidfd.as_fd(),
+        }
+    }
+
+    pub fn start(&self, id: &str) -> Result<(), StartFailure> {
+        match &self.process {
+            Process::Own(created) => created.start(),
+            Process::Foreign(created) => created.start(id),
+        }
+    }
+
+    pub fn signal(&self, signal: i32) -> std::io::Result<()> {
+        sys::process::pidfd_send_signal(self.pidfd(), signal)
+    }
+
+    /// Ends what is left of it and removes its control group. Returns whether the kernel killed one of its processes for want of
+    /// memory.
+    pub fn clean_up(&self, id: &str) -> bool {
+        match &self.process {
+            Process::Own(created) => {
+                let out_of_memory = created.cgroup.oom_kills() > 0;
+                if !created.cgroup.processes().is_empty() {
+                    created.cgroup.kill();
+                }
+                // What stays is swept by ctr-prune.
+                let _ = created.cgroup.remove();
+                out_of_memory
+            }
+            Process::Foreign(created) => {
+                created.delete(id);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,723 @@
+//! The loop: one thread, one poll(2).
+
+use crate::about;
+use crate::attach::{Client, Sink, write_some};
+use crate::container::{self, Run, set_nonblocking};
+use crate::log::Log;
+use crate::restart::{self, BackOff};
+use crate::settings::Settings;
+use fault::{Explain, Fault, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions};
+use shim::{Exit, Failure, Reply, Request};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use store::{ContainerDir, LastRun, LiveState, Lock, Store};
+
+/// Bytes taken from a stream at once.
+const CHUNK: usize = 64 << 10;
+
+/// How long clients that do not read may hold up the end of the shim.
+const LONGEST_DRAIN: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Set up and waiting to be started.
+    Waiting,
+    Running,
+    /// Between two runs, until the time given.
+    Restarting(Instant),
+    /// Nothing more to do but to let clients take what is theirs.
+    Over,
+}
+
+pub struct Server {
+    store: Store,
+    dir: ContainerDir,
+    settings: Settings,
+    lock: Option<Lock>,
+    listener: OwnedFd,
+    signals: OwnedFd,
+    clients: Vec<Client>,
+    log: Log,
+    run: Option<Run>,
+    network: Option<OwnedFd>,
+    phase: Phase,
+    started: Option<Instant>,
+    last_run: LastRun,
+    restarts: u32,
+    back_off: BackOff,
+    stopped_by_user: bool,
+    /// What the container's stdin has not taken yet.
+    input: Vec<u8>,
+    /// The client closed its side: close the container's when all is written.
+    input_ended: bool,
+    chunk: Vec<u8>,
+}
+
+impl Server {
+    /// Takes the lock, sets the container up and opens the socket.
+    pub fn set_up(bundle: &Path, run_dir: &Path) -> Result<Server> {
+        let (store, dir) = locate(bundle, run_dir)?;
+        let on = about(dir.id.clone());
+        std::fs::create_dir_all(&dir.run)
+            .explain(|| format!("make directory {}", dir.run.display()))
+            .map_err(&on)?;
+        let lock = Lock::try_exclusive(&dir.run.join("lock"))
+            .map_err(&on)?
+            .ok_or_else(|| Fault::conflict("another shim looks after it").on(dir.id.as_str()))?;
+        let settings = Settings::of(&dir.load()?, &dir.bundle).map_err(&on)?;
+        let signals = sys::process::signal_descriptor(&[
+            libc::SIGCHLD,
+            libc::SIGTERM,
+            libc::SIGINT,
+            libc::SIGHUP,
+            libc::SIGPIPE,
+        ])
+        .explain(|| "prepare for signals".into())?;
+        let log = Log::open(&dir.bundle, &settings.log).map_err(&on)?;
+        let listener = shim::listen(&dir.run).map_err(&on)?;
+        let run = container::create(&dir, &settings, &cache(&store), None).map_err(&on)?;
+        let network = network_of(&run);
+        let last_run = dir.last_run().ok().flatten().unwrap_or_default();
+        let server = Server {
+            store,
+            dir,
+            settings,
+            lock: Some(lock),
+            listener,
+            signals,
+            clients: Vec::new(),
+            log,
+            run: Some(run),
+            network,
+            phase: Phase::Waiting,
+            started: None,
+            last_run,
+            restarts: 0,
+            back_off: BackOff::new(),
+            stopped_by_user: false,
+            input: Vec::new(),
+            input_ended: false,
+            chunk: vec![0; CHUNK],
+        };
+        server.write_state("created").map_err(&on)?;
+        Ok(server)
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.run.as_ref().map_or(0, Run::pid)
+    }
+
+    pub fn serve(&mut self) {
+        let mut over_since: Option<Instant> = None;
+        loop {
+            if self.phase == Phase::Over {
+                let since = *over_since.get_or_insert_with(Instant::now);
+                if self.clients.iter().all(Client::is_drained) || since.elapsed() > LONGEST_DRAIN {
+                    return;
+                }
+            }
+            self.turn();
+        }
+    }
+
+    /// Waits for something to happen and deals with it.
+    fn turn(&mut self) {
+        let (ready, timeout) = self.wait();
+        if timeout {
+            self.restart();
+        }
+        for what in ready {
+            match what {
+                Source::Listener => self.accept(),
+                Source::Signals => self.take_signals(),
+                Source::Request(index) => self.request(index),
+                Source::ClientInput(index) => self.read_client(index),
+                Source::ClientOutput(index, stream) => self.flush_client(index, stream),
+                Source::Output(stream) => {
+                    self.read_output(stream);
+                }
+                Source::Input => self.flush_input(),
+            }
+        }
+        self.clients.retain(|client| !client.gone);
+    }
+
+    fn wait(&self) -> (Vec<Source>, bool) {
+        let mut sources: Vec<Source> = Vec::with_capacity(8);
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(8);
+        let mut add = |source, fd, flags| {
+            sources.push(source);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        if self.phase != Phase::Over {
+            add(Source::Listener, self.listener.as_fd(), PollFlags::IN);
+            add(Source::Signals, self.signals.as_fd(), PollFlags::IN);
+        }
+        let held_up = |stream: usize| {
+            self.clients.iter().any(|c| c.outputs[stream].as_ref().is_some_and(Sink::is_behind))
+        };
+        // Before it is started there is nothing to read, and its terminal would report a hang-up.
+        if let Some(run) = self.run.as_ref().filter(|_| self.phase == Phase::Running) {
+            for (stream, fd) in run.outputs.iter().enumerate() {
+                if let Some(fd) = fd
+                    && !held_up(stream)
+                {
+                    add(Source::Output(stream), fd.as_fd(), PollFlags::IN);
+                }
+            }
+            if let Some(fd) = run.input.as_ref().filter(|_| !self.input.is_empty()) {
+                add(Source::Input, fd.as_fd(), PollFlags::OUT);
+            }
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            if client.gone {
+                continue;
+            }
+            if self.phase != Phase::Over {
+                add(Source::Request(index), client.socket.as_fd(), PollFlags::IN);
+                if let Some(fd) =
+                    client.input.as_ref().filter(|_| self.input.is_empty() && self.phase == Phase::Running)
+                {
+                    add(Source::ClientInput(index), fd.as_fd(), PollFlags::IN);
+                }
+            }
+            for (stream, sink) in client.outputs.iter().enumerate() {
+                if let Some(sink) = sink {
+                    // Without pending bytes only a reader's going away is of interest; poll(2) always tells.
+                    let flags = if sink.has_pending() { PollFlags::OUT } else { PollFlags::empty() };
+                    add(Source::ClientOutput(index, stream), sink.fd.as_fd(), flags);
+                }
+            }
+        }
+        let limit = match self.phase {
+            Phase::Restarting(at) => Some(at.saturating_duration_since(Instant::now())),
+            Phase::Over => Some(Duration::from_secs(1)),
+            _ => None,
+        };
+        let limit = limit.and_then(|limit| rustix::event::Timespec::try_from(limit).ok());
+        let happened = poll(&mut fds, limit.as_ref()).unwrap_or(0);
+        let due = matches!(self.phase, Phase::Restarting(at) if Instant::now() >= at);
+        if happened == 0 {
+            return (Vec::new(), due);
+        }
+        let ready = fds.iter().zip(&sources).filter(|(fd, _)| !fd.revents().is_empty());
+        (ready.map(|(_, source)| *source).collect(), due)
+    }
+
+    // Clients
+
+    fn accept(&mut self) {
+        while let Ok(socket) = rustix::net::accept_with(
+            &self.listener,
+            rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK,
+        ) {
+            self.clients.push(Client::new(socket));
+        }
+    }
+
+    fn request(&mut self, index: usize) {
+        let packet = match shim::receive(&self.clients[index].socket) {
+            Ok(Some(packet)) => packet,
+            Err(Errno::AGAIN) => return,
+            _ => {
+                self.drop_client(index);
+                return;
+            }
+        };
+        let outcome = serde_json::from_slice::<Request>(&packet.bytes)
+            .map_err(|error| Fault::input("not a request").because(error).into())
+            .and_then(|request| self.act(index, &request, packet.fds));
+        let reply = match outcome {
+            Ok(Some(reply)) => reply,
+            // Answered by the exit event.
+            Ok(None) => return,
+            Err(Refusal { fault, exit_code }) => {
+                Reply { error: Some(Failure::of(&fault, exit_code)), ..Reply::default() }
+            }
+        };
+        if shim::send(&self.clients[index].socket, &reply, &[]).is_err() {
+            self.drop_client(index);
+        }
+    }
+
+    fn act(&mut self, index: usize, request: &Request, fds: Vec<OwnedFd>) -> Result<Option<Reply>, Refusal> {
+        let done = || Reply { ok: true, ..Reply::default() };
+        match request {
+            Request::Start => self.start().map(Some),
+            Request::Signal { signal, stop } => {
+                self.stopped_by_user |= stop;
+                if *stop && matches!(self.phase, Phase::Restarting(_)) {
+                    self.settle_end();
+                    return Ok(Some(done()));
+                }
+                self.signal(*signal)?;
+                Ok(Some(done()))
+            }
+            Request::Wait => {
+                self.clients[index].waits = true;
+                Ok(None)
+            }
+            Request::Attach { stdin, stdout, stderr } => {
+                self.attach(index, [*stdin, *stdout, *stderr], fds)?;
+                Ok(Some(done()))
+            }
+            Request::Resize { rows, columns } => {
+                self.resize(*rows, *columns)?;
+                Ok(Some(done()))
+            }
+            Request::Recreate => {
+                self.recreate()?;
+                Ok(Some(Reply { ok: true, pid: Some(self.pid()), error: None }))
+            }
+            Request::Discard => {
+                self.discard()?;
+                Ok(Some(done()))
+            }
+        }
+    }
+
+    fn attach(&mut self, index: usize, wanted: [bool; 3], fds: Vec<OwnedFd>) -> Result<()> {
+        let mut fds = fds.into_iter();
+        let mut next = |wanted: bool| -> Result<Option<OwnedFd>> {
+            if !wanted {
+                return Ok(None);
+            }
+            let fd = fds.next().ok_or_else(|| Fault::input("a descriptor is missing"))?;
+            set_nonblocking(&fd)?;
+            Ok(Some(fd))
+        };
+        let input = next(wanted[0])?;
+        let outputs = [next(wanted[1])?.map(Sink::new), next(wanted[2])?.map(Sink::new)];
+        let client = &mut self.clients[index];
+        client.input = input.filter(|_| self.run.as_ref().is_some_and(|run| run.input.is_some()));
+        client.outputs = outputs;
+        client.waits = true;
+        Ok(())
+    }
+
+    fn drop_client(&mut self, index: usize) {
+        // Its pipe's end is the end of input only when it said so by closing the pipe; that is seen by reading it.
+        self.clients[index].gone = true;
+    }
+
+    fn resize(&mut self, rows: u16, columns: u16) -> Result<()> {
+        let terminal = self
+            .run
+            .as_ref()
+            .and_then(|run| run.terminal.as_ref())
+            .ok_or_else(|| Fault::conflict("the container has no terminal"))?;
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(terminal, size).explain(|| "set the terminal's size".into())
+    }
+
+    // Streams
+
+    /// Passes on what a stream holds. `false` at its end.
+    fn read_output(&mut self, stream: usize) -> bool {
+        let Some(fd) = self.run.as_ref().and_then(|run| run.outputs[stream].as_ref()) else { return false };
+        let count = match rustix::io::read(fd, &mut self.chunk[..]) {
+            Ok(0) => 0,
+            Ok(count) => count,
+            Err(Errno::AGAIN | Errno::INTR) => return true,
+            // A terminal nobody has open any more.
+            Err(_) => 0,
+        };
+        if count == 0 {
+            if let Some(run) = &mut self.run {
+                run.outputs[stream] = None;
+            }
+            return false;
+        }
+        let bytes = &self.chunk[..count];
+        self.log.write(stream, bytes);
+        for client in &mut self.clients {
+            if let Some(sink) = &mut client.outputs[stream]
+                && !sink.write(bytes)
+            {
+                client.outputs[stream] = None;
+            }
+        }
+        true
+    }
+
+    fn flush_client(&mut self, index: usize, stream: usize) {
+        let client = &mut self.clients[index];
+        let Some(sink) = &mut client.outputs[stream] else { return };
+        if !sink.has_pending() {
+            // Polled for nothing, so this is the reader's going away.
+            client.outputs[stream] = None;
+        } else if !sink.flush() {
+            client.outputs[stream] = None;
+        }
+    }
+
+    fn read_client(&mut self, index: usize) {
+        let Some(fd) = &self.clients[index].input else { return };
+        let count = match rustix::io::read(fd, &mut self.chunk[..]) {
+            Ok(count) => count,
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(_) => 0,
+        };
+        if count == 0 {
+            self.clients[index].input = None;
+            // At a terminal end of input is a character; leaving is not typing it.
+            if !self.settings.terminal {
+                self.input_ended = true;
+                self.flush_input();
+            }
+            return;
+        }
+        self.input.extend_from_slice(&self.chunk[..count]);
+        self.flush_input();
+    }
+
+    fn flush_input(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        let Some(fd) = &run.input else {
+            self.input.clear();
+            return;
+        };
+        match write_some(fd, &self.input) {
+            Ok(count) => {
+                self.input.drain(..count);
+            }
+            // The container has closed its stdin.
+            Err(_) => {
+                self.input.clear();
+                self.input_ended = true;
+            }
+        }
+        if self.input.is_empty() && self.input_ended {
+            run.input = None;
+        }
+    }
+
+    // Life
+
+    fn start(&mut self) -> Result<Reply, Refusal> {
+        if self.phase != Phase::Waiting {
+            return Err(Fault::conflict("the container is running already").into());
+        }
+        let Some(run) = &self.run else { return Err(Fault::conflict("the container has ended").into()) };
+        // Whoever asks for a start is attached by now, so no output can come before its reader.
+        let pid = run.pid();
+        if let Err(failure) = run.start(&self.dir.id) {
+            self.last_run = LastRun {
+                started_at: None,
+                finished_at: Some(now()),
+                exit_code: Some(failure.exit_code.unwrap_or(128)),
+                error: Some(failure.fault.to_string()),
+                oom_killed: false,
+            };
+            self.reap();
+            self.end_run();
+            self.phase = Phase::Over;
+            let exit = self.last_run.exit_code.unwrap_or(128);
+            self.finish(exit);
+            return Err(Refusal {
+                fault: failure.fault.on(self.dir.id.as_str()),
+                exit_code: failure.exit_code,
+            });
+        }
+        self.phase = Phase::Running;
+        self.started = Some(Instant::now());
+        self.stopped_by_user = false;
+        self.last_run = LastRun { started_at: Some(now()), ..LastRun::default() };
+        // A state that cannot be written must not end a container that runs.
+        let _ = self.dir.write_last_run(&self.last_run);
+        let _ = self.write_state("running");
+        Ok(Reply { ok: true, pid: Some(pid), error: None })
+    }
+
+    fn signal(&mut self, signal: i32) -> Result<()> {
+        if self.phase == Phase::Waiting && signal != libc::SIGKILL {
+            return Err(Fault::conflict("the container is not running").hint("ctr-start starts it"));
+        }
+        let run = self.run.as_ref().ok_or_else(|| Fault::conflict("the container is not running"))?;
+        run.signal(signal).explain(|| format!("send signal {signal}"))
+    }
+
+    fn take_signals(&mut self) {
+        let mut info = [0u8; 128];
+        while let Ok(read) = rustix::io::read(&self.signals, &mut info) {
+            if read < 4 {
+                break;
+            }
+            let number = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+            // Ended by the machine's own shutting down, say: the container is asked to end, too.
+            if number == libc::SIGTERM {
+                self.stopped_by_user = true;
+                let _ = self.signal(libc::SIGTERM);
+            }
+        }
+        self.look_for_exit();
+    }
+
+    /// Takes the container's end, if it has come.
+    fn look_for_exit(&mut self) {
+        let ended = self.run.as_ref().and_then(|run| {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            rustix::process::waitid(WaitId::PidFd(run.pidfd()), options).ok().flatten()
+        });
+        if let Some(status) = ended {
+            let code = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => code,
+                (None, Some(signal)) => 128 + signal,
+                (None, None) => 255,
+            };
+            self.ended(code);
+        }
+        // Orphans of another runtime's making.
+        if self.settings.runtime.is_some() {
+            while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+        }
+    }
+
+    fn ended(&mut self, code: i32) {
+        if self.phase == Phase::Waiting {
+            // Killed before it was started: nothing has run.
+            self.last_run = LastRun { finished_at: Some(now()), exit_code: Some(code), ..LastRun::default() };
+        }
+        // Everything it wrote is in the pipes now, as all its processes are gone.
+        for stream in 0..2 {
+            while self.run.as_ref().is_some_and(|run| run.outputs[stream].is_some()) {
+                if !self.has_output(stream) || !self.read_output(stream) {
+                    break;
+                }
+            }
+        }
+        self.log.finish();
+        self.last_run.finished_at = Some(now());
+        self.last_run.exit_code = Some(code);
+        self.last_run.oom_killed = self.end_run();
+        let ran = self.started.map_or(Duration::ZERO, |started| started.elapsed());
+        if restart::wanted(self.settings.restart, code, self.restarts, self.stopped_by_user)
+            && self.started.is_some()
+        {
+            let wait = self.back_off.next(ran);
+            let _ = self.dir.write_last_run(&self.last_run);
+            self.phase = Phase::Restarting(Instant::now() + wait);
+            let _ = self.write_state("restarting");
+            self.tell_end(code);
+            return;
+        }
+        self.phase = Phase::Over;
+        self.finish(code);
+    }
+
+    fn has_output(&self, stream: usize) -> bool {
+        let Some(fd) = self.run.as_ref().and_then(|run| run.outputs[stream].as_ref()) else { return false };
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
+    }
+
+    /// Lets go of a run that has ended; whether it lacked memory.
+    fn end_run(&mut self) -> bool {
+        self.input.clear();
+        self.input_ended = false;
+        self.run.take().is_some_and(|run| run.clean_up(&self.dir.id))
+    }
+
+    fn restart(&mut self) {
+        let network = self.network.as_ref().and_then(|fd| fd.try_clone().ok());
+        let outcome = container::create(&self.dir, &self.settings, &cache(&self.store), network);
+        match outcome {
+            Ok(run) => {
+                self.run = Some(run);
+                self.restarts += 1;
+                self.phase = Phase::Waiting;
+                // A failure ends the shim and is in last_run.json.
+                let _ = self.start();
+            }
+            Err(fault) => {
+                self.last_run.error = Some(fault.to_string());
+                self.settle_end();
+            }
+        }
+    }
+
+    /// No further run after the last one.
+    fn settle_end(&mut self) {
+        self.phase = Phase::Over;
+        let code = self.last_run.exit_code.unwrap_or(255);
+        self.finish(code);
+    }
+
+    /// Before start: the bundle was changed.
+    fn recreate(&mut self) -> Result<()> {
+        if self.phase != Phase::Waiting {
+            return Err(Fault::conflict("the container is running"));
+        }
+        let settings = Settings::of(&self.dir.load()?, &self.dir.bundle)?;
+        self.kill_and_reap();
+        self.end_run();
+        self.settings = settings;
+        self.log = Log::open(&self.dir.bundle, &self.settings.log)?;
+        let network = self.network.as_ref().and_then(|fd| fd.try_clone().ok());
+        match container::create(&self.dir, &self.settings, &cache(&self.store), network) {
+            Ok(run) => {
+                self.run = Some(run);
+                self.write_state("created")
+            }
+            Err(fault) => {
+                // What is left is a container that was never set up; ctr-start tries again.
+                self.leave();
+                self.phase = Phase::Over;
+                Err(fault)
+            }
+        }
+    }
+
+    fn discard(&mut self) -> Result<()> {
+        if self.phase != Phase::Waiting {
+            return Err(Fault::conflict("the container is running").hint("stop it, or use force"));
+        }
+        self.kill_and_reap();
+        self.end_run();
+        self.leave();
+        self.phase = Phase::Over;
+        Ok(())
+    }
+
+    fn kill_and_reap(&mut self) {
+        if let Some(run) = &self.run {
+            let _ = run.signal(libc::SIGKILL);
+        }
+        self.reap();
+    }
+
+    fn reap(&mut self) {
+        if let Some(run) = &self.run {
+            let _ = rustix::process::waitid(WaitId::PidFd(run.pidfd()), WaitIdOptions::EXITED);
+        }
+    }
+
+    /// The last things to do for a container that has ended, before anybody is told.
+    fn finish(&mut self, code: i32) {
+        let _ = self.dir.write_last_run(&self.last_run);
+        self.network = None;
+        self.release_network();
+        if let Some(lock) = self.lock.as_ref().filter(|_| self.settings.auto_remove) {
+            // What stays is swept by ctr-prune; there is nobody to tell.
+            let _ = ctr_rm::take_apart(&self.store, &self.dir, true, lock);
+        }
+        self.leave();
+        self.tell_end(code);
+    }
+
+    /// Gives back the addresses; published ports are the network tool's business.
+    fn release_network(&self) {
+        let Ok(record) = self.dir.load() else { return };
+        let attachments = record.networks().unwrap_or_default();
+        if store::release_all(&self.store, &self.dir.id, &attachments)
+            && let Ok(tool) = shim::sibling("net-detach")
+        {
+            let _ = std::process::Command::new(tool)
+                .arg(&self.dir.id)
+                .env("STAVES_ROOT", self.store.root())
+                .env("STAVES_RUN", self.store.run())
+                .stdin(std::process::Stdio::null())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .status();
+        }
+    }
+
+    /// The container is nobody's any more; the lock is let go of last.
+    fn leave(&mut self) {
+        for name in ["shim.sock", "state.json"] {
+            let _ = std::fs::remove_file(self.dir.run.join(name));
+        }
+        self.lock = None;
+    }
+
+    fn tell_end(&mut self, code: i32) {
+        let exit = Exit::new(code, self.last_run.error.clone());
+        for client in self.clients.iter_mut().filter(|client| client.waits && !client.gone) {
+            // The pipes end after what is pending in them; the client reads them to their end before it acts on this.
+            if shim::send(&client.socket, &exit, &[]).is_err() {
+                client.gone = true;
+            }
+            client.waits = false;
+            client.input = None;
+            for output in &mut client.outputs {
+                if output.as_ref().is_some_and(|sink| !sink.has_pending()) {
+                    *output = None;
+                }
+            }
+        }
+    }
+
+    fn write_state(&self, status: &str) -> Result<()> {
+        let pid = self.pid();
+        self.dir.write_live_state(&LiveState {
+            status: status.to_owned(),
+            pid,
+            pid_started: store::start_time(pid).unwrap_or(0),
+            shim_pid: std::process::id() as i32,
+            started_at: self.last_run.started_at.clone(),
+            restart_count: self.restarts,
+            cgroup: self.run.as_ref().map(|run| run.cgroup.clone()).unwrap_or_default(),
+        })
+    }
+}
+
+/// What poll(2) said something about.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Listener,
+    Signals,
+    Request(usize),
+    ClientInput(usize),
+    ClientOutput(usize, usize),
+    Output(usize),
+    Input,
+}
+
+/// A request that was not done.
+struct Refusal {
+    fault: Fault,
+    exit_code: Option<i32>,
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        Refusal { fault, exit_code: None }
+    }
+}
+
+/// The store around `…/containers/<id>`, twice.
+fn locate(bundle: &Path, run: &Path) -> Result<(Store, ContainerDir)> {
+    let wrong = || {
+        Fault::usage(format!("{} and {} are not a container's directories", bundle.display(), run.display()))
+    };
+    let above = |path: &Path| path.parent().and_then(Path::parent).map(Path::to_path_buf);
+    let id = bundle
+        .file_name()
+        .and_then(|name| name.to_str())
+        .filter(|name| store::is_id(name))
+        .ok_or_else(wrong)?;
+    if run.file_name() != bundle.file_name() {
+        return Err(wrong());
+    }
+    let store = Store::at(above(bundle).ok_or_else(wrong)?, above(run).ok_or_else(wrong)?);
+    let dir = store.container_dir(id);
+    Ok((store, dir))
+}
+
+fn cache(store: &Store) -> PathBuf {
+    store.root().join("cache/seccomp")
+}
+
+/// Kept open, so that the network outlives a restart.
+fn network_of(run: &Run) -> Option<OwnedFd> {
+    std::fs::File::open(format!("/proc/{}/ns/net", run.pid())).ok().map(OwnedFd::from)
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}

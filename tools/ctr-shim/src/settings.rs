@@ -1,0 +1,59 @@
+//! What of a container's record the shim acts on.
+
+use fault::{Fault, Result};
+use oci::wishes::{LogWish, RestartPolicy};
+use record::{Record, Rootfs};
+use runtime::RootFs;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug)]
+pub struct Settings {
+    pub terminal: bool,
+    pub interactive: bool,
+    pub auto_remove: bool,
+    pub restart: RestartPolicy,
+    pub log: LogWish,
+    pub runtime: Option<PathBuf>,
+    pub rootfs: RootFs,
+}
+
+impl Settings {
+    pub fn of(record: &Record, bundle: &Path) -> Result<Settings> {
+        let config = record.config()?;
+        Ok(Settings {
+            terminal: config.tty,
+            interactive: config.interactive,
+            auto_remove: config.auto_remove,
+            restart: RestartPolicy::parse(config.restart.as_deref().unwrap_or("no"))?,
+            log: LogWish::parse(config.log_driver.as_deref(), &config.log_opts)?,
+            runtime: config.runtime.as_deref().map(find_runtime).transpose()?,
+            rootfs: root_fs(record.rootfs()?, bundle)?,
+        })
+    }
+}
+
+fn root_fs(rootfs: Option<Rootfs>, bundle: &Path) -> Result<RootFs> {
+    match rootfs {
+        Some(rootfs) if rootfs.driver == "overlay" => Ok(RootFs::Overlay {
+            lower: rootfs.layers.iter().map(PathBuf::from).collect(),
+            upper: bundle.join("upper"),
+            work: bundle.join("work"),
+        }),
+        Some(rootfs) if rootfs.driver == "directory" => Ok(RootFs::Directory),
+        Some(rootfs) => Err(Fault::input(format!("rootfs driver {:?} is unknown", rootfs.driver))),
+        None => Err(Fault::input("the container has no rootfs section").hint("img-unpack makes it")),
+    }
+}
+
+/// Another OCI runtime, by path or by name in PATH.
+fn find_runtime(name: &str) -> Result<PathBuf> {
+    if name.contains('/') {
+        return Ok(PathBuf::from(name));
+    }
+    std::env::var_os("PATH")
+        .iter()
+        .flat_map(|path| std::env::split_paths(path).collect::<Vec<_>>())
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| Fault::not_found(format!("runtime {name} is not in PATH")).hint("give its full path"))
+}
