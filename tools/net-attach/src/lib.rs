@@ -1,14 +1,47 @@
 //! Attach containers to a network.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Result, Tool};
+use network::{Host, Request};
+use record::{Attachment, Port, Record};
+use store::{Store, Subject};
 
 /// Attach containers to a network
+///
+/// Gives each container an interface with an address, a way out and, with -p, a way in. The container must be set
+/// up (ctr-create does that) or running. Attaching again changes nothing, except that ports asked for in addition
+/// are published.
 #[derive(Debug, clap::Parser)]
-#[command(name = "net-attach", version)]
+#[command(
+    name = "net-attach",
+    version,
+    after_help = "Examples:
+  img-pull nginx | img-unpack | ctr-create | net-attach -p 8080:80 | ctr-start
+  ctr-inspect web | jq -c '.config.ports += [\"127.0.0.1:5353:53/udp\"]' | net-attach
+  net-attach -p 8443:443 web"
+)]
 pub struct Args {
     #[command(flatten)]
     pub common: Common,
+
+    /// Names or ids of containers; without any, records are read from stdin
+    #[arg(value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+
+    /// Publish a port of the container on the host, in addition to the record's
+    ///
+    /// [[IP:][HOST[-HOST]]:]PORT[-PORT][/tcp|udp]. Without HOST a free port is chosen; a range of HOST for one PORT
+    /// takes a free one of it. 8080:80 is reachable from everywhere, 127.0.0.1:8080:80 from this host only.
+    #[arg(short, long, value_name = "PORTS")]
+    pub publish: Vec<String>,
+
+    /// Network to attach to, instead of the record's
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+
+    /// Print only ids
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
 }
 
 impl Tool for Args {
@@ -17,8 +50,67 @@ impl Tool for Args {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
 }
 
-pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
-    Err(Fault::failed("this build cannot do that yet"))
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let subjects: Vec<Subject> = match args.containers.as_slice() {
+        [] => context.require_records()?.into_iter().map(Subject::from).collect(),
+        names => names.iter().cloned().map(Subject::from).collect(),
+    };
+    let store = Store::from_env()?;
+    let host = Host::new(&store)?;
+    context.each(subjects, |context, subject| attach(args, context, &host, &subject));
+    Ok(())
+}
+
+fn attach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject) -> Result<()> {
+    let container = subject.find(host.store)?;
+    let on = |fault: cli::Fault| fault.on(container.id.as_str());
+    let mut record = match subject {
+        Subject::Record(record) => (**record).clone(),
+        Subject::Name(_) => container.load().map_err(on)?,
+    };
+    let config = record.config().map_err(on)?;
+    let request = Request {
+        container: &container,
+        config: &config,
+        network: args.network.as_deref(),
+        publish: &args.publish,
+    };
+    let attached = network::attach(host, &request);
+    for note in host.take_notes() {
+        context.warn("", &note);
+    }
+    let attachments = attached.map_err(on)?;
+    if let Subject::Name(_) = subject {
+        record = container.current().map_err(on)?;
+    }
+    record.set("networks", &attachments)?;
+    context.print_result(&record, &container.id, &line(&record, &attachments))
+}
+
+/// `brisk_cooper   bridge   10.89.0.2   0.0.0.0:8080->80/tcp`
+fn line(record: &Record, attachments: &[Attachment]) -> String {
+    let name = record.container().ok().flatten().map(|container| container.name).unwrap_or_default();
+    let mut parts = vec![name];
+    for attachment in attachments {
+        parts.push(attachment.name.clone());
+        parts.push(attachment.addresses.join(" "));
+        parts.push(attachment.ports.iter().map(arrow).collect::<Vec<_>>().join(", "));
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join("   ")
+}
+
+fn arrow(port: &Port) -> String {
+    let range = |first: u16| match port.count.unwrap_or(1) {
+        0 | 1 => first.to_string(),
+        count => format!("{first}-{}", u32::from(first) + u32::from(count) - 1),
+    };
+    let ip = port.ip.as_deref().unwrap_or("0.0.0.0");
+    format!("{ip}:{}->{}/{}", range(port.host.unwrap_or(0)), range(port.container), port.protocol)
 }

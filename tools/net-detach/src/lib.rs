@@ -1,14 +1,35 @@
 //! Detach containers from their networks.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Input, Kind, Result, Tool};
+use network::Host;
+use record::{Attachment, Container};
+use store::{ContainerDir, Store, Subject, is_id};
 
 /// Detach containers from their networks
+///
+/// Removes the interface, the published ports and the address. Works in any state of the container; what is not
+/// there is not missed. A container that is gone can be named by its full id, or by its record.
 #[derive(Debug, clap::Parser)]
-#[command(name = "net-detach", version)]
+#[command(
+    name = "net-detach",
+    version,
+    after_help = "Examples:
+  net-detach web
+  ctr-inspect web | net-detach | net-attach -p 9090:80
+  ctr-ls --all --filter status=exited | net-detach -q"
+)]
 pub struct Args {
     #[command(flatten)]
     pub common: Common,
+
+    /// Names or ids of containers; without any, records are read from stdin
+    #[arg(value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+
+    /// Print only ids
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
 }
 
 impl Tool for Args {
@@ -17,8 +38,53 @@ impl Tool for Args {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
 }
 
-pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
-    Err(Fault::failed("this build cannot do that yet"))
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let subjects: Vec<Subject> = match context.input(&args.containers)? {
+        Input::Records(records) => records.into_iter().map(Subject::from).collect(),
+        Input::Names(names) => names.into_iter().map(Subject::from).collect(),
+    };
+    let store = Store::from_env()?;
+    let host = Host::new(&store)?;
+    context.each(subjects, |context, subject| detach(context, &host, &subject));
+    Ok(())
+}
+
+fn detach(context: &mut Context, host: &Host<'_>, subject: &Subject) -> Result<()> {
+    let container = find(host.store, subject)?;
+    let on = |fault: cli::Fault| fault.on(container.id.as_str());
+    let mut record = match subject {
+        Subject::Record(record) => (**record).clone(),
+        Subject::Name(_) if container.exists() => container.load().map_err(on)?,
+        Subject::Name(_) => record::Record::new(),
+    };
+    network::detach(host, &container, &record.networks().map_err(on)?).map_err(on)?;
+    if let Subject::Name(_) = subject
+        && container.exists()
+    {
+        record = container.current().map_err(on)?;
+    }
+    if !record.contains("container") {
+        record.set("container", &Container { id: container.id.clone(), ..Container::default() })?;
+    }
+    record.set("networks", &Vec::<Attachment>::new())?;
+    let name = record.container()?.map(|told| told.name).filter(|name| !name.is_empty());
+    context.print_result(&record, &container.id, name.as_deref().unwrap_or(&container.id))
+}
+
+/// A container that is gone may have left something behind, so its id is enough.
+fn find(store: &Store, subject: &Subject) -> Result<ContainerDir> {
+    let gone = match subject {
+        Subject::Name(name) => Some(name.clone()),
+        Subject::Record(record) => record.container()?.map(|container| container.id),
+    };
+    match (subject.find(store), gone) {
+        (Err(fault), Some(id)) if fault.kind() == Kind::NotFound && is_id(&id) => Ok(store.container_dir(&id)),
+        (found, _) => found,
+    }
 }

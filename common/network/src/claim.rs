@@ -1,0 +1,383 @@
+//! `$STAVES_RUN/ports`: which container a port of the host belongs to.
+//!
+//! `tcp-8080` is a link to the container that has the port on every address, or a directory of such links, one per
+//! address. A name is either the one or the other, so the kernel keeps the two kinds of claims apart without a lock.
+//! The files are gone at boot, as is the firewall.
+
+use crate::port::{HostPort, Wish};
+use fault::{Explain, Fault, Kind, Result};
+use record::Port;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use store::Store;
+
+/// docker's range for ports nobody chose, the kernel's for outgoing connections.
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+/// The claims of all containers.
+pub struct Claims<'a> {
+    store: &'a Store,
+    dir: PathBuf,
+}
+
+/// What a claim of one port came to.
+enum Outcome {
+    Made,
+    /// This container has had it.
+    Kept,
+    HeldBy(String),
+}
+
+impl<'a> Claims<'a> {
+    pub fn new(store: &'a Store) -> Claims<'a> {
+        Claims { store, dir: store.run().join("ports") }
+    }
+
+    /// Claims ports for a container and makes sure that no program of the host listens there.
+    ///
+    /// Fails with a conflict that names the holder; then nothing new is claimed.
+    pub fn take(&self, id: &str, wish: &Wish) -> Result<Port> {
+        self.store.make_dir(&self.dir)?;
+        let named = |fault: Fault| fault.on(format!("port {wish}"));
+        match wish.host {
+            HostPort::At(first) => {
+                self.take_at(id, wish, first).map_err(named)?;
+                Ok(wish.at(first))
+            }
+            HostPort::Within(first, last) => self.first_free(id, wish, first..=last).map_err(named),
+            HostPort::Any => {
+                let room = EPHEMERAL.end() - EPHEMERAL.start() + 1;
+                // Neighbouring starts for neighbouring containers would make them meet at every step.
+                let start = EPHEMERAL.start() + (seed(id, wish.container) % u32::from(room)) as u16;
+                let around = (start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start);
+                self.first_free(id, wish, around).map_err(named)
+            }
+        }
+    }
+
+    fn first_free(&self, id: &str, wish: &Wish, candidates: impl Iterator<Item = u16>) -> Result<Port> {
+        let mut last_fault = None;
+        for first in candidates {
+            match self.take_at(id, wish, first) {
+                Ok(()) => return Ok(wish.at(first)),
+                Err(fault) if fault.kind() == Kind::Conflict => last_fault = Some(fault),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err(last_fault.unwrap_or_else(|| Fault::conflict("no port of the host is free")))
+    }
+
+    /// `wish.count` ports from `first` on, all or none.
+    fn take_at(&self, id: &str, wish: &Wish, first: u16) -> Result<()> {
+        let Some(last) = first.checked_add(wish.count - 1) else {
+            return Err(Fault::conflict("the range passes 65535"));
+        };
+        let mut made = Vec::new();
+        for port in first..=last {
+            let outcome = self.take_one(id, wish, port).and_then(|outcome| match outcome {
+                Outcome::Kept => Ok(()),
+                Outcome::HeldBy(holder) => Err(held_by(self.store, &holder, port)),
+                Outcome::Made => {
+                    made.push(port);
+                    nobody_listens(wish, port)
+                }
+            });
+            if let Err(fault) = outcome {
+                for port in made {
+                    self.drop_one(id, wish.protocol.name(), wish.address, port);
+                }
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_one(&self, id: &str, wish: &Wish, port: u16) -> Result<Outcome> {
+        let whole = self.dir.join(format!("{}-{port}", wish.protocol.name()));
+        let what = || format!("claim port {port}");
+        // Each round either claims, finds a living holder, or removes a dead one.
+        for _ in 0..8 {
+            match std::os::unix::fs::symlink(id, link_for(&whole, wish.address)) {
+                Ok(()) => return Ok(Outcome::Made),
+                // No directory for the addresses of this port yet, or a link in its place, which leads nowhere.
+                Err(error) if error.kind() == ErrorKind::NotFound => match std::fs::create_dir(&whole) {
+                    Ok(()) => continue,
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error).explain(what),
+                },
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error).explain(what),
+            }
+            let holders = holders(&whole);
+            if holders.iter().any(|(address, holder)| holder == id && *address == wish.address) {
+                return Ok(Outcome::Kept);
+            }
+            let in_the_way = holders
+                .into_iter()
+                .filter(|(address, _)| address.is_none() || wish.address.is_none() || *address == wish.address);
+            for (address, holder) in in_the_way {
+                if holder == id || self.store.is_looked_after(&holder) {
+                    return Ok(Outcome::HeldBy(holder));
+                }
+                let _lock = self.lock()?;
+                // Again under the lock: somebody else may have removed it and claimed the port since.
+                if holder_of(&link_for(&whole, address)) == Some(holder) {
+                    remove_link(&whole, address);
+                }
+            }
+            if wish.address.is_none() {
+                // An empty directory is nobody's.
+                let _ = std::fs::remove_dir(&whole);
+            }
+        }
+        Err(Fault::retryable(format!("port {port} is being claimed by others")))
+    }
+
+    /// Held while claims of others are judged and removed.
+    pub fn lock(&self) -> Result<File> {
+        self.store.make_dir(&self.dir)?;
+        let dir = File::open(&self.dir).explain(|| format!("open {}", self.dir.display()))?;
+        flock(&dir, FlockOperation::LockExclusive).explain(|| format!("lock {}", self.dir.display()))?;
+        Ok(dir)
+    }
+
+    /// Whether the container still has this port, the first standing for a whole range.
+    pub fn has(&self, id: &str, port: &Port) -> bool {
+        let Some((whole, address)) = self.place(port) else { return false };
+        holder_of(&link_for(&whole, address)).as_deref() == Some(id)
+    }
+
+    /// Gives ports back that this container has.
+    pub fn release(&self, id: &str, port: &Port) {
+        let Some((_, address)) = self.place(port) else { return };
+        let Some(first) = port.host else { return };
+        for port_number in first..=first.saturating_add(port.count.unwrap_or(1).max(1) - 1) {
+            self.drop_one(id, &port.protocol, address, port_number);
+        }
+    }
+
+    /// All claims: protocol and port, address, holder. For net-prune.
+    pub fn all(&self) -> Vec<(String, Option<Ipv4Addr>, String)> {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
+        entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .flat_map(|name| {
+                let of_port = holders(&self.dir.join(&name));
+                of_port.into_iter().map(move |(address, holder)| (name.clone(), address, holder))
+            })
+            .collect()
+    }
+
+    /// Removes one claim if `holder` still has it, and a directory left empty.
+    pub fn remove(&self, name: &str, address: Option<Ipv4Addr>, holder: &str) {
+        let whole = self.dir.join(name);
+        if holder_of(&link_for(&whole, address)).as_deref() == Some(holder) {
+            remove_link(&whole, address);
+        }
+    }
+
+    fn drop_one(&self, id: &str, protocol: &str, address: Option<Ipv4Addr>, port: u16) {
+        self.remove(&format!("{protocol}-{port}"), address, id);
+    }
+
+    /// `None` for what is no published port: records may say anything.
+    fn place(&self, port: &Port) -> Option<(PathBuf, Option<Ipv4Addr>)> {
+        let protocol = crate::port::Protocol::parse(&port.protocol).ok()?;
+        let address = match &port.ip {
+            Some(ip) => Some(ip.parse().ok()?),
+            None => None,
+        };
+        Some((self.dir.join(format!("{}-{}", protocol.name(), port.host?)), address))
+    }
+}
+
+fn link_for(whole: &Path, address: Option<Ipv4Addr>) -> PathBuf {
+    address.map_or_else(|| whole.to_owned(), |address| whole.join(address.to_string()))
+}
+
+fn remove_link(whole: &Path, address: Option<Ipv4Addr>) {
+    let _ = std::fs::remove_file(link_for(whole, address));
+    if address.is_some() {
+        let _ = std::fs::remove_dir(whole);
+    }
+}
+
+/// The container a link tells of. The link is the id alone and leads nowhere, so that no path goes through it.
+fn holder_of(link: &Path) -> Option<String> {
+    let target = std::fs::read_link(link).ok()?;
+    Some(target.to_str()?.to_owned())
+}
+
+fn holders(whole: &Path) -> Vec<(Option<Ipv4Addr>, String)> {
+    if let Some(holder) = holder_of(whole) {
+        return vec![(None, holder)];
+    }
+    let Ok(entries) = std::fs::read_dir(whole) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let address = entry.file_name().to_str()?.parse().ok()?;
+            Some((Some(address), holder_of(&entry.path())?))
+        })
+        .collect()
+}
+
+fn held_by(store: &Store, holder: &str, port: u16) -> Fault {
+    let name = store.container_dir(holder).load().ok().and_then(|record| record.container().ok()?);
+    let name = name.map(|container| container.name).filter(|name| !name.is_empty());
+    let short = holder.get(..12).unwrap_or(holder);
+    let who = name.map_or_else(|| short.to_owned(), |name| format!("{name} ({short})"));
+    Fault::conflict(format!("{port} is published by container {who}"))
+        .hint("choose another port, or stop that container")
+}
+
+/// A bound socket would not see what the firewall sends past it, so both sides ask before.
+fn nobody_listens(wish: &Wish, port: u16) -> Result<()> {
+    let at = (wish.address.unwrap_or(Ipv4Addr::UNSPECIFIED), port);
+    let tried = match wish.protocol {
+        // Both set SO_REUSEADDR or not as a server would: waiting ends of old connections are no hindrance for TCP.
+        crate::port::Protocol::Tcp => TcpListener::bind(at).map(drop),
+        crate::port::Protocol::Udp => UdpSocket::bind(at).map(drop),
+    };
+    match tried {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            let who = listener(wish.protocol.name(), port).map_or_else(
+                || "in use on the host".to_owned(),
+                |(pid, name)| format!("in use by process {pid} ({name}) of the host"),
+            );
+            Err(Fault::conflict(format!("{port} is {who}")).hint("choose another port, or stop that program"))
+        }
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+            Err(Fault::input(format!("{} is no address of this host", at.0)))
+        }
+        Err(error) => Err(error).explain(|| format!("bind {}:{port}", at.0)),
+    }
+}
+
+/// The process that has a port, looked for only to name it in an error.
+fn listener(protocol: &str, port: u16) -> Option<(u32, String)> {
+    let sockets: Vec<String> = ["", "6"]
+        .iter()
+        .filter_map(|version| std::fs::read_to_string(format!("/proc/net/{protocol}{version}")).ok())
+        .flat_map(|table| {
+            let of_port = table.lines().skip(1).filter_map(|line| {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let (_, local) = fields.get(1)?.rsplit_once(':')?;
+                // 0A is LISTEN, 07 an unconnected UDP socket.
+                let listens = matches!(*fields.get(3)?, "0A" | "07");
+                let here = u16::from_str_radix(local, 16) == Ok(port);
+                (here && listens).then(|| format!("socket:[{}]", fields.get(9).unwrap_or(&"")))
+            });
+            of_port.collect::<Vec<_>>()
+        })
+        .collect();
+    let has_one = |pid: u32| -> io::Result<bool> {
+        Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.flatten().any(|fd| {
+            std::fs::read_link(fd.path()).is_ok_and(|to| sockets.iter().any(|socket| to == Path::new(socket)))
+        }))
+    };
+    let pids = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let pid = pids.into_iter().find(|pid| has_one(*pid).unwrap_or(false))?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some((pid, name.trim().to_owned()))
+}
+
+/// Spreads containers over the range; the same wish of the same container begins at the same port.
+fn seed(id: &str, port: u16) -> u32 {
+    let digits = id.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0);
+    digits ^ u32::from(port).wrapping_mul(0x9e37_79b9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::Lock;
+
+    struct Fixture(PathBuf, Store);
+
+    impl Fixture {
+        fn new(name: &str) -> Fixture {
+            let dir = std::env::temp_dir().join(format!("network-claim-{name}-{}", std::process::id()));
+            let store = Store::at(dir.join("root"), dir.join("run"));
+            Fixture(dir, store)
+        }
+
+        /// A container somebody looks after as long as the lock is held.
+        fn live(&self, digit: char) -> (String, Lock) {
+            let id = digit.to_string().repeat(64);
+            let run = self.1.container_dir(&id).run;
+            std::fs::create_dir_all(&run).unwrap();
+            (id, Lock::exclusive(&run.join("lock")).unwrap())
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn wish(text: &str) -> Wish {
+        Wish::parse(text).unwrap()
+    }
+
+    #[test]
+    fn every_address_and_one_address_exclude_each_other() {
+        let fixture = Fixture::new("exclude");
+        let claims = Claims::new(&fixture.1);
+        let ((a, _la), (b, _lb)) = (fixture.live('a'), fixture.live('b'));
+        let local = claims.take(&a, &wish("127.0.0.1:41080:80")).unwrap();
+        assert_eq!(claims.take(&b, &wish("41080:80")).unwrap_err().kind(), Kind::Conflict);
+        claims.take(&b, &wish("127.0.0.2:41080:80")).unwrap();
+        claims.take(&b, &wish("127.0.0.1:41080:80/udp")).unwrap();
+        claims.release(&b, &local);
+        assert!(claims.has(&a, &local));
+        claims.release(&a, &local);
+        claims.release(&b, &wish("127.0.0.2:41080:80").at(41080));
+        let all = claims.take(&b, &wish("41080:80")).unwrap();
+        let fault = claims.take(&a, &wish("127.0.0.1:41080:80")).unwrap_err();
+        assert!(fault.to_string().contains("bbbbbbbbbbbb"), "{fault}");
+        // The same again is the same claim.
+        claims.take(&b, &wish("41080:80")).unwrap();
+        claims.release(&b, &all);
+        assert_eq!(claims.all().len(), 1);
+    }
+
+    #[test]
+    fn the_dead_give_way_and_a_range_is_all_or_nothing() {
+        let fixture = Fixture::new("dead");
+        let claims = Claims::new(&fixture.1);
+        let ((a, la), (b, _lb)) = (fixture.live('a'), fixture.live('b'));
+        claims.take(&a, &wish("41105:80")).unwrap();
+        claims.take(&a, &wish("127.0.0.1:41106:80")).unwrap();
+        assert_eq!(claims.take(&b, &wish("41100-41109:41100-41109")).unwrap_err().kind(), Kind::Conflict);
+        assert_eq!(claims.all().len(), 2);
+        drop(la);
+        claims.take(&b, &wish("41100-41109:41100-41109")).unwrap();
+        assert_eq!(claims.all().iter().filter(|(_, address, holder)| address.is_none() && *holder == b).count(), 10);
+    }
+
+    #[test]
+    fn a_port_somebody_listens_on_is_refused_by_name_and_passed_over_by_choice() {
+        let fixture = Fixture::new("listen");
+        let claims = Claims::new(&fixture.1);
+        let (a, _la) = fixture.live('a');
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let fault = claims.take(&a, &wish(&format!("{port}:80"))).unwrap_err();
+        assert_eq!(fault.kind(), Kind::Conflict);
+        assert!(fault.to_string().contains(&std::process::id().to_string()), "{fault}");
+        if port < 65000 {
+            let chosen = claims.take(&a, &wish(&format!("{port}-{}:80", port + 20))).unwrap();
+            assert_ne!(chosen.host, Some(port));
+        }
+        let chosen = claims.take(&a, &wish("80-89")).unwrap();
+        assert!(EPHEMERAL.contains(&chosen.host.unwrap()));
+        assert_eq!(claims.take(&a, &wish("192.0.2.1:41200:80")).unwrap_err().kind(), Kind::Input);
+    }
+}

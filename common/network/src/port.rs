@@ -1,0 +1,298 @@
+//! Wishes for published ports: docker's `-p` grammar, numbers, objects.
+
+use fault::{Fault, Result};
+use record::{Port, PortWish};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Which ports of the host a wish is content with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostPort {
+    /// Any free one.
+    Any,
+    /// From this on, as many as the container's.
+    At(u16),
+    /// One free one from this range, ends included.
+    Within(u16, u16),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// One port or range to publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// `None` means every address of the host.
+    pub address: Option<Ipv4Addr>,
+    pub host: HostPort,
+    pub container: u16,
+    /// At least 1; neither range passes 65535.
+    pub count: u16,
+    pub protocol: Protocol,
+}
+
+impl Protocol {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+
+    /// Number of the protocol in an IP header.
+    pub const fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        }
+    }
+
+    pub fn parse(text: &str) -> Result<Protocol> {
+        match text.to_ascii_lowercase().as_str() {
+            "tcp" => Ok(Protocol::Tcp),
+            "udp" => Ok(Protocol::Udp),
+            _ => Err(Fault::input(format!("protocol \"{text}\" cannot be published")).hint("tcp or udp")),
+        }
+    }
+}
+
+impl Wish {
+    /// `[[ip:][host[-range]]:]container[-range][/tcp|/udp]`.
+    pub fn parse(text: &str) -> Result<Wish> {
+        parse(text).map_err(|fault| fault.on(text))
+    }
+
+    pub fn from_record(wish: &PortWish) -> Result<Wish> {
+        match wish {
+            PortWish::Text(text) => Wish::parse(text),
+            PortWish::Number(port) => Wish::parse(&port.to_string()),
+            PortWish::Port(port) => from_object(port).map_err(|fault| fault.on(format!("port {}", port.container))),
+        }
+    }
+
+    /// Whether `port` is what this asks for.
+    pub fn is_met_by(&self, port: &Port) -> bool {
+        let host = port.host.unwrap_or(0);
+        port.container == self.container
+            && port.count.unwrap_or(1) == self.count
+            && port.protocol == self.protocol.name()
+            && port.ip == self.address.map(|ip| ip.to_string())
+            && match self.host {
+                HostPort::Any => true,
+                HostPort::At(first) => host == first,
+                HostPort::Within(first, last) => (first..=last).contains(&host),
+            }
+    }
+
+    /// What this is once the host's port is known.
+    pub fn at(&self, host: u16) -> Port {
+        Port {
+            ip: self.address.map(|ip| ip.to_string()),
+            host: Some(host),
+            container: self.container,
+            protocol: self.protocol.name().to_owned(),
+            count: Some(self.count).filter(|count| *count > 1),
+            ..Port::default()
+        }
+    }
+
+    fn overlaps(&self, other: &Wish) -> bool {
+        let (HostPort::At(a), HostPort::At(b)) = (self.host, other.host) else { return false };
+        self.protocol == other.protocol
+            && (self.address.is_none() || other.address.is_none() || self.address == other.address)
+            && u32::from(a) < u32::from(b) + u32::from(other.count)
+            && u32::from(b) < u32::from(a) + u32::from(self.count)
+    }
+}
+
+impl std::fmt::Display for Wish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(address) = self.address {
+            write!(f, "{address}:")?;
+        }
+        match self.host {
+            HostPort::At(first) if self.count > 1 => {
+                write!(f, "{first}-{}", u32::from(first) + u32::from(self.count) - 1)?;
+            }
+            HostPort::At(port) => write!(f, "{port}")?,
+            HostPort::Within(first, last) => write!(f, "{first}-{last}")?,
+            HostPort::Any => write!(f, "0")?,
+        }
+        write!(f, "/{}", self.protocol.name())
+    }
+}
+
+/// The record's wishes and the flags', which add to them. A flag that repeats what the record says is one wish.
+///
+/// Fails when two want the same port of the host.
+pub fn merge(record: &[Wish], flags: &[Wish]) -> Result<Vec<Wish>> {
+    let mut merged: Vec<Wish> = Vec::with_capacity(record.len() + flags.len());
+    for (index, wish) in record.iter().chain(flags).enumerate() {
+        if index >= record.len() && record.contains(wish) {
+            continue;
+        }
+        if let Some(other) = merged.iter().find(|other| other.overlaps(wish)) {
+            return Err(Fault::input(format!("two wishes for a port of the host: {other} and {wish}")));
+        }
+        merged.push(*wish);
+    }
+    Ok(merged)
+}
+
+fn parse(text: &str) -> Result<Wish> {
+    let (ports, protocol) = match text.rsplit_once('/') {
+        Some((ports, protocol)) => (ports, Protocol::parse(protocol)?),
+        None => (text, Protocol::Tcp),
+    };
+    if ports.contains('[') || ports.matches(':').count() > 2 {
+        return Err(Fault::input("IPv6 addresses of the host cannot be published on this network yet")
+            .hint("leave the address out, or give an IPv4 one"));
+    }
+    let mut parts = ports.rsplitn(3, ':');
+    let (first, last) = range(parts.next().unwrap_or_default())?;
+    let host = parts.next().unwrap_or_default();
+    let address = match parts.next() {
+        Some(address) => parse_address(address)?,
+        None => None,
+    };
+    let count = last - first + 1;
+    let host = if host.is_empty() || host == "0" {
+        HostPort::Any
+    } else {
+        match range(host)? {
+            (from, to) if to - from + 1 == count => HostPort::At(from),
+            (from, to) if count == 1 => HostPort::Within(from, to),
+            (from, to) => {
+                return Err(Fault::input(format!(
+                    "{from}-{to} are not as many ports as {first}-{last}"
+                )));
+            }
+        }
+    };
+    Ok(Wish { address, host, container: first, count, protocol })
+}
+
+fn from_object(port: &Port) -> Result<Wish> {
+    let count = port.count.unwrap_or(1);
+    let fits = |first: u16| count > 0 && u32::from(first) + u32::from(count) <= 65536;
+    if port.container == 0 || !fits(port.container) || !fits(port.host.unwrap_or(1)) {
+        return Err(Fault::input("ports are 1 to 65535"));
+    }
+    Ok(Wish {
+        address: port.ip.as_deref().map(parse_address).transpose()?.flatten(),
+        host: port.host.filter(|host| *host != 0).map_or(HostPort::Any, HostPort::At),
+        container: port.container,
+        count,
+        protocol: Protocol::parse(&port.protocol)?,
+    })
+}
+
+fn parse_address(text: &str) -> Result<Option<Ipv4Addr>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => Ok(Some(address).filter(|address| !address.is_unspecified())),
+        Ok(IpAddr::V6(_)) => Err(Fault::input("IPv6 addresses of the host cannot be published on this network yet")),
+        Err(_) => Err(Fault::input(format!("\"{text}\" is no IP address")).hint("[ip:][host]:container[/tcp|udp]")),
+    }
+}
+
+fn range(text: &str) -> Result<(u16, u16)> {
+    let number = |text: &str| match text.parse::<u16>() {
+        Ok(port) if port > 0 && !text.starts_with('+') => Ok(port),
+        _ => Err(Fault::input(format!("\"{text}\" is no port: 1 to 65535"))
+            .hint("[ip:][host[-range]:]container[-range][/tcp|udp]")),
+    };
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(text)?, number(text)?),
+    };
+    if last < first {
+        return Err(Fault::input(format!("the range {text} ends before it begins")));
+    }
+    Ok((first, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(address: Option<[u8; 4]>, host: HostPort, container: u16, count: u16, protocol: Protocol) -> Wish {
+        Wish { address: address.map(Ipv4Addr::from), host, container, count, protocol }
+    }
+
+    #[test]
+    fn reads_the_whole_grammar() {
+        use HostPort::{Any, At, Within};
+        use Protocol::{Tcp, Udp};
+        let local = Some([127, 0, 0, 1]);
+        for (text, expected) in [
+            ("80", wish(None, Any, 80, 1, Tcp)),
+            ("8080:80", wish(None, At(8080), 80, 1, Tcp)),
+            ("8080:80/udp", wish(None, At(8080), 80, 1, Udp)),
+            ("8080:80/TCP", wish(None, At(8080), 80, 1, Tcp)),
+            ("127.0.0.1:8080:80", wish(local, At(8080), 80, 1, Tcp)),
+            ("127.0.0.1::80", wish(local, Any, 80, 1, Tcp)),
+            ("127.0.0.1:0:80", wish(local, Any, 80, 1, Tcp)),
+            ("0.0.0.0:8080:80", wish(None, At(8080), 80, 1, Tcp)),
+            (":8080:80", wish(None, At(8080), 80, 1, Tcp)),
+            (":80", wish(None, Any, 80, 1, Tcp)),
+            ("8000-8009:9000-9009", wish(None, At(8000), 9000, 10, Tcp)),
+            ("8000-8009:80", wish(None, Within(8000, 8009), 80, 1, Tcp)),
+            ("8000-8009", wish(None, Any, 8000, 10, Tcp)),
+            ("1-65535:1-65535", wish(None, At(1), 1, 65535, Tcp)),
+        ] {
+            assert_eq!(Wish::parse(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_port() {
+        for text in [
+            "", ":", "x", "80:", "0", "65536", "-1", "+80", "80-", "90-80", "80:0", "80/sctp", "80/", "[::1]:80:80",
+            "::1:80:80", "1.2.3:80:80", "host:80:80", "8000-8001:80-82", "80-82:80-81", "a:b:c:d", " 80",
+        ] {
+            let fault = Wish::parse(text).unwrap_err();
+            assert_eq!(fault.kind(), fault::Kind::Input, "{text}");
+        }
+    }
+
+    #[test]
+    fn objects_and_numbers_say_the_same() {
+        let from = |json: &str| Wish::from_record(&serde_json::from_str::<PortWish>(json).unwrap());
+        assert_eq!(from("80").unwrap(), Wish::parse("80").unwrap());
+        assert_eq!(from("\"53:53/udp\"").unwrap(), Wish::parse("53:53/udp").unwrap());
+        let object = r#"{"ip":"127.0.0.1","host":8000,"container":9000,"count":3}"#;
+        assert_eq!(from(object).unwrap(), Wish::parse("127.0.0.1:8000-8002:9000-9002").unwrap());
+        for wrong in [r#"{"container":0}"#, r#"{"container":65535,"count":2}"#, r#"{"container":1,"count":0}"#] {
+            assert!(from(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_same_port_twice_is_an_error() {
+        let wishes = |texts: &[&str]| texts.iter().map(|t| Wish::parse(t).unwrap()).collect::<Vec<_>>();
+        let all = |texts: &[&str]| merge(&wishes(texts), &[]);
+        assert!(all(&["80:80", "80:80/udp", "81:80", "80", "80"]).is_ok());
+        assert!(all(&["127.0.0.1:80:80", "127.0.0.2:80:80"]).is_ok());
+        for twice in [["80:80", "80:81"], ["80:80", "80:80"], ["127.0.0.1:80:80", "80:80"], ["70-90:70-90", "80:1"]] {
+            assert_eq!(all(&twice).unwrap_err().kind(), fault::Kind::Input);
+        }
+        // A flag may repeat the record, not itself.
+        assert_eq!(merge(&wishes(&["80:80", "81"]), &wishes(&["80:80", "81", "82"])).unwrap().len(), 3);
+        assert!(merge(&[], &wishes(&["80:80", "80:80"])).is_err());
+    }
+
+    #[test]
+    fn a_made_port_meets_its_wish() {
+        for text in ["80", "8080:80", "8000-8009:9000-9009", "8079-8081:80", "127.0.0.1:8080:80/udp"] {
+            let wish = Wish::parse(text).unwrap();
+            let host = if let HostPort::At(port) = wish.host { port } else { 8080 };
+            assert!(wish.is_met_by(&wish.at(host)), "{text}");
+            assert!(!Wish::parse("1:1").unwrap().is_met_by(&wish.at(host)));
+        }
+    }
+}
