@@ -68,11 +68,12 @@ pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Makes a pair, both ends up, one on the bridge, the other in the container, in one request.
+/// Makes a pair, one end on the bridge and up, the other in the container, in one request. The other cannot be up
+/// at once, because the kernel makes it before it has something to be connected with.
 ///
 /// The error is the kernel's: `EEXIST` when one of the names is taken, `ENODEV` when the bridge is gone.
 pub fn make_veth(host: &Socket, veth: &Veth<'_>) -> io::Result<()> {
-    let mut peer = link_up();
+    let mut peer = LinkMessage::default();
     peer.attributes.push(LinkAttribute::IfName(veth.peer.to_owned()));
     peer.attributes.push(LinkAttribute::Address(veth.mac.to_vec()));
     peer.attributes.push(LinkAttribute::NetNsFd(veth.namespace.as_raw_fd()));
@@ -116,8 +117,11 @@ pub fn configure(inside: &Socket, interface: &str, address: Ipv4Addr, network: &
     })?;
     let mut loopback = link_up();
     loopback.header.index = LOOPBACK_INDEX;
+    let mut interface_up = link_up();
+    interface_up.header.index = index;
     let mut messages = Messages::new();
     messages.push_route(ACK, Message::SetLink(loopback));
+    messages.push_route(ACK, Message::SetLink(interface_up));
     messages.push_route(ACK | CREATE | REPLACE, Message::NewAddress(address_message(index, address, network)));
     messages.push_route(ACK | CREATE | REPLACE, Message::NewRoute(default_route(index, network.gateway)));
     inside.request(&messages).explain(what)
