@@ -4,7 +4,7 @@
 mod entry;
 mod files;
 mod follow;
-mod moment;
+pub mod moment;
 
 use cli::{Common, Context, Explain, Fault, OutputFormat, Result, Tool};
 use entry::{Entry, Sink, Style};

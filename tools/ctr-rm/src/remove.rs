@@ -59,7 +59,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Fails with a conflict when it runs and `force` is not given. A container that disappears meanwhile is not found.
 pub fn remove(store: &Store, dir: &ContainerDir, options: Options) -> Result<u64> {
     let steps = plan(store, dir, options)?;
-    if steps.iter().any(|step| matches!(step, Step::Discard | Step::Kill)) {
+    let ended = steps.iter().any(|step| matches!(step, Step::Discard | Step::Kill));
+    if ended {
         drop(shim::end(dir, PATIENCE)?);
     }
     if steps.contains(&Step::Detach) {
@@ -67,7 +68,11 @@ pub fn remove(store: &Store, dir: &ContainerDir, options: Options) -> Result<u64
         detach(&dir.id)?;
     }
     let shim_lock = shim::end(dir, PATIENCE)?;
-    take_apart(store, dir, options.volumes, &shim_lock).map_err(|fault| fault.on(dir.id.as_str()))
+    match take_apart(store, dir, options.volumes, &shim_lock) {
+        // It was to be removed when it ends, and its shim did so.
+        Err(fault) if ended && fault.kind() == Kind::NotFound => Ok(0),
+        other => other.map_err(|fault| fault.on(dir.id.as_str())),
+    }
 }
 
 /// What [`remove`] would do.
@@ -149,8 +154,10 @@ pub fn take_apart(store: &Store, dir: &ContainerDir, volumes: bool, _shim_lock: 
     if let Some(container) = record.container().ok().flatten() {
         store.release_name(&container.name, &dir.id);
     }
-    freed += discard(store, &dir.bundle)?;
+    let bundle = move_away(store, &dir.bundle)?;
+    // Before the files, which may take long: nobody has to wait for this lock any more.
     remove_tree(&dir.run)?;
+    freed += bundle.delete()?;
     Ok(freed)
 }
 
@@ -172,16 +179,36 @@ fn gone(fault: Fault, dir: &ContainerDir) -> Fault {
 
 /// Takes a directory out of the store in one renaming, then deletes it; returns the bytes this gave back.
 pub fn discard(store: &Store, path: &Path) -> Result<u64> {
+    move_away(store, path)?.delete()
+}
+
+/// What is out of the store and to be deleted.
+enum Away {
+    Scratch(Scratch),
+    /// Where renaming is not possible.
+    InPlace(PathBuf),
+}
+
+impl Away {
+    fn delete(&self) -> Result<u64> {
+        match self {
+            Away::Scratch(scratch) => remove_tree(scratch.path()),
+            Away::InPlace(path) => remove_tree(path),
+        }
+    }
+}
+
+fn move_away(store: &Store, path: &Path) -> Result<Away> {
     unmount_rootfs(path)?;
     let scratch = Scratch::new(store)?;
     match std::fs::rename(path, scratch.path()) {
-        Ok(()) => remove_tree(scratch.path()),
+        Ok(()) => Ok(Away::Scratch(scratch)),
         // Another file system mounted there: the record first, so that the container is gone.
         Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
             let _ = std::fs::remove_file(path.join("container.json"));
-            remove_tree(path)
+            Ok(Away::InPlace(path.to_owned()))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Away::Scratch(scratch)),
         Err(error) => Err(error).explain(|| format!("move {} away", path.display())),
     }
 }
@@ -256,9 +283,7 @@ fn remove_volumes(store: &Store, dir: &ContainerDir, record: &Record) -> Result<
 
 /// Frees the ports of a container that has ended, by the tool that knows how.
 pub fn detach(id: &str) -> Result<()> {
-    let own = std::env::current_exe().explain(|| "find this executable".into())?;
-    // Beside this executable, never by PATH, so that versions cannot be mixed.
-    let program = own.with_file_name("net-detach");
+    let program = shim::sibling("net-detach")?;
     let output = Command::new(&program)
         .arg(id)
         .stdin(Stdio::null())

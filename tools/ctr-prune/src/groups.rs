@@ -1,0 +1,111 @@
+//! Control groups below `/staves` that nobody looks after.
+//!
+//! They are the machine's, not a store's: another `STAVES_ROOT` may have containers there. So a group whose
+//! container this store does not know is left alone as long as one of its processes descends from a living ctr-shim.
+
+use cgroup::Cgroup;
+use cli::Result;
+use std::path::PathBuf;
+use std::time::Duration;
+use store::{ContainerDir, Store, is_id};
+
+/// Below every hierarchy's root.
+const PARENT: &str = "staves";
+/// For so long a group may be empty before its first process joins it.
+const BETWEEN_STEPS: Duration = Duration::from_secs(1);
+/// More ancestors than any process has.
+const MAX_ANCESTORS: usize = 4096;
+
+#[derive(Debug)]
+pub struct Remains {
+    id: String,
+    group: Cgroup,
+}
+
+pub fn list() -> Result<Vec<Remains>> {
+    let groups = cgroup::list(PARENT)?;
+    Ok(groups.into_iter().filter(|(id, _)| is_id(id)).map(|(id, group)| Remains { id, group }).collect())
+}
+
+/// The control groups a killed shim wrote down.
+pub fn remove_of(dir: &ContainerDir) -> Result<()> {
+    if let Ok(Some(live)) = dir.live_state()
+        && !live.cgroup.is_empty()
+    {
+        remove(&Cgroup::open(&live.cgroup)?)?;
+    }
+    Ok(())
+}
+
+fn remove(group: &Cgroup) -> Result<()> {
+    if !group.directories().iter().any(|directory| directory.exists()) {
+        return Ok(());
+    }
+    // Not unasked: a process that joins from now on is none that was left behind, and keeps the group from removal.
+    if !group.processes().is_empty() {
+        group.kill();
+    }
+    group.remove()
+}
+
+impl Remains {
+    pub fn directories(&self) -> &[PathBuf] {
+        self.group.directories()
+    }
+
+    pub fn is_left_behind(&self, store: &Store) -> bool {
+        let dir = store.container_dir(&self.id);
+        if dir.bundle.exists() {
+            // A shim takes its lock before it makes the group.
+            return !dir.has_shim();
+        }
+        !self.group.processes().into_iter().any(descends_from_shim)
+    }
+
+    pub fn remove(&self, store: &Store) -> Result<()> {
+        if !store.container_dir(&self.id).bundle.exists() && self.group.processes().is_empty() {
+            if let Some(newest) = self.directories().iter().filter_map(|path| crate::age_of(path)).min() {
+                std::thread::sleep(BETWEEN_STEPS.saturating_sub(newest));
+            }
+            if !self.is_left_behind(store) {
+                return Ok(());
+            }
+        }
+        remove(&self.group)
+    }
+}
+
+fn descends_from_shim(pid: i32) -> bool {
+    let mut pid = pid;
+    for _ in 0..MAX_ANCESTORS {
+        match parent_of(pid) {
+            Some(parent) if parent > 1 => pid = parent,
+            _ => return false,
+        }
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if name.trim_end() == "ctr-shim" {
+            return true;
+        }
+    }
+    // Not to be understood, so not to be killed.
+    true
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything; after it come the state and the parent (proc(5)).
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_without_a_shim_above_it() {
+        let own = std::process::id() as i32;
+        assert_eq!(parent_of(own), Some(std::os::unix::process::parent_id() as i32));
+        assert!(!descends_from_shim(own));
+        assert!(!descends_from_shim(i32::MAX));
+    }
+}
