@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use store::Store;
 
 pub fn rows(store: &Store) -> Vec<Row> {
-    vec![state_place(store), space(store), tools(), certificates()]
+    vec![state_place(store), space(store), tools(), nft(), certificates()]
 }
 
 const OVERLAYFS: u64 = 0x794c_7630;
@@ -102,19 +102,36 @@ fn tools() -> Row {
     const NAME: &str = "tools";
     let own = std::env::current_exe().ok();
     let beside = own.as_deref().and_then(Path::parent).map(Path::to_owned);
-    let dirs: Vec<PathBuf> = beside
-        .into_iter()
-        .chain(std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect::<Vec<_>>())
-        .collect();
-    let lacking: Vec<&str> = STARTED_BY_OTHERS
-        .into_iter()
-        .filter(|tool| !dirs.iter().any(|dir| dir.join(tool).is_file()))
-        .collect();
+    let found = |tool: &str| {
+        let beside = beside.iter().map(|dir| dir.join(tool));
+        beside.chain(in_path(tool)).any(|file| file.is_file())
+    };
+    let lacking: Vec<&str> = STARTED_BY_OTHERS.into_iter().filter(|tool| !found(tool)).collect();
     if lacking.is_empty() {
         return Row::ok(NAME, STARTED_BY_OTHERS.join(" "));
     }
     let detail = format!("not found: {}", lacking.join(" "));
     Row::missing(NAME, detail, "install all tools into one directory (scripts/install)")
+}
+
+/// nft(8), which makes the firewall table of a network, once since boot.
+fn nft() -> Row {
+    const NAME: &str = "nft";
+    let places = ["/usr/sbin/nft", "/sbin/nft"].map(PathBuf::from).into_iter().chain(in_path("nft"));
+    match places.into_iter().find(|file| file.is_file()) {
+        Some(file) => Row::ok(NAME, file.display().to_string()),
+        None => Row::missing(
+            NAME,
+            "not found",
+            "install nftables (on Debian: apt-get install nftables); without, use --network none or host",
+        ),
+    }
+}
+
+/// Where a program would be in the directories of PATH.
+fn in_path(program: &str) -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join(program)).collect()
 }
 
 const CERTIFICATES: [&str; 4] = [
