@@ -133,7 +133,10 @@ fn judge(bench: &Bench, leftovers: &mut Leftovers, repeat: &str, moment: u32) {
     told(&bench.sh(repeat), "the same again");
     leftovers.note_ids(&bench.place);
     told(&bench.sh("ctr-ls -q | xargs -r ctr-stop -t 0 >/dev/null"), "stopping");
-    told(&bench.sh("ctr-prune >/dev/null && net-prune >/dev/null && img-prune >/dev/null"), "pruning");
+    told(
+        &bench.sh("ctr-prune -f --created >/dev/null && net-prune >/dev/null && img-prune >/dev/null"),
+        "pruning",
+    );
     // Processes that were told to end may take a moment.
     let give_up = Instant::now() + Duration::from_secs(10);
     loop {
