@@ -172,6 +172,12 @@ impl Context {
         self.status.get_or_insert(status);
     }
 
+    /// Like [`Context::report`], with an exit status of its own: docker's 125, 126 and 127.
+    pub fn report_as(&mut self, fault: &Fault, status: u8) {
+        print_fault(self.tool, fault, self.common.error_format);
+        self.status.get_or_insert(status);
+    }
+
     /// A warning: something was done otherwise than one might expect.
     pub fn warn(&self, subject: &str, message: &str) {
         warn(self.tool, subject, message, self.common.error_format);

@@ -215,3 +215,22 @@ pub fn spawn_with_default_signals(command: &mut std::process::Command) -> io::Re
     }
     command.spawn()
 }
+
+/// A copy of a descriptor that is only known by its number, closed at execve(2).
+///
+/// Fails with `EBADF` when it is not open.
+pub fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) checks the number; the new descriptor is nobody else's.
+    unsafe {
+        let fd = libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// Ends this process as the signal would, had it not been blocked.
+pub fn die_of(signal: i32) -> ! {
+    reset_signals();
+    // SAFETY: raise(3) has no precondition; the handler is the default one.
+    unsafe { libc::raise(signal) };
+    exit_now(128 + signal)
+}

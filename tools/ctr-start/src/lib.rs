@@ -1,14 +1,66 @@
-//! Start containers.
+//! Start containers, and attach to one.
 #![forbid(unsafe_code)]
 
+mod ready;
+pub mod session;
+pub mod terminal;
+
+pub use ready::{make_ready, network_again};
+pub use session::{End, Options, Session};
+
 use cli::{Common, Context, Fault, Result, Tool};
+use record::{Container, Record};
+use shim::{Client, Reply, Request};
+use std::os::fd::{AsFd, OwnedFd};
+use store::{ContainerDir, Status, Store, Subject};
+use terminal::DetachKeys;
 
 /// Start containers
+///
+/// Releases the process a container was created with; one that has ended is set up again first, on its network too.
+/// With --attach the container's output is this tool's, and so is its exit status: 125 means that this
+/// tool failed, 126 that the command could not be executed, 127 that it was not found.
 #[derive(Debug, clap::Parser)]
-#[command(name = "ctr-start", version)]
+#[command(
+    name = "ctr-start",
+    version,
+    after_help = "Examples:
+  img-pull debian:12 | img-unpack | ctr-create -- date | net-attach | ctr-start --attach
+  ctr-start web
+  ctr-ls --filter status=exited | ctr-start -q
+  img-pull debian:12 | img-unpack | ctr-create -i -- wc -l | ctr-start -a --stdin-fd 3 3</etc/passwd"
+)]
 pub struct Args {
     #[command(flatten)]
     pub common: Common,
+
+    /// Attach to stdout and stderr, wait, and end with the container's exit status
+    #[arg(short, long)]
+    pub attach: bool,
+
+    /// Attach to stdin as well: the terminal's with a terminal, else this tool's own, which then carries no records
+    #[arg(short, long)]
+    pub interactive: bool,
+
+    /// Take the container's stdin from descriptor N; stdin is left for records
+    #[arg(long, value_name = "N")]
+    pub stdin_fd: Option<i32>,
+
+    /// Keys that detach from a terminal; empty for none
+    #[arg(long, value_name = "KEYS", default_value = DetachKeys::DEFAULT)]
+    pub detach_keys: String,
+
+    /// Do not pass signals on to the container
+    #[arg(long)]
+    pub no_sig_proxy: bool,
+
+    /// Print ids only
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Containers, by name or id
+    #[arg(value_name = "CONTAINER")]
+    pub containers: Vec<String>,
 }
 
 impl Tool for Args {
@@ -17,8 +69,157 @@ impl Tool for Args {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    fn own_failure_status(&self) -> Option<u8> {
+        // Until a record comes in, what fails is the pipeline: its statuses tell more.
+        None
+    }
 }
 
-pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
-    Err(Fault::failed("this build cannot do that yet"))
+impl Args {
+    fn attaches(&self) -> bool {
+        self.attach || self.interactive || self.stdin_fd.is_some()
+    }
+}
+
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let keys = DetachKeys::parse(&args.detach_keys)?;
+    let input = args.stdin_fd.map(session::descriptor).transpose()?;
+    let subjects: Vec<Subject> = if args.containers.is_empty() {
+        context.require_records()?.into_iter().map(Subject::from).collect()
+    } else {
+        args.containers.iter().cloned().map(Subject::from).collect()
+    };
+    let store = Store::from_env()?;
+    if !args.attaches() {
+        context.each(subjects, |context, subject| start_one(context, &store, &subject));
+        return Ok(());
+    }
+    let [subject] = subjects.as_slice() else {
+        if subjects.is_empty() {
+            return Ok(());
+        }
+        return Err(Fault::usage("only one container can be attached to at a time"));
+    };
+    let by_name = matches!(subject, Subject::Name(_));
+    let attached = attached(args, context, &store, subject, input, keys, by_name);
+    if let Err(fault) = attached {
+        context.report_as(&fault, 125);
+    }
+    Ok(())
+}
+
+fn start_one(context: &mut Context, store: &Store, subject: &Subject) -> Result<()> {
+    let dir = subject.find(store)?;
+    let record = match subject {
+        Subject::Record(record) => Some(&**record),
+        Subject::Name(_) => None,
+    };
+    if let Some(client) = make_ready(store, &dir, record, &mut |warning| context.warn(&dir.id, warning))? {
+        start(&client, &dir).map_err(|(fault, _)| fault)?;
+    }
+    let record = subject.current(&dir)?;
+    let container: Container = record.require("container")?;
+    context.print_result(&record, &container.id, &container.name)
+}
+
+/// Sends the start request. A failure comes with docker's status for it, if there is one.
+pub fn start(client: &Client, dir: &ContainerDir) -> Result<Reply, (Fault, Option<i32>)> {
+    let reply = client.request_raw(&Request::Start, &[]).map_err(|fault| (fault, None))?;
+    match reply.error {
+        Some(failure) => {
+            let exit_code = failure.exit_code;
+            Err((failure.into_fault().on(dir.id.get(..12).unwrap_or_default()), exit_code))
+        }
+        None => Ok(reply),
+    }
+}
+
+fn attached(
+    args: &Args,
+    context: &mut Context,
+    store: &Store,
+    subject: &Subject,
+    input: Option<OwnedFd>,
+    keys: DetachKeys,
+    by_name: bool,
+) -> Result<()> {
+    let dir = subject.find(store)?;
+    let record = match subject {
+        Subject::Record(record) => Some(&**record),
+        Subject::Name(_) => None,
+    };
+    let client = make_ready(store, &dir, record, &mut |warning| context.warn(&dir.id, warning))?
+        .ok_or_else(|| Fault::conflict("the container is running already").on(dir.id.as_str()).hint("ctr-attach attaches to it"))?;
+    let config = dir.load()?.config()?;
+    let interactive = args.interactive || args.stdin_fd.is_some();
+    let input = match input {
+        Some(input) => Some(input),
+        // Records came in by stdin: there is nothing more to read from it.
+        None if args.interactive && by_name && !config.tty => Some(own_stdin()?),
+        None if args.interactive && !config.tty => {
+            return Err(Fault::usage("stdin carried the record, so it cannot be the container's as well")
+                .hint("--stdin-fd 3 3<FILE, or name the container: ctr-start -ai NAME"));
+        }
+        None => None,
+    };
+    let options = Options {
+        input: input.filter(|_| config.interactive),
+        interactive: interactive && config.interactive,
+        terminal: config.tty,
+        detach_keys: keys,
+        signal_proxy: !args.no_sig_proxy && !config.tty,
+    };
+    run_session(context, &dir, client, options)
+}
+
+/// Attaches, starts, and stays until the end; the container's exit status becomes this tool's.
+pub fn run_session(context: &mut Context, dir: &ContainerDir, client: Client, options: Options) -> Result<()> {
+    let session = Session::attach(dir, client, options)?;
+    if let Err((fault, exit_code)) = start(session.client(), dir) {
+        let status = exit_code.and_then(|code| u8::try_from(code).ok()).filter(|code| matches!(code, 126 | 127));
+        context.report_as(&fault, status.unwrap_or(125));
+        return Ok(());
+    }
+    let end = session.run()?;
+    finish(context, dir, &end);
+    Ok(())
+}
+
+/// What the end of a session means for this tool's exit status.
+pub fn finish(context: &mut Context, dir: &ContainerDir, end: &End) {
+    match end {
+        End::Exit(exit) => context.exit_with(exit.exit_code.clamp(0, 255) as u8),
+        End::Detached => context.exit_with(0),
+        // As if SIGPIPE had ended it.
+        End::OutputClosed => context.exit_with(128 + libc::SIGPIPE as u8),
+        End::ShimLost => {
+            let fault = Fault::failed("the container's shim was killed, and the container with it");
+            context.report_as(&fault.on(dir.id.as_str()), 137);
+        }
+    }
+}
+
+pub fn own_stdin() -> Result<OwnedFd> {
+    rustix::stdio::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| Fault::failed("copy stdin").because(error))
+}
+
+/// The status of a container as its directory tells it.
+pub(crate) fn is_running(dir: &ContainerDir) -> Result<bool> {
+    Ok(matches!(dir.status()?, Status::Running | Status::Paused | Status::Restarting))
+}
+
+/// A record's config, for those who start what they were handed.
+pub(crate) fn config_of(record: Option<&Record>) -> Result<Option<record::Config>> {
+    match record {
+        Some(record) if record.contains("config") => record.config().map(Some),
+        _ => Ok(None),
+    }
 }

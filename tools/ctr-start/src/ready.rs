@@ -1,0 +1,65 @@
+//! A container that waits to be started, whatever state it was in.
+
+use crate::{config_of, is_running};
+use fault::{Explain, Fault, Result};
+use record::Record;
+use shim::Client;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use store::{ContainerDir, Store};
+
+/// Brings a container to where it can be started: changed if its record was edited, set up again and back on its network if
+/// it had ended. Returns the connection to its shim; `None` when it runs already.
+pub fn make_ready(
+    store: &Store,
+    dir: &ContainerDir,
+    record: Option<&Record>,
+    warn: &mut dyn FnMut(&str),
+) -> Result<Option<Client>> {
+    ready(store, dir, record, warn).map_err(|fault| fault.on(dir.id.as_str()))
+}
+
+fn ready(
+    store: &Store,
+    dir: &ContainerDir,
+    record: Option<&Record>,
+    warn: &mut dyn FnMut(&str),
+) -> Result<Option<Client>> {
+    if let (Some(record), Some(config)) = (record, config_of(record)?) {
+        ctr_create::update(store, dir, record, config, warn)?;
+    }
+    if is_running(dir)? {
+        return Ok(None);
+    }
+    if let Some(client) = Client::connect(dir)? {
+        return Ok(Some(client));
+    }
+    ctr_create::refresh(store, dir, warn)?;
+    shim::start_shim(dir)?;
+    network_again(dir)?;
+    Client::connect(dir)?.map(Some).ok_or_else(|| Fault::failed("the container's shim ended at once"))
+}
+
+/// Attaches a container that was attached before. net-attach is another program: it links network code, this one does not.
+pub fn network_again(dir: &ContainerDir) -> Result<()> {
+    let record = dir.current()?;
+    if record.networks()?.is_empty() {
+        return Ok(());
+    }
+    let tool = shim::sibling("net-attach")?;
+    let mut child = Command::new(&tool)
+        .args(["--output", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .explain(|| format!("start {}", tool.display()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A tool that ends early says why itself.
+        let _ = record.write_to(&mut stdin).and_then(|()| stdin.flush());
+    }
+    let status = child.wait().explain(|| "wait for net-attach".into())?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Fault::failed(format!("net-attach: {status}")).hint("the container is set up, but without its network"))
+}
