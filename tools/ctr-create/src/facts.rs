@@ -21,7 +21,7 @@ const CGROUP2: i64 = 0x6367_7270;
 /// Facts for a container with these wishes.
 pub fn gather(config: &Config) -> Result<Facts> {
     let uname = rustix::system::uname();
-    let cgroup_v2 = rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type as i64 == CGROUP2);
+    let cgroup_v2 = rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2);
     let asks_apparmor = config.security_opt.iter().any(|option| option.starts_with("apparmor"));
     Ok(Facts {
         kernel: kernel(&uname.release().to_string_lossy()),
@@ -63,7 +63,7 @@ pub fn specification(
         None => UserFiles::default(),
     };
     let mut identity = identity.clone();
-    if let Some(path) = rootfs.and_then(|rootfs| rootfs.path) {
+    if let Some(path) = rootfs.filter(|rootfs| rootfs.driver == "directory").and_then(|rootfs| rootfs.path) {
         identity.root = PathBuf::from(path);
     }
     // A directory takes the place of the image, of what its configuration says too.

@@ -24,8 +24,8 @@ const MAX_LINKS: u32 = 40;
 /// Fails with not found when a layer is not there (not unpacked), with input when a file is too long.
 pub fn read(rootfs: &Rootfs) -> Result<UserFiles> {
     let paths: Vec<&str> = match &rootfs.path {
-        Some(path) => vec![path.as_str()],
-        None => rootfs.layers.iter().rev().map(String::as_str).collect(),
+        Some(path) if rootfs.driver == "directory" => vec![path.as_str()],
+        _ => rootfs.layers.iter().rev().map(String::as_str).collect(),
     };
     let layers = Layers::open(&paths)?;
     Ok(UserFiles { passwd: layers.text("etc/passwd")?, group: layers.text("etc/group")? })
@@ -234,7 +234,13 @@ mod tests {
         assert_eq!((files.passwd.as_deref(), files.group.as_deref()), (Some("high"), Some("group")));
         assert_eq!(tree.passwd(&["c"]), None);
         let path = Some(tree.0.join("a").display().to_string());
-        assert_eq!(read(&Rootfs { path, ..Rootfs::default() }).unwrap().passwd.as_deref(), Some("low"));
+        assert_eq!(
+            read(&Rootfs { path, driver: "directory".into(), ..Rootfs::default() })
+                .unwrap()
+                .passwd
+                .as_deref(),
+            Some("low")
+        );
     }
 
     #[test]

@@ -59,8 +59,10 @@ pub struct Identity {
     /// 64 hexadecimal digits.
     pub id: String,
     pub name: String,
-    /// Holds `hostname`, `hosts` and `resolv.conf`.
-    pub bundle: PathBuf,
+    /// Holds `hostname`, `hosts` and `resolv.conf`, which are bound over those in /etc. `None`: the image's stay.
+    pub bundle: Option<PathBuf>,
+    /// The root directory; `rootfs`, that in the bundle, unless a directory was given.
+    pub root: PathBuf,
     /// Directory of the volumes: `$STAVES_ROOT/volumes`.
     pub volumes: PathBuf,
 }
@@ -84,6 +86,7 @@ pub struct HostDevice {
 pub struct Peer {
     /// Of its init, on the host.
     pub pid: i32,
+    /// Its `hosts` and `resolv.conf` go with its network.
     pub bundle: PathBuf,
     pub hostname: String,
 }
@@ -230,7 +233,7 @@ impl Generator<'_> {
         linux.set_rootfs_propagation(mounts.rootfs_propagation.map(str::to_owned));
 
         let mut root = Root::default();
-        root.set_path(PathBuf::from("rootfs")).set_readonly(Some(self.config.read_only));
+        root.set_path(self.container.root.clone()).set_readonly(Some(self.config.read_only));
         let mut spec = Spec::default();
         spec.set_version(OCI_VERSION.to_owned())
             .set_root(Some(root))
@@ -327,7 +330,7 @@ impl Generator<'_> {
         match (&self.wishes.network, network_peer) {
             (NetworkMode::Host, _) => {}
             (NetworkMode::Container(_), Some(peer)) => {
-                list.push(of(LinuxNamespaceType::Network, "net", peer.pid))
+                list.push(of(LinuxNamespaceType::Network, "net", peer.pid));
             }
             _ => list.push(own(LinuxNamespaceType::Network)),
         }
@@ -338,14 +341,14 @@ impl Generator<'_> {
             PidMode::Host => {}
             PidMode::Private => list.push(own(LinuxNamespaceType::Pid)),
             PidMode::Container(name) => {
-                list.push(of(LinuxNamespaceType::Pid, "pid", self.lookup.peer(name)?.pid))
+                list.push(of(LinuxNamespaceType::Pid, "pid", self.lookup.peer(name)?.pid));
             }
         }
         match &self.wishes.ipc {
             IpcMode::Host => {}
             IpcMode::Private | IpcMode::None => list.push(own(LinuxNamespaceType::Ipc)),
             IpcMode::Container(name) => {
-                list.push(of(LinuxNamespaceType::Ipc, "ipc", self.lookup.peer(name)?.pid))
+                list.push(of(LinuxNamespaceType::Ipc, "ipc", self.lookup.peer(name)?.pid));
             }
         }
         // docker's default: private on v2, the host's on v1.

@@ -7,7 +7,6 @@ use crate::wishes::mount::clean_target;
 use crate::wishes::{IpcMode, MountKind, MountPlan, ReadOnly};
 use fault::{Fault, Result};
 use oci_spec::runtime::Mount;
-use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// Mounts and what they need.
@@ -109,7 +108,9 @@ impl Generator<'_> {
     }
 
     fn add_bundle_files(&self, mounts: &mut Mounts, plans: &[MountPlan], network_peer: Option<&Peer>) {
-        let bundle = network_peer.map_or(&self.container.bundle, |peer| &peer.bundle);
+        let Some(bundle) = network_peer.map(|peer| &peer.bundle).or(self.container.bundle.as_ref()) else {
+            return;
+        };
         for (target, file) in BUNDLE_FILES {
             if plans.iter().any(|plan| plan.target == target || plan.target == "/etc") {
                 continue;
@@ -184,8 +185,7 @@ impl Generator<'_> {
 
 /// 64 hexadecimal digits, as docker's volumes without a name have; the same container piped in again gets the same.
 fn anonymous_name(id: &str, target: &str) -> String {
-    let digest = Sha256::new().chain_update(id).chain_update([0]).chain_update(target).finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::Digest::of(format!("{id}\0{target}").as_bytes()).hex().to_owned()
 }
 
 /// docker's defaults for a tmpfs; what the user says of a thing replaces what they say.

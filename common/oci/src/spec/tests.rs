@@ -72,7 +72,8 @@ fn with(image: Option<&Value>, config: &str, facts: &Facts) -> Result<Generated>
     let identity = Identity {
         id: "0123456789ab".to_owned() + &"0".repeat(52),
         name: "calm".into(),
-        bundle: "/c/me".into(),
+        bundle: Some("/c/me".into()),
+        root: "rootfs".into(),
         volumes: "/v".into(),
     };
     generate(image, &serde_json::from_str(config).unwrap(), &files(), &identity, facts, &Fake)
@@ -410,6 +411,29 @@ fn an_image_for_another_platform_is_refused() {
         with(Some(&image), r#"{"platform":"linux/arm64"}"#, &facts()).unwrap_err().kind(),
         Kind::Input
     );
+}
+
+proptest::proptest! {
+    /// Whatever an image or a record says, there is a specification or an error.
+    #[test]
+    fn nothing_hostile_panics(text in "\\PC{0,30}|[-/:=,.0-9a-z%]{0,30}", number in proptest::num::f64::ANY) {
+        let image = json!({"os":text,"architecture":text,"config":{
+            "Env":[text],"Cmd":[text],"User":text,"WorkingDir":text,"Volumes":{text.clone():{}},"StopSignal":text}});
+        for config in [
+            json!({"command":[text],"user":text,"workdir":text,"env":[text],"hostname":text}),
+            json!({"command":["x"],"mounts":[text],"platform":text}),
+            json!({"command":["x"],"mounts":[{"type":text,"source":text,"target":text,"mode":text,"size":number}]}),
+            json!({"command":["x"],"memory":number,"cpus":number}),
+            json!({"command":["x"],"memory":text,"security_opt":[format!("seccomp={text}")],"ulimits":[text]}),
+            json!({"command":["x"],"network":text,"ports":[text],"devices":[text],"sysctls":{text.clone():text}}),
+        ] {
+            let config = config.to_string();
+            if let Ok(generated) = with(Some(&image), &config, &facts()) {
+                proptest::prop_assert!(generated.json().is_ok());
+            }
+            let _ = with(None, &config, &facts());
+        }
+    }
 }
 
 #[test]

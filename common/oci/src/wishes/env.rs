@@ -24,9 +24,9 @@ pub fn env_file(content: &str, path: &str) -> Result<Vec<String>> {
             return Err(Fault::input(format!("{path}:{}: {what}", index + 1)));
         }
         if line.contains('=') {
-            variables.push(line.to_owned())
+            variables.push(line.to_owned());
         } else {
-            variables.push(name.trim_end().to_owned())
+            variables.push(name.trim_end().to_owned());
         }
     }
     Ok(variables)

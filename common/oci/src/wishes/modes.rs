@@ -193,7 +193,7 @@ impl Security {
             ("seccomp", Some("unconfined")) => self.seccomp = Seccomp::Unconfined,
             ("seccomp", Some("builtin")) => self.seccomp = Seccomp::Builtin,
             ("seccomp", Some(text)) if text.trim_start().starts_with('{') => {
-                self.seccomp = Seccomp::Inline(text.to_owned())
+                self.seccomp = Seccomp::Inline(text.to_owned());
             }
             ("seccomp", Some(file)) if !file.is_empty() => self.seccomp = Seccomp::File(file.to_owned()),
             ("apparmor", Some(profile)) if !profile.is_empty() => self.apparmor = Some(profile.to_owned()),

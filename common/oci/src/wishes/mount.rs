@@ -343,7 +343,7 @@ fn options(mount: &Mount, kind: &MountKind) -> Result<(ReadOnly, Vec<String>)> {
                 options.push(option.clone());
             }
             ("size", Some(value)) if *kind == MountKind::Tmpfs => {
-                options.push(tmpfs_size(&Quantity::Text(value.to_owned()))?)
+                options.push(tmpfs_size(&Quantity::Text(value.to_owned()))?);
             }
             ("mode", Some(value)) if *kind == MountKind::Tmpfs => options.push(tmpfs_mode(value)?),
             _ => {
@@ -384,8 +384,7 @@ fn tmpfs_mode(mode: &str) -> Result<String> {
 
 fn boolean(value: Option<&str>) -> Option<bool> {
     match value {
-        None => Some(true),
-        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Some(true),
+        None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Some(true),
         Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Some(false),
         Some(_) => None,
     }

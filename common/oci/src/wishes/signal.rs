@@ -24,9 +24,10 @@ pub fn signal(text: &str) -> Result<i32> {
 /// `SIGTERM` for 15; `None` when no signal has the number.
 pub fn signal_name(number: i32) -> Option<String> {
     match number {
-        RTMIN => Some("SIGRTMIN".to_owned()),
-        RTMAX => Some("SIGRTMAX".to_owned()),
-        RTMIN..=RTMAX => Some(format!("SIGRTMIN+{}", number - RTMIN)),
+        RTMIN..=RTMAX => Some(match number - RTMIN {
+            0 => "SIGRTMIN".to_owned(),
+            offset => format!("SIGRTMIN+{offset}"),
+        }),
         _ => {
             let index = usize::try_from(number).ok()?.checked_sub(1)?;
             NAMES.get(index).map(|name| format!("SIG{name}"))
