@@ -3,11 +3,13 @@
 
 pub mod containers;
 pub mod docker_registry;
+pub mod fake_registry;
 mod images;
 mod own;
 
 pub use containers::FakeShim;
 pub use docker_registry::DockerRegistry;
+pub use fake_registry::{Behaviour, FakeRegistry};
 pub use images::{Images, images, project};
 pub use own::{
     OtherHost, Place, Ran, die_with_parent, find_program, ip, is_root, own_network, profile_dir, skip,
