@@ -54,7 +54,8 @@ impl Repository {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
-            if sink.written() > before {
+            // A trickle is no progress.
+            if sink.written() >= before + TRICKLE {
                 patience.progress();
             }
             patience.wait(failed)?;

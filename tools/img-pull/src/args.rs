@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Prints one record per image, with the section `image`: digest, platform, configuration and layers. What is in the
 /// store already is not downloaded again.
 #[derive(Debug, Parser)]
-#[command(name = "img-pull", version)]
+#[command(name = "img-pull", version, args_override_self = true)]
 #[command(after_help = "Examples:
   img-pull debian:12 | img-unpack | ctr-create -- cat /etc/os-release | ctr-start --attach
   img-pull --policy missing localhost:5000/app:v1 | jq .image.config.config.Env

@@ -1,0 +1,500 @@
+//! The real program against a registry that misbehaves, and against a real one.
+
+use oci::Digest;
+use oci::manifest::media_type;
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::Duration;
+use testkit::fake_registry::{Pushed, auth_file};
+use testkit::{Behaviour, DockerRegistry, FakeRegistry, Place, Ran};
+
+fn pull(place: &Place, words: &[&str]) -> Ran {
+    Ran::of(&mut command(place, words))
+}
+
+fn command(place: &Place, words: &[&str]) -> Command {
+    let mut command = place.command(env!("CARGO_BIN_EXE_img-pull"));
+    // No file of the machine's own may be asked for credentials, and silence is over soon.
+    command.env("REGISTRY_AUTH_FILE", place.path().join("auth.json")).args(["--timeout", "1"]).args(words);
+    command
+}
+
+/// An image of two layers, and its reference.
+fn registry() -> (FakeRegistry, String, Pushed) {
+    let registry = FakeRegistry::start();
+    let pushed = registry.put_image("team/app", "v1", &[&vec![7; 300_000], b"small"]);
+    let reference = format!("{}/team/app:v1", registry.address());
+    (registry, reference, pushed)
+}
+
+/// Nothing that a later command could take for an image, and nothing unfinished.
+fn assert_untouched(place: &Place) {
+    let index = std::fs::read_to_string(place.root().join("index.json")).unwrap_or_default();
+    assert!(!index.contains("digest"), "{index}");
+    assert_no_scratch(place);
+}
+
+fn assert_no_scratch(place: &Place) {
+    let left: Vec<_> = std::fs::read_dir(place.root().join("tmp")).into_iter().flatten().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn blob(place: &Place, digest: &Digest) -> std::path::PathBuf {
+    place.root().join("blobs/sha256").join(digest.hex())
+}
+
+#[test]
+fn an_image_becomes_a_record_and_is_not_downloaded_twice() {
+    let (registry, reference, pushed) = registry();
+    let place = Place::new();
+    let record = pull(&place, &[&reference]).expect(0).json();
+    let image = &record["image"];
+    assert_eq!(record["staves"], 1);
+    assert_eq!(image["reference"], json!(reference));
+    assert_eq!(image["digest"], json!(pushed.manifest));
+    assert_eq!(image["config"]["config"]["OnBuild"][0], "RUN x");
+    assert_eq!(image["platform"], json!({"os": "linux", "architecture": "amd64"}));
+    let layer = json!({"digest": pushed.layers[0], "diff_id": pushed.layers[0], "size": 300_000,
+        "media_type": media_type::OCI_LAYER});
+    assert_eq!(image["layers"][0], layer);
+
+    registry.forget_requests();
+    assert_eq!(pull(&place, &[&reference]).expect(0).json(), record);
+    let asked: Vec<String> = registry.requests().iter().map(|r| format!("{} {}", r.method, r.path)).collect();
+    assert_eq!(asked, ["HEAD /v2/team/app/manifests/v1"]);
+
+    registry.forget_requests();
+    for words in [["--policy", "missing"], ["--policy", "never"]] {
+        assert_eq!(pull(&place, &[words[0], words[1], &reference]).expect(0).json(), record);
+    }
+    let by_digest = format!("{}/team/app@{}", registry.address(), pushed.manifest);
+    let again = pull(&place, &[&by_digest]).expect(0).json();
+    assert_eq!(again["image"]["reference"], json!(by_digest));
+    assert_eq!(again["image"]["layers"], image["layers"]);
+    assert!(registry.requests().is_empty(), "{:?}", registry.requests());
+    assert_eq!(pull(&place, &["-q", &reference]).expect(0).stdout, format!("{}\n", pushed.manifest));
+    assert_no_scratch(&place);
+}
+
+#[test]
+fn a_moved_tag_brings_only_what_is_new_and_keeps_the_old_image_unnamed() {
+    let (registry, reference, old) = registry();
+    let place = Place::new();
+    pull(&place, &[&reference]).expect(0);
+    let new = registry.put_image("team/app", "v1", &[&vec![7; 300_000], b"other"]);
+    registry.forget_requests();
+    let plan = pull(&place, &["--dry-run", &reference]).expect(0);
+    assert_eq!(plan.stdout.matches("\"step\":\"fetch\"").count(), 2, "{}", plan.stdout);
+    assert_eq!(pull(&place, &[&reference]).expect(0).json()["image"]["digest"], json!(new.manifest));
+    let blobs: Vec<_> = registry.requests().into_iter().filter(|r| r.path.contains("/blobs/")).collect();
+    assert_eq!(blobs.len(), 2, "{blobs:?}");
+    let index: Value =
+        serde_json::from_slice(&std::fs::read(place.root().join("index.json")).unwrap()).unwrap();
+    let of = |digest: &Digest| {
+        let entries = index["manifests"].as_array().unwrap();
+        entries.iter().find(|entry| entry["digest"] == json!(digest)).unwrap().clone()
+    };
+    let name = "org.opencontainers.image.ref.name";
+    assert_eq!(of(&new.manifest)["annotations"][name], json!(reference));
+    assert_eq!(of(&old.manifest)["annotations"][name], Value::Null);
+}
+
+#[test]
+fn records_keep_what_they_bring() {
+    let (_registry, reference, pushed) = registry();
+    let place = Place::new();
+    let input = json!({"before": 1.50, "image": {"mine": [1], "reference": reference, "digest": "", "layers": []},
+        "staves": 1, "after": null});
+    std::fs::write(place.path().join("in"), input.to_string()).unwrap();
+    let stdin = || std::fs::File::open(place.path().join("in")).unwrap();
+    let ran = Ran::of(command(&place, &[]).stdin(stdin())).expect(0);
+    let record = ran.json();
+    assert_eq!((&record["before"], &record["image"]["mine"]), (&json!(1.5), &json!([1])));
+    assert_eq!(record["image"]["digest"], json!(pushed.manifest));
+    assert!(record.as_object().unwrap().contains_key("after"));
+    // Nothing came from the stage before; something came that is no record; one that names no image.
+    for (text, status) in [
+        ("", 3),
+        ("{\"staves\":1", 3),
+        ("[]", 3),
+        ("{\"staves\":1}", 3),
+        ("{\"image\":{\"reference\":7}}", 3),
+    ] {
+        std::fs::write(place.path().join("in"), text).unwrap();
+        let ran = Ran::of(command(&place, &[]).stdin(stdin())).expect(status);
+        assert_eq!((ran.stdout.as_str(), ran.stderr.lines().next().is_some()), ("", true), "{text}");
+    }
+}
+
+#[test]
+fn one_that_fails_does_not_hold_up_the_others() {
+    let (registry, reference, _) = registry();
+    let place = Place::new();
+    let missing = format!("{}/team/app:nothing", registry.address());
+    let ran = pull(&place, &[&missing, "Bad Name", &reference]).expect(4);
+    assert_eq!(ran.json()["image"]["reference"], json!(reference));
+    assert!(ran.stderr.contains("nothing: the registry has no tag nothing of team/app"), "{}", ran.stderr);
+    let json_error = pull(&place, &["--error-format", "json", &missing]).expect(4);
+    let error: Value = serde_json::from_str(&json_error.stderr).unwrap();
+    assert_eq!((&error["kind"], &error["subject"]), (&json!("not-found"), &json!(missing)));
+}
+
+#[test]
+fn exit_statuses_tell_what_the_registry_said() {
+    let (registry, reference, _) = registry();
+    let place = Place::new();
+    let busy = Behaviour::RetryAfter(429, 100_000);
+    for (path, behaviour, status) in [
+        ("/manifests/", Behaviour::Status(404), 4),
+        ("/blobs/", Behaviour::Status(404), 4),
+        ("/manifests/", Behaviour::Status(401), 6),
+        ("/manifests/", Behaviour::Status(403), 6),
+        ("/manifests/", busy, 7),
+        ("/blobs/", Behaviour::Status(503), 7),
+        ("/manifests/", Behaviour::Status(418), 3),
+        ("/manifests/", Behaviour::Redirect("/v2/team/app/manifests/v1".into()), 3),
+        ("/manifests/", Behaviour::Redirect("file:///etc/passwd".into()), 3),
+        ("/manifests/", Behaviour::Body(vec![b' '; 5 << 20]), 3),
+        ("/manifests/", Behaviour::BodyWithoutLength(vec![b'['; 5 << 20]), 3),
+        ("/manifests/", Behaviour::Body(b"<html>".to_vec()), 3),
+        ("/manifests/", Behaviour::DigestHeader(Digest::of(b"x").to_string()), 3),
+        ("/manifests/", Behaviour::Garbage, 7),
+    ] {
+        registry.misbehave(path, usize::MAX, behaviour.clone());
+        let ran = pull(&place, &["--retry", "1", &reference]);
+        assert_eq!(ran.status, status, "{path} {behaviour:?}: {}", ran.stderr);
+        assert!(ran.stdout.is_empty() && ran.stderr.lines().count() <= 2, "{behaviour:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        assert_untouched(&place);
+        registry.stop_misbehaving();
+    }
+    pull(&place, &[&reference]).expect(0);
+}
+
+#[test]
+fn what_passes_is_waited_for() {
+    let (registry, reference, _) = registry();
+    let place = Place::new();
+    registry.misbehave("/manifests/", 1, Behaviour::RetryAfter(429, 0));
+    registry.misbehave("/manifests/", 2, Behaviour::Status(500));
+    registry.misbehave("/blobs/", 2, Behaviour::Status(502));
+    pull(&place, &[&reference]).expect(0);
+}
+
+#[test]
+fn a_cut_download_goes_on_where_it_was_cut() {
+    let (registry, reference, pushed) = registry();
+    let place = Place::new();
+    let large = format!("/blobs/{}", pushed.layers[0]);
+    registry.misbehave(&large, 1, Behaviour::CutAfter(100_000));
+    registry.misbehave(&large, 1, Behaviour::CutAfter(50_000));
+    pull(&place, &[&reference]).expect(0);
+    let ranges: Vec<_> = registry
+        .requests()
+        .into_iter()
+        .filter(|r| r.path.contains(&large))
+        .map(|r| r.headers.get("range").cloned())
+        .collect();
+    assert_eq!(ranges, [None, Some("bytes=100000-299999".into()), Some("bytes=150000-299999".into())]);
+    assert_eq!(std::fs::read(blob(&place, &pushed.layers[0])).unwrap(), vec![7; 300_000]);
+
+    // One that knows no ranges sends all of it again.
+    let place = Place::new();
+    registry.misbehave(&large, 1, Behaviour::CutAfter(100_000));
+    registry.misbehave(&large, 1, Behaviour::IgnoreRange);
+    pull(&place, &[&reference]).expect(0);
+    // Cut at each try, but further each time: more tries than are allowed without progress.
+    let place = Place::new();
+    registry.misbehave(&large, 6, Behaviour::CutAfter(10_000));
+    pull(&place, &["--retry", "1", &reference]).expect(0);
+}
+
+#[test]
+fn lies_about_digests_and_sizes_are_found_out() {
+    let (registry, reference, pushed) = registry();
+    let large = format!("/blobs/{}", pushed.layers[0]);
+    for behaviour in [
+        Behaviour::Body(vec![8; 300_000]),
+        Behaviour::Body(vec![7; 300_001]),
+        Behaviour::Body(vec![7; 299_999]),
+        Behaviour::BodyWithoutLength(vec![7; 300_001]),
+        Behaviour::BodyWithoutLength(vec![7; 299_999]),
+        Behaviour::BodyWithoutLength(vec![8; 300_000]),
+        Behaviour::Length(u64::MAX),
+    ] {
+        let place = Place::new();
+        registry.misbehave(&large, usize::MAX, behaviour.clone());
+        let ran = pull(&place, &["--retry", "1", &reference]);
+        assert_eq!(ran.status, 3, "{}", ran.stderr);
+        assert!(ran.stderr.contains(pushed.layers[0].as_str()), "{}", ran.stderr);
+        assert!(!blob(&place, &pushed.layers[0]).exists());
+        assert_untouched(&place);
+        registry.stop_misbehaving();
+    }
+}
+
+#[test]
+fn a_registry_that_does_not_answer_is_given_up_on() {
+    let (registry, reference, pushed) = registry();
+    let large = format!("/blobs/{}", pushed.layers[0]);
+    let trickle = Behaviour::Trickle(Duration::from_millis(50));
+    for (path, behaviour) in
+        [("/manifests/", Behaviour::Silent), (large.as_str(), Behaviour::Silent), (large.as_str(), trickle)]
+    {
+        let place = Place::new();
+        registry.misbehave(path, usize::MAX, behaviour);
+        let ran = pull(&place, &["--timeout", "0.2", "--retry", "1", &reference]).expect(7);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+        assert_untouched(&place);
+        registry.stop_misbehaving();
+    }
+    drop(registry);
+    let refused = pull(&Place::new(), &[&reference]).expect(7);
+    assert!(refused.stderr.contains("refuses connections"), "{}", refused.stderr);
+    let unknown = pull(&Place::new(), &["--timeout", "0.2", "nobody.invalid/x"]).expect(7);
+    assert!(unknown.stderr.contains("nobody.invalid"), "{}", unknown.stderr);
+}
+
+#[test]
+fn newer_makes_do_with_what_is_there() {
+    let (registry, reference, _) = registry();
+    let place = Place::new();
+    let first = pull(&place, &["--policy", "newer", &reference]).expect(0).json();
+    drop(registry);
+    let ran = pull(&place, &["--policy", "newer", &reference]).expect(0);
+    assert_eq!(ran.json(), first);
+    assert!(ran.stderr.contains("warning: using the image in the store"), "{}", ran.stderr);
+    pull(&place, &["--policy", "always", &reference]).expect(7);
+    pull(&place, &["--policy", "never", "debian:12"]).expect(4);
+}
+
+#[test]
+fn a_token_is_fetched_once_and_a_password_given_to_the_right_one() {
+    let (registry, reference, _) = registry();
+    registry.require_token(None);
+    let place = Place::new();
+    pull(&place, &[&reference]).expect(0);
+    let tokens: Vec<_> = registry.requests().into_iter().filter(|r| r.path.starts_with("/token")).collect();
+    assert_eq!(tokens.len(), 1);
+    assert_eq!(tokens[0].path, "/token?scope=repository:x:pull&service=fake%2C%20really");
+
+    let place = Place::new();
+    registry.require_token(Some(("me", "pa:ss word")));
+    let denied = pull(&place, &[&reference]).expect(6);
+    assert_eq!(denied.stdout, "");
+    let file = place.path().join("auth.json");
+    std::fs::write(&file, auth_file(&registry.address(), "me", "wrong")).unwrap();
+    let denied = pull(&place, &[&reference]).expect(6);
+    assert!(!denied.stderr.contains("wrong"), "{}", denied.stderr);
+    std::fs::write(&file, auth_file(&registry.address(), "me", "pa:ss word")).unwrap();
+    pull(&place, &[&reference]).expect(0);
+
+    let place = Place::new();
+    registry.require_password("me", "pa:ss word");
+    pull(&place, &[&reference]).expect(6);
+    std::fs::write(place.path().join("auth.json"), auth_file(&registry.address(), "me", "pa:ss word"))
+        .unwrap();
+    pull(&place, &[&reference]).expect(0);
+    std::fs::write(place.path().join("auth.json"), "{\"auths\": pa:ss word").unwrap();
+    let broken = pull(&Place::new(), &[&reference]);
+    assert!(!broken.stderr.contains("pa:ss word"), "{}", broken.stderr);
+}
+
+#[test]
+fn a_redirect_does_not_carry_the_password_along() {
+    let (registry, reference, pushed) = registry();
+    let elsewhere = FakeRegistry::start();
+    elsewhere.put_blob(&vec![7; 300_000]);
+    registry.require_password("me", "secret");
+    let large = format!("/blobs/{}", pushed.layers[0]);
+    let target = format!("http://{}/v2/x{large}?signature=1", elsewhere.address());
+    registry.misbehave(&large, usize::MAX, Behaviour::Redirect(target));
+    elsewhere.misbehave(&large, 1, Behaviour::CutAfter(100));
+    let place = Place::new();
+    std::fs::write(place.path().join("auth.json"), auth_file(&registry.address(), "me", "secret")).unwrap();
+    pull(&place, &[&reference]).expect(0);
+    let seen = elsewhere.requests();
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().all(|request| !request.headers.contains_key("authorization")), "{seen:?}");
+    assert_eq!(seen[1].headers["range"], "bytes=100-299999");
+}
+
+#[test]
+fn hostile_manifests_are_refused() {
+    let (registry, _, pushed) = registry();
+    let place = Place::new();
+    let config = json!({"mediaType": media_type::OCI_CONFIG, "digest": pushed.config, "size": 1});
+    let layer = |name: &str, value: Value| {
+        let mut layer = json!({"mediaType": media_type::OCI_LAYER, "digest": pushed.layers[1], "size": 5});
+        layer[name] = value;
+        json!({"schemaVersion": 2, "config": config, "layers": [layer]})
+    };
+    let documents = [
+        layer("urls", json!(["http://127.0.0.1:1/secret"])),
+        layer("digest", json!("sha256:../../../../etc/passwd")),
+        layer("digest", json!("md5:d41d8cd98f00b204e9800998ecf8427e")),
+        layer("size", json!(-1)),
+        layer("size", json!(u64::MAX)),
+        layer("mediaType", json!("application/x-tar")),
+        layer("size", json!(4)),
+        json!({"schemaVersion": 2, "config": config, "layers": []}),
+        json!({"schemaVersion": 2, "config": config, "layers": [], "manifests": []}),
+        json!({"schemaVersion": 1, "name": "x", "fsLayers": [], "history": [], "signatures": []}),
+        json!({"schemaVersion": 2, "manifests": []}),
+        json!({"schemaVersion": 2, "manifests": [{"mediaType": media_type::OCI_INDEX, "digest": Digest::of(b"x"), "size": 1}]}),
+        json!([]),
+    ];
+    for (number, document) in documents.iter().enumerate() {
+        let repository = format!("bad{number}");
+        registry.put_manifest(&repository, "latest", "application/json", document.to_string().as_bytes());
+        let ran = pull(&place, &["--retry", "0", &format!("{}/{repository}", registry.address())]);
+        assert!(matches!(ran.status, 3 | 4), "{document}: {} {}", ran.status, ran.stderr);
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        assert_untouched(&place);
+    }
+}
+
+#[test]
+fn the_platform_chooses_from_an_index() {
+    let registry = FakeRegistry::start();
+    let one = registry.put_image("multi", "one", &[b"one"]);
+    let two = registry.put_image("multi", "two", &[b"two"]);
+    let size = |digest: &Digest| registry.manifest_bytes("multi", digest.as_str()).len();
+    let entry = |digest: &Digest, architecture: &str| {
+        json!({"mediaType": media_type::OCI_MANIFEST, "digest": digest, "size": size(digest),
+            "platform": {"os": "linux", "architecture": architecture}})
+    };
+    let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX,
+        "manifests": [entry(&one.manifest, "s390x"), entry(&two.manifest, "riscv64")]});
+    let index = registry.put_manifest("multi", "latest", media_type::OCI_INDEX, index.to_string().as_bytes());
+    let reference = format!("{}/multi", registry.address());
+    let place = Place::new();
+    let get = |platform: &str| {
+        pull(&place, &["--platform", platform, &reference]).expect(0).json()["image"].clone()
+    };
+    let image = get("linux/s390x");
+    assert_eq!((&image["digest"], &image["index_digest"]), (&json!(one.manifest), &json!(index)));
+    assert_eq!(get("riscv64")["digest"], json!(two.manifest));
+    let ran = pull(&place, &["--platform", "linux/mips", &reference]).expect(4);
+    assert!(ran.stderr.contains("linux/s390x, linux/riscv64"), "{}", ran.stderr);
+    pull(&place, &["--platform", "linux/", &reference]).expect(2);
+    // An image that stands alone: refused when another platform was asked for.
+    let alone = format!("{}/multi:one", registry.address());
+    let ran = pull(&place, &["--platform", "linux/arm64", &alone]).expect(4);
+    assert!(ran.stderr.contains("the image is for linux/amd64"), "{}", ran.stderr);
+}
+
+#[test]
+fn progress_is_data_for_who_asks() {
+    let (_registry, reference, pushed) = registry();
+    let place = Place::new();
+    let events = place.path().join("events");
+    let script = format!("exec {} --progress-fd 5 {reference} 5>$DIR/events", env!("CARGO_BIN_EXE_img-pull"));
+    let ran = place.sh(&script).expect(0);
+    assert_eq!(ran.stderr, "");
+    let text = std::fs::read_to_string(events).unwrap();
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let done: Vec<_> = events.iter().filter(|event| event["event"] == "done").collect();
+    assert_eq!(done.len(), 3, "{text}");
+    assert!(done.iter().any(|event| event["item"] == json!(pushed.layers[0]) && event["total"] == 300_000));
+    pull(&place, &["--progress-fd", "77", &reference]).expect(2);
+}
+
+#[test]
+fn two_at_once_both_succeed() {
+    let (_registry, reference, pushed) = registry();
+    let place = Place::new();
+    let children: Vec<_> = (0..4)
+        .map(|_| {
+            command(&place, &[&reference]).stdout(std::process::Stdio::null()).spawn().expect("run img-pull")
+        })
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(
+        pull(&place, &["--policy", "never", &reference]).expect(0).json()["image"]["digest"],
+        json!(pushed.manifest)
+    );
+    assert_no_scratch(&place);
+}
+
+#[test]
+fn killed_at_any_moment_it_leaves_the_old_state_or_the_new_one() {
+    let (registry, reference, _) = registry();
+    registry.misbehave("/blobs/", usize::MAX, Behaviour::Trickle(Duration::from_micros(10)));
+    let place = Place::new();
+    for moment in 0..10 {
+        let mut child =
+            command(&place, &[&reference]).stdout(std::process::Stdio::null()).spawn().expect("run img-pull");
+        std::thread::sleep(Duration::from_millis(moment * 3));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let index = std::fs::read_to_string(place.root().join("index.json")).unwrap_or_default();
+        assert!(index.is_empty() || serde_json::from_str::<Value>(&index).is_ok(), "{index}");
+    }
+    registry.stop_misbehaving();
+    pull(&place, &[&reference]).expect(0);
+    let store = store::Store::at(place.root(), place.run());
+    store.sweep_scratch().unwrap();
+    assert_no_scratch(&place);
+}
+
+#[test]
+fn a_damaged_blob_is_fetched_again() {
+    let (_registry, reference, pushed) = registry();
+    let place = Place::new();
+    pull(&place, &[&reference]).expect(0);
+    let path = blob(&place, &pushed.layers[1]);
+    std::fs::remove_file(&path).unwrap();
+    pull(&place, &["--policy", "never", &reference]).expect(4);
+    // As a crash of the machine would leave it: neither marked nor settled.
+    std::fs::write(&path, "smalx").unwrap();
+    pull(&place, &["--policy", "missing", &reference]).expect(0);
+    assert_eq!(std::fs::read(&path).unwrap(), b"small");
+}
+
+#[test]
+fn blobs_settle_after_the_tool_has_ended() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_registry, reference, pushed) = registry();
+    let place = Place::new();
+    // The pipe's end is seen although the settling goes on.
+    pull(&place, &[&reference]).expect(0);
+    let path = blob(&place, &pushed.layers[0]);
+    for _ in 0..6000 {
+        if std::fs::metadata(&path).unwrap().permissions().mode() & 0o777 == 0o444 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the blob never settles");
+}
+
+#[test]
+fn a_real_registry_and_what_others_read_of_it() {
+    let Some(registry) = DockerRegistry::with_images() else { return };
+    let place = Place::new();
+    let names = ["busybox:1", "busybox:docker", "busybox:zstd", "multi:1", "layers:1"];
+    let references: Vec<String> = names.iter().map(|name| format!("{}/{name}", registry.address())).collect();
+    let words: Vec<&str> = references.iter().map(String::as_str).collect();
+    let ran = pull(&place, &words).expect(0);
+    assert_eq!(ran.stdout.lines().count(), names.len());
+    for (line, reference) in ran.stdout.lines().zip(&references) {
+        let digest = serde_json::from_str::<Value>(line).unwrap()["image"]["digest"].clone();
+        for program in ["skopeo", "umoci"] {
+            if testkit::find_program(program).is_none() {
+                testkit::skip(&format!("{program} is not installed"));
+            } else if program == "skopeo" && reference.ends_with(":docker") {
+                // skopeo finds nothing but OCI's own media types in a layout, and the manifest is kept as it came.
+            } else if program == "skopeo" {
+                let seen = place.sh(&format!("skopeo inspect oci:$DIR/root:{reference}")).expect(0);
+                let seen: Value = serde_json::from_str(&seen.stdout).unwrap();
+                assert_eq!(seen["Digest"], digest);
+            } else {
+                let seen = place.sh("umoci ls --layout $DIR/root").expect(0);
+                assert!(seen.stdout.lines().any(|line| line == reference), "{}", seen.stdout);
+            }
+        }
+    }
+}
