@@ -178,7 +178,7 @@ impl Store {
                     .ok()
                     .flatten()
                     .is_some_and(|info| scratch::owner_lives(&info.owner) == Some(true));
-            if !at_work && let Some(bytes) = self.remove_layer(diff_id)? {
+            if !at_work && let Some(bytes) = self.remove_layer(diff_id, false)? {
                 swept.layers += 1;
                 swept.bytes += bytes;
             }
@@ -188,9 +188,12 @@ impl Store {
 
     /// Removes a layer; `None` if there is none or somebody is making it right now. Whether it is needed is for the
     /// caller to know.
-    fn remove_layer(&self, diff_id: &Digest) -> Result<Option<u64>> {
+    pub(crate) fn remove_layer(&self, diff_id: &Digest, only_untrusted: bool) -> Result<Option<u64>> {
         let path = self.layer_lock(diff_id)?;
         let Some(_lock) = Lock::try_exclusive(&path)? else { return Ok(None) };
+        if only_untrusted && self.has_layer(diff_id) {
+            return Ok(None);
+        }
         let aside = self.put_aside(diff_id)?;
         // Those who wait for the lock on the file without a name find out that the layer is gone.
         let _ = std::fs::remove_file(&path);
@@ -267,7 +270,7 @@ impl NewLayer {
     }
 }
 
-fn diff_id_of(name: &str) -> Option<Digest> {
+pub(crate) fn diff_id_of(name: &str) -> Option<Digest> {
     let (algorithm, hex) = name.split_once('-')?;
     Digest::parse(&format!("{algorithm}:{hex}")).ok()
 }

@@ -13,6 +13,7 @@ mod scratch;
 pub mod settle;
 mod subject;
 mod tree;
+mod usage;
 
 pub use blobs::BlobWriter;
 pub use container::{ContainerDir, LastRun, LiveState, Status, check_name, is_id};
@@ -24,6 +25,7 @@ pub use scratch::{Scratch, start_time};
 pub use settle::Settle;
 pub use subject::Subject;
 pub use tree::remove_tree;
+pub use usage::{ImageDetails, ImageUser, ImageUsers};
 
 use fault::{Explain, Fault, Result};
 use std::os::unix::fs::DirBuilderExt;

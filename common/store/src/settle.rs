@@ -80,7 +80,7 @@ impl Store {
 }
 
 /// The kernel's name for this boot (random(4), `/proc/sys/kernel/random/boot_id`).
-fn boot_id() -> Result<&'static str> {
+pub(crate) fn boot_id() -> Result<&'static str> {
     static ID: OnceLock<String> = OnceLock::new();
     if let Some(id) = ID.get() {
         return Ok(id);
