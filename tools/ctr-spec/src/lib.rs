@@ -7,6 +7,7 @@ use ctr_create::facts;
 use oci::spec::Identity;
 use record::{Config, Container, Record};
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use store::Store;
 
 /// Show the OCI runtime specification a container would get
@@ -27,6 +28,10 @@ pub struct Args {
 
     #[command(flatten)]
     pub words: CommandWords,
+
+    /// Leave out the files only ctr-create makes, so that the specification runs in any bundle
+    #[arg(long)]
+    pub standalone: bool,
 
     #[command(flatten)]
     pub common: Common,
@@ -66,7 +71,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
 fn show(args: &Args, context: &mut Context, store: &Store, record: &mut Record) -> Result<()> {
     let mut config = record.config()?;
     args.flags.apply(&args.words.command, &mut config)?;
-    let identity = identity(store, record, &config)?;
+    let identity = identity(store, record, &config, args.standalone)?;
     let generated = facts::specification(store, record, &config, &identity)?;
     for warning in &generated.warnings {
         context.warn(&identity.name, warning);
@@ -83,11 +88,12 @@ fn show(args: &Args, context: &mut Context, store: &Store, record: &mut Record) 
 }
 
 /// The container's own identity; before there is one, an id made from what it would be, so that the same wishes give
-/// the same bytes. Files that `ctr-create` would write are left out then: the specification runs in any bundle.
-fn identity(store: &Store, record: &Record, config: &Config) -> Result<Identity> {
+/// the same bytes, and a bundle that is wherever the specification will be.
+fn identity(store: &Store, record: &Record, config: &Config, standalone: bool) -> Result<Identity> {
     let container: Option<Container> = record.container()?;
     if let Some(container) = container.filter(|container| store::is_id(&container.id)) {
-        return Ok(facts::identity(store, &container.id, &container.name));
+        let own = facts::identity(store, &container.id, &container.name);
+        return Ok(if standalone { Identity { bundle: None, ..own } } else { own });
     }
     let seed = format!(
         "{}{}",
@@ -96,7 +102,8 @@ fn identity(store: &Store, record: &Record, config: &Config) -> Result<Identity>
     );
     let id = oci::Digest::of(seed.as_bytes()).hex().to_owned();
     let name = config.name.clone().unwrap_or_default();
-    Ok(Identity { bundle: None, ..facts::identity(store, &id, &name) })
+    let bundle = (!standalone).then(PathBuf::new);
+    Ok(Identity { bundle, ..facts::identity(store, &id, &name) })
 }
 
 /// What to call the record in messages.

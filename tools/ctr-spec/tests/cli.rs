@@ -129,7 +129,7 @@ fn bundle(place: &Place) -> Option<PathBuf> {
 /// Runs a script in a container made by another runtime from our specification.
 fn run_with(runtime: &Path, place: &Place, bundle: &Path, flags: &[&str], script: &str) -> Ran {
     let rootfs = bundle.join("rootfs");
-    let mut arguments = vec!["--rootfs", rootfs.to_str().unwrap()];
+    let mut arguments = vec!["--standalone", "--rootfs", rootfs.to_str().unwrap()];
     arguments.extend(flags);
     arguments.extend(["--", "/bin/busybox", "sh", "-c", script]);
     let mut spec = spec(place, &arguments, "").expect(0).json()["spec"].take();

@@ -148,6 +148,42 @@ impl Generated {
     pub fn json(&self) -> Result<serde_json::Value> {
         to_json(&self.spec)
     }
+
+    /// Makes a specification that was written for a container not made yet, and perhaps edited since, that of this
+    /// container: root, control group, and the sources of what belongs to a container alone (its files in /etc, its
+    /// volumes without a name). What else the user changed stays.
+    ///
+    /// Fails with input on what is not a specification.
+    pub fn settle(&self, mut adopted: serde_json::Value) -> Result<serde_json::Value> {
+        let malformed = |what: &str| Fault::input(format!("spec{what} is not an object"));
+        let own = self.json()?;
+        let spec = adopted.as_object_mut().ok_or_else(|| malformed(""))?;
+        let root = spec.entry("root").or_insert_with(|| serde_json::json!({}));
+        root.as_object_mut()
+            .ok_or_else(|| malformed(".root"))?
+            .insert("path".to_owned(), own["root"]["path"].clone());
+        let linux = spec.entry("linux").or_insert_with(|| serde_json::json!({}));
+        let linux = linux.as_object_mut().ok_or_else(|| malformed(".linux"))?;
+        linux.insert("cgroupsPath".to_owned(), own["linux"]["cgroupsPath"].clone());
+        let alone = |target: &str| {
+            mounts::is_bundle_file(target)
+                || self.volumes.iter().any(|volume| volume.anonymous && volume.target == target)
+        };
+        for mount in spec.get_mut("mounts").and_then(|list| list.as_array_mut()).into_iter().flatten() {
+            let target = mount["destination"].as_str().filter(|target| alone(target)).map(str::to_owned);
+            // A source the user put there is no bare name of a bundle's file and no volume without a name.
+            let placeholder = mount["source"].as_str().is_some_and(mounts::is_placeholder);
+            let ours = own["mounts"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|ours| ours["destination"].as_str() == target.as_deref());
+            if let (Some(_), true, Some(ours)) = (target, placeholder, ours) {
+                mount["source"] = ours["source"].clone();
+            }
+        }
+        Ok(adopted)
+    }
 }
 
 /// A specification as JSON, the same each time. oci-spec keeps capabilities, annotations and kernel parameters in
@@ -307,8 +343,11 @@ impl Generator<'_> {
         wanted.intersection(have)
     }
 
-    fn seccomp(&self, capabilities: CapSet) -> Result<Option<LinuxSeccomp>> {
-        let Some(architecture) = self.facts.architecture else { return Ok(None) };
+    fn seccomp(&mut self, capabilities: CapSet) -> Result<Option<LinuxSeccomp>> {
+        let Some(architecture) = self.facts.architecture else {
+            self.warnings.push("no system call filter: none is known for this architecture".to_owned());
+            return Ok(None);
+        };
         let target = Target { capabilities, kernel: self.facts.kernel, architecture };
         let resolve = |text: &str| Profile::parse(text)?.resolve(&target);
         match &self.wishes.security.seccomp {

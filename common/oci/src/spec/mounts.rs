@@ -44,17 +44,35 @@ const DEEP_READ_ONLY: (u32, u32) = (5, 12);
 /// Sixteen images' worth: an image's volumes are hostile input.
 const MAX_IMAGE_VOLUMES: usize = 256;
 
+/// Whether a file of the bundle is bound there.
+pub(super) fn is_bundle_file(target: &str) -> bool {
+    BUNDLE_FILES.iter().any(|(known, _)| *known == target)
+}
+
+/// Whether a mount's source stands for something that belongs to one container alone: a file of its bundle, or a
+/// volume without a name.
+pub(super) fn is_placeholder(source: &str) -> bool {
+    let is_digest = |name: &str| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    BUNDLE_FILES.iter().any(|(_, file)| *file == source)
+        || source.strip_suffix("/_data").and_then(|path| path.rsplit('/').next()).is_some_and(is_digest)
+}
+
 impl Generator<'_> {
     pub(super) fn mounts(&mut self, network_peer: Option<&Peer>) -> Result<Mounts> {
         let plans = self.plans()?;
         let mut mounts = Mounts { list: self.default_mounts(&plans)?, ..Mounts::default() };
+        // Sorted among the rest as docker does, so that a mount over /etc does not hide them.
+        let (outer, inner): (Vec<_>, Vec<_>) = plans.iter().partition(|plan| depth(&plan.target) < 2);
+        for plan in outer {
+            self.add(&mut mounts, plan)?;
+        }
         self.add_bundle_files(&mut mounts, &plans, network_peer);
         if self.has_init() {
             let init =
                 self.facts.init.clone().ok_or_else(|| Fault::failed("there is no init program to use"))?;
             mounts.list.push(new_mount(INIT_PATH, "bind", init, &["bind", "ro", "rprivate"]));
         }
-        for plan in &plans {
+        for plan in inner {
             self.add(&mut mounts, plan)?;
         }
         Ok(mounts)
@@ -76,7 +94,7 @@ impl Generator<'_> {
                 plans.push(MountPlan { target, read_only: ReadOnly::No, options: Vec::new(), kind });
             }
         }
-        plans.sort_by_key(|plan| plan.target.matches('/').count());
+        plans.sort_by_key(|plan| depth(&plan.target));
         Ok(plans)
     }
 
@@ -112,7 +130,7 @@ impl Generator<'_> {
             return;
         };
         for (target, file) in BUNDLE_FILES {
-            if plans.iter().any(|plan| plan.target == target || plan.target == "/etc") {
+            if plans.iter().any(|plan| plan.target == target) {
                 continue;
             }
             let mut options = vec!["rbind", "rprivate"];
@@ -181,6 +199,10 @@ impl Generator<'_> {
             read_only: plan.read_only != ReadOnly::No,
         }
     }
+}
+
+fn depth(target: &str) -> usize {
+    target.matches('/').count()
 }
 
 /// 64 hexadecimal digits, as docker's volumes without a name have; the same container piped in again gets the same.

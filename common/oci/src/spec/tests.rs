@@ -270,6 +270,19 @@ fn mounts_are_placed_sorted_and_replaced() {
 }
 
 #[test]
+fn a_mount_over_etc_keeps_the_names_resolving() {
+    let spec = spec(r#"{"command":["x"],"mounts":["/h:/etc","/i:/etc/inner"],"init":true}"#);
+    let order: Vec<&str> =
+        spec["mounts"].as_array().unwrap().iter().map(|m| m["destination"].as_str().unwrap()).collect();
+    let at = |target: &str| order.iter().position(|t| *t == target).unwrap();
+    assert!(
+        at("/etc") < at("/etc/hosts")
+            && at("/etc") < at("/etc/inner")
+            && at("/dev/shm") < at("/sbin/staves-init")
+    );
+}
+
+#[test]
 fn image_volumes_give_way_to_the_users_mounts() {
     let generated = with(Some(&image()), "{}", &facts()).unwrap();
     assert!(generated.volumes.iter().any(|v| v.anonymous && v.target == "/data"));
@@ -401,6 +414,49 @@ fn hostile_image_configurations_are_refused() {
     for image in [json!(null), json!([]), json!({"config":null}), json!({})] {
         assert!(with(Some(&image), r#"{"command":["x"]}"#, &facts()).is_ok());
     }
+}
+
+#[test]
+fn a_specification_made_before_its_container_becomes_the_containers() {
+    let generate_for = |id: &str, bundle: &str| {
+        let identity = Identity {
+            id: id.repeat(64),
+            name: String::new(),
+            bundle: Some(bundle.into()),
+            root: "rootfs".into(),
+            volumes: "/v".into(),
+        };
+        let config =
+            serde_json::from_str(r#"{"command":["x"],"mounts":["/anon","name:/named","/h:/bound"]}"#)
+                .unwrap();
+        generate(None, &config, &files(), &identity, &facts(), &Fake).unwrap()
+    };
+    let before = generate_for("a", "");
+    let own = generate_for("b", "/c/b");
+    let mut edited = before.json().unwrap();
+    assert_eq!(mount(&edited, "/etc/hosts").unwrap()["source"], "hosts");
+    edited["process"]["args"] = json!(["edited"]);
+    let settled = own.settle(edited.clone()).unwrap();
+    let mut expected = own.json().unwrap();
+    expected["process"] = edited["process"].clone();
+    expected["hostname"] = edited["hostname"].clone();
+    assert_eq!(settled, expected);
+    let hosts = edited["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .find(|m| m["destination"] == "/etc/hosts")
+        .unwrap();
+    hosts["source"] = json!("/mine");
+    let settled = own.settle(edited).unwrap();
+    assert_eq!(mount(&settled, "/etc/hosts").unwrap()["source"], "/mine");
+    for wrong in [json!([]), json!({"linux":1}), json!({"root":"x"})] {
+        assert_eq!(own.settle(wrong).unwrap_err().kind(), Kind::Input);
+    }
+    assert!(
+        own.settle(json!({"mounts":5})).is_ok()
+            && own.settle(json!({"mounts":[5,{"destination":"/etc/hosts"}]})).is_ok()
+    );
 }
 
 #[test]
