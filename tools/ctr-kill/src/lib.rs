@@ -1,10 +1,8 @@
 //! Send a signal to running containers.
 #![forbid(unsafe_code)]
 
-pub mod signal;
-
 use cli::{Common, Context, Fault, Result, Tool};
-use record::{Container, Record};
+use record::Record;
 use shim::{Client, Orphan, Request, Waited};
 use std::time::{Duration, Instant};
 use store::{ContainerDir, Status, Store, Subject};
@@ -57,7 +55,7 @@ const SIGKILL: i32 = 9;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let signal = signal::parse(&args.signal)?;
+    let signal = signal_flag(&args.signal)?;
     let store = Store::from_env()?;
     let subjects: Vec<Subject> = context.input(&args.containers)?.into_subjects();
     if args.dry_run {
@@ -137,21 +135,27 @@ fn ends(signal: i32, record: &Record) -> Result<bool> {
     Ok(signal == SIGKILL || signal == stop_signal(record)?)
 }
 
-/// The container's stop signal: its own, else the image's, else TERM.
+/// The number of a signal given on the command line.
+pub fn signal_flag(text: &str) -> Result<i32> {
+    oci::wishes::signal(text)
+        .map_err(|fault| Fault::usage(fault.to_string()).hint(fault.hint_text().unwrap_or_default()))
+}
+
+/// The container's stop signal: its own wish, else what ctr-create found in the image, else the image's, else TERM.
 pub fn stop_signal(record: &Record) -> Result<i32> {
-    let own = record.config()?.stop_signal;
-    let of_image = || -> Result<Option<String>> {
-        let Some(image) = record.image()? else { return Ok(None) };
-        Ok(image.config.pointer("/config/StopSignal").and_then(|s| s.as_str()).map(str::to_owned))
-    };
-    let text = match own {
+    let container = record.container()?.unwrap_or_default();
+    let text = match record.config()?.stop_signal {
         Some(text) => Some(text),
-        None => of_image()?,
+        None => match container.extra.get("stop_signal").and_then(serde_json::Value::as_i64) {
+            Some(number) => Some(number.to_string()),
+            None => record.image()?.and_then(|image| {
+                image.config.pointer("/config/StopSignal").and_then(|s| s.as_str()).map(str::to_owned)
+            }),
+        },
     };
     match text.filter(|text| !text.is_empty()) {
-        Some(text) => signal::parse(&text).map_err(|fault| {
-            let id = record.container().ok().flatten().map(|Container { id, .. }| id).unwrap_or_default();
-            Fault::input(format!("stop signal: {fault}")).on(id).hint("choose another with --signal")
+        Some(text) => oci::wishes::signal(&text).map_err(|fault| {
+            fault.within("stop signal").on(container.id).hint("choose another with --signal")
         }),
         None => Ok(15),
     }
@@ -167,7 +171,9 @@ mod tests {
         let image = r#""image":{"reference":"a","digest":"b","config":{"config":{"StopSignal":"SIGQUIT"}}}"#;
         assert_eq!(parse(&format!("{{{image}}}")).unwrap(), 3);
         assert_eq!(parse(&format!(r#"{{{image},"config":{{"stop_signal":"RTMIN+3"}}}}"#)).unwrap(), 37);
+        assert_eq!(parse(r#"{"container":{"id":"a","name":"b","stop_signal":2}}"#).unwrap(), 2);
         assert_eq!(parse("{}").unwrap(), 15);
+        assert_eq!(signal_flag("nope").unwrap_err().kind(), cli::Kind::Usage);
         assert_eq!(parse(r#"{"config":{"stop_signal":"x"}}"#).unwrap_err().kind(), cli::Kind::Input);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use store::{ContainerDir, Lock, Status};
 
 /// A container that waits to be started for longer than this was forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(3600);
+const FORGOTTEN: Duration = Duration::from_hours(1);
 /// For so long a container may be without a shim while ctr-create or ctr-start is about to start one.
 const BETWEEN_STEPS: Duration = Duration::from_secs(1);
 

@@ -131,7 +131,8 @@ fn describe(id: &str, steps: &[Step]) -> Result<String> {
         let mut line = serde_json::to_value(step)
             .map_err(|error| cli::Fault::failed("print the plan").because(error))?;
         line["container"] = id.into();
-        text += &format!("{line}\n");
+        text += &line.to_string();
+        text.push('\n');
     }
     Ok(text)
 }

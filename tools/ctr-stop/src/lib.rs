@@ -68,7 +68,7 @@ const DEFAULT_TIMEOUT: i64 = 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let signal = args.signal.as_deref().map(ctr_kill::signal::parse).transpose()?;
+    let signal = args.signal.as_deref().map(ctr_kill::signal_flag).transpose()?;
     let store = Store::from_env()?;
     let subjects: Vec<Subject> = context.input(&args.containers)?.into_subjects();
     if args.dry_run {
@@ -157,12 +157,11 @@ fn stop_one(
     let before = subject.current(dir)?;
     // The container's own record decides, not what came through the pipe: that may be old.
     let plan = Plan::of(&dir.load()?, signal, timeout)?;
-    let ended = match (Client::connect(dir)?, Client::connect(dir)?) {
-        (Some(client), Some(watcher)) => stop_by_shim(&client, &watcher, dir, &plan)?,
-        _ => {
-            stop_orphan(dir, &plan)?;
-            None
-        }
+    let ended = if let (Some(client), Some(watcher)) = (Client::connect(dir)?, Client::connect(dir)?) {
+        stop_by_shim(&client, &watcher, dir, &plan)?
+    } else {
+        stop_orphan(dir, &plan)?;
+        None
     };
     let exit = shim::outcome(ended, dir)?;
     shim::ended_record(subject, dir, before, &exit)
