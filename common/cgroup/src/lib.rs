@@ -98,6 +98,28 @@ impl Cgroup {
         Ok(Cgroup { version: version().unwrap_or(Version::V2), directories: directories.to_vec() })
     }
 
+    /// The group a process is in, from `/proc/<pid>/cgroup` (cgroups(7)).
+    pub fn of_process(pid: i32) -> Result<Cgroup> {
+        let path = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(&path).explain(|| format!("read {path}"))?;
+        let version = version().unwrap_or(Version::V2);
+        let mut directories = Vec::new();
+        for line in text.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            let inside = relative_path(path).unwrap_or_default();
+            let root = match version {
+                Version::V2 if controllers.is_empty() => PathBuf::from(MOUNT),
+                Version::V1 if V1_CONTROLLERS.iter().any(|c| controllers.split(',').any(|o| o == *c)) => {
+                    Path::new(MOUNT).join(controllers)
+                }
+                _ => continue,
+            };
+            directories.push(root.join(inside));
+        }
+        Ok(Cgroup { version, directories })
+    }
+
     /// Absolute directories, for a record.
     pub fn directories(&self) -> &[PathBuf] {
         &self.directories

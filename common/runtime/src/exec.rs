@@ -23,6 +23,8 @@ pub struct ExecOptions<'a> {
     pub seccomp: Option<&'a str>,
     pub seccomp_cache: &'a Path,
     pub cgroup: &'a Cgroup,
+    /// The process goes on when this one ends.
+    pub detach: bool,
     /// stdin, stdout, stderr for the process; `None` gives it a terminal of its own.
     pub stdio: Option<[OwnedFd; 3]>,
 }
@@ -58,7 +60,7 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     match sys::process::clone3(0, None).explain(|| "make a process in the container".into())? {
         Fork::Child => {
             drop(ours);
-            run(&command, join, options.stdio, &theirs)
+            run(&command, join, options.stdio, options.detach, &theirs)
         }
         Fork::Parent { pid, pidfd } => {
             drop(theirs);
@@ -85,8 +87,14 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     }
 }
 
-fn run(command: &Command, join: Vec<std::fs::File>, stdio: Option<[OwnedFd; 3]>, socket: &OwnedFd) -> ! {
-    let failure = match enter(join, stdio, socket) {
+fn run(
+    command: &Command,
+    join: Vec<std::fs::File>,
+    stdio: Option<[OwnedFd; 3]>,
+    detach: bool,
+    socket: &OwnedFd,
+) -> ! {
+    let failure = match enter(join, stdio, detach, socket) {
         Ok(()) => command.execute(),
         Err(fault) => fault.into(),
     };
@@ -94,9 +102,16 @@ fn run(command: &Command, join: Vec<std::fs::File>, stdio: Option<[OwnedFd; 3]>,
     sys::process::exit_now(failure.exit_code.unwrap_or(126))
 }
 
-fn enter(join: Vec<std::fs::File>, stdio: Option<[OwnedFd; 3]>, socket: &OwnedFd) -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .explain(|| "set the parent death signal".into())?;
+fn enter(
+    join: Vec<std::fs::File>,
+    stdio: Option<[OwnedFd; 3]>,
+    detach: bool,
+    socket: &OwnedFd,
+) -> Result<()> {
+    if !detach {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .explain(|| "set the parent death signal".into())?;
+    }
     for mut file in join {
         file.write_all(b"0").explain(|| "join the control group".into())?;
     }

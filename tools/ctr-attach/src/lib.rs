@@ -2,13 +2,47 @@
 #![forbid(unsafe_code)]
 
 use cli::{Common, Context, Fault, Result, Tool};
+use ctr_start::session::{self, Options, Session};
+use ctr_start::terminal::DetachKeys;
+use shim::Client;
+use store::{Store, Subject};
 
-/// Attach to running containers
+/// Attach to a running container
+///
+/// Its output from now on is this tool's; with a terminal, or with --stdin-fd, what is typed is its input. The exit status is the
+/// container's, 0 after detaching; 125 means that this tool failed.
 #[derive(Debug, clap::Parser)]
-#[command(name = "ctr-attach", version)]
+#[command(
+    name = "ctr-attach",
+    version,
+    after_help = "Examples:
+  ctr-attach web
+  ctr-attach --no-stdin web | grep error
+  ctr-attach --detach-keys ctrl-x web"
+)]
 pub struct Args {
     #[command(flatten)]
     pub common: Common,
+
+    /// Do not pass on what is typed
+    #[arg(long)]
+    pub no_stdin: bool,
+
+    /// Take the container's stdin from descriptor N
+    #[arg(long, value_name = "N", conflicts_with = "no_stdin")]
+    pub stdin_fd: Option<i32>,
+
+    /// Keys that detach from a terminal; empty for none
+    #[arg(long, value_name = "KEYS", default_value = DetachKeys::DEFAULT)]
+    pub detach_keys: String,
+
+    /// Do not pass signals on to the container
+    #[arg(long)]
+    pub no_sig_proxy: bool,
+
+    /// Container, by name or id; without one its record is read from stdin
+    #[arg(value_name = "CONTAINER")]
+    pub container: Option<String>,
 }
 
 impl Tool for Args {
@@ -17,8 +51,52 @@ impl Tool for Args {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn own_failure_status(&self) -> Option<u8> {
+        Some(125)
+    }
 }
 
-pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
-    Err(Fault::failed("this build cannot do that yet"))
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let keys = DetachKeys::parse(&args.detach_keys)?;
+    let given = args.stdin_fd.map(session::descriptor).transpose()?;
+    let named = args.container.is_some();
+    let subject = match &args.container {
+        Some(name) => Subject::from(name.clone()),
+        None => {
+            let mut records = context.require_records()?;
+            if records.len() > 1 {
+                return Err(Fault::usage("only one container can be attached to at a time"));
+            }
+            match records.pop() {
+                Some(record) => Subject::from(record),
+                None => return Ok(()),
+            }
+        }
+    };
+    let store = Store::from_env()?;
+    let dir = subject.find(&store)?;
+    let config = dir.load()?.config()?;
+    let not_running =
+        || Fault::conflict("the container is not running").on(dir.id.as_str()).hint("ctr-start starts it");
+    if !matches!(dir.status()?, store::Status::Running | store::Status::Paused) {
+        return Err(not_running());
+    }
+    let client = Client::connect(&dir)?.ok_or_else(not_running)?;
+    let wants_input = config.interactive && !args.no_stdin;
+    let input = match given {
+        Some(input) => Some(input),
+        None if wants_input && !config.tty && named => Some(ctr_start::own_stdin()?),
+        None => None,
+    };
+    let options = Options {
+        input: input.filter(|_| wants_input),
+        interactive: wants_input,
+        terminal: config.tty,
+        detach_keys: keys,
+        signal_proxy: !args.no_sig_proxy && !config.tty,
+    };
+    let end = Session::attach(&dir, client, options)?.run()?;
+    ctr_start::finish(context, &dir, &end);
+    Ok(())
 }

@@ -1,14 +1,85 @@
 //! Pull, unpack, create, attach to a network and start in one.
+//!
+//! A composer: it does nothing of its own. Stages that link no network code are called as libraries, `img-pull` and
+//! `net-attach` run as programs; `--show` prints the pipeline that would do the same.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+mod show;
+mod stages;
 
-/// Pull, unpack, create, attach to a network and start in one
+use cli::{Common, Context, Fault, Result, Tool};
+use ctr_create::args::{CommandWords, CreateFlags};
+use ctr_start::session::Options;
+use ctr_start::terminal::DetachKeys;
+use record::{Container, Record};
+use rustix::termios::isatty;
+use shim::{Client, Request};
+use store::{ContainerDir, Store};
+
+/// Run a command in a new container
+///
+/// Pulls the image if it is missing, unpacks it, creates a container, attaches it to its network and starts it. The exit
+/// status is the container's; 125 means that this tool failed, 126 that the command could not be executed, 127 that
+/// it was not found.
 #[derive(Debug, clap::Parser)]
-#[command(name = "ctr-run", version)]
+#[command(
+    name = "ctr-run",
+    version,
+    disable_help_flag = true,
+    after_help = "Examples:
+  ctr-run -it debian:12 bash
+  ctr-run -d --name web -p 8080:80 nginx
+  printf 'a\\nb\\n' | ctr-run -i --rm busybox wc -l
+  ctr-run --show -e A=b debian:12 env"
+)]
 pub struct Args {
     #[command(flatten)]
     pub common: Common,
+
+    /// Print the pipeline that would run, ready to paste, and run nothing
+    #[arg(long)]
+    pub show: bool,
+
+    /// Start it and leave; prints its id
+    #[arg(short, long)]
+    pub detach: bool,
+
+    /// When to pull the image
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub pull: Pull,
+
+    /// Keys that detach from a terminal; empty for none
+    #[arg(long, value_name = "KEYS", default_value = DetachKeys::DEFAULT)]
+    pub detach_keys: String,
+
+    /// Do not pass signals on to the container
+    #[arg(long)]
+    pub no_sig_proxy: bool,
+
+    /// Do not show how pulling goes
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    #[command(flatten)]
+    pub flags: CreateFlags,
+
+    /// Image, as docker writes it; left out with --rootfs
+    #[arg(value_name = "IMAGE", required_unless_present = "rootfs")]
+    pub image: Option<String>,
+
+    #[command(flatten)]
+    pub words: CommandWords,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Pull {
+    /// If it is not in the store
+    #[default]
+    Missing,
+    /// Ask the registry whether there is a newer one
+    Always,
+    /// Fail if it is not in the store
+    Never,
 }
 
 impl Tool for Args {
@@ -17,8 +88,102 @@ impl Tool for Args {
     fn common(&self) -> &Common {
         &self.common
     }
+
+    fn own_failure_status(&self) -> Option<u8> {
+        Some(125)
+    }
 }
 
-pub fn run(_args: &Args, _context: &mut Context) -> Result<()> {
-    Err(Fault::failed("this build cannot do that yet"))
+impl Args {
+    /// Image and command. With `--rootfs` there is no image, and the first word is the command's.
+    fn image_and_command(&self) -> (Option<&str>, Vec<String>) {
+        let mut command = self.words.command.clone();
+        if self.flags.rootfs.is_some() {
+            command.splice(0..0, self.image.clone());
+            return (None, command);
+        }
+        (self.image.as_deref(), command)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.detach && !self.show && self.flags.interactive && self.flags.tty {
+            // docker allows it: attach later.
+            return Ok(());
+        }
+        let needs_keyboard = self.flags.tty && self.flags.interactive && !self.detach && !self.show;
+        if needs_keyboard && !isatty(rustix::stdio::stdin()) {
+            return Err(Fault::usage("-it needs a terminal, and stdin is none")
+                .hint("leave -t out to pipe something in"));
+        }
+        Ok(())
+    }
+}
+
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let keys = DetachKeys::parse(&args.detach_keys)?;
+    args.check()?;
+    let (image, command) = args.image_and_command();
+    let mut config = record::Config::default();
+    args.flags.apply(&command, &mut config)?;
+    if args.show {
+        return context.print(&show::pipeline(args, image, &config));
+    }
+    let store = Store::from_env()?;
+    let mut record = Record::new();
+    if let Some(image) = image {
+        let found = stages::image(&store, image, args)?;
+        record = found;
+        let described = record.require("image")?;
+        record.set("rootfs", &img_unpack::unpack(&store, &described)?)?;
+    }
+    let record = {
+        let mut warn = |warning: &str| context.warn("", warning);
+        ctr_create::create_with_cidfile(&store, record, config, args.flags.cidfile.as_deref(), &mut warn)?
+    };
+    let container: Container = record.require("container")?;
+    let dir = store.container_dir(&container.id);
+    let started = start(args, context, &dir, &record, keys);
+    if started.is_err() && args.flags.rm {
+        discard(&dir);
+    }
+    started.map_err(|fault| fault.on(container.name))
+}
+
+fn start(
+    args: &Args,
+    context: &mut Context,
+    dir: &ContainerDir,
+    record: &Record,
+    keys: DetachKeys,
+) -> Result<()> {
+    stages::attach_to_network(record)?;
+    let client = Client::connect(dir)?.ok_or_else(|| Fault::failed("the container's shim ended at once"))?;
+    if args.detach {
+        return match ctr_start::start(&client, dir) {
+            Ok(_) => context.print(&format!("{}\n", dir.id)),
+            Err((fault, exit_code)) => {
+                let status = exit_code.filter(|code| matches!(code, 126 | 127)).unwrap_or(125);
+                context.report_as(&fault, status as u8);
+                Ok(())
+            }
+        };
+    }
+    let flags = &args.flags;
+    let options = Options {
+        input: if flags.interactive && !flags.tty { Some(ctr_start::own_stdin()?) } else { None },
+        interactive: flags.interactive,
+        terminal: flags.tty,
+        detach_keys: keys,
+        signal_proxy: !args.no_sig_proxy && !flags.tty,
+    };
+    ctr_start::run_session(context, dir, client, options)
+}
+
+/// A container that was to be removed at its end and will never run.
+fn discard(dir: &ContainerDir) {
+    if let Ok(Some(client)) = Client::connect(dir) {
+        // Ended before it was started, it removes itself.
+        let _ = client.request(&Request::Signal { signal: libc::SIGKILL, stop: true }, &[]);
+        let _ = client.wait();
+    }
 }

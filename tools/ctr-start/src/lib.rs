@@ -153,8 +153,12 @@ fn attached(
         Subject::Record(record) => Some(&**record),
         Subject::Name(_) => None,
     };
-    let client = make_ready(store, &dir, record, &mut |warning| context.warn(&dir.id, warning))?
-        .ok_or_else(|| Fault::conflict("the container is running already").on(dir.id.as_str()).hint("ctr-attach attaches to it"))?;
+    let client =
+        make_ready(store, &dir, record, &mut |warning| context.warn(&dir.id, warning))?.ok_or_else(|| {
+            Fault::conflict("the container is running already")
+                .on(dir.id.as_str())
+                .hint("ctr-attach attaches to it")
+        })?;
     let config = dir.load()?.config()?;
     let interactive = args.interactive || args.stdin_fd.is_some();
     let input = match input {
@@ -178,10 +182,16 @@ fn attached(
 }
 
 /// Attaches, starts, and stays until the end; the container's exit status becomes this tool's.
-pub fn run_session(context: &mut Context, dir: &ContainerDir, client: Client, options: Options) -> Result<()> {
+pub fn run_session(
+    context: &mut Context,
+    dir: &ContainerDir,
+    client: Client,
+    options: Options,
+) -> Result<()> {
     let session = Session::attach(dir, client, options)?;
     if let Err((fault, exit_code)) = start(session.client(), dir) {
-        let status = exit_code.and_then(|code| u8::try_from(code).ok()).filter(|code| matches!(code, 126 | 127));
+        let status =
+            exit_code.and_then(|code| u8::try_from(code).ok()).filter(|code| matches!(code, 126 | 127));
         context.report_as(&fault, status.unwrap_or(125));
         return Ok(());
     }

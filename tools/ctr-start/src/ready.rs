@@ -61,5 +61,6 @@ pub fn network_again(dir: &ContainerDir) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    Err(Fault::failed(format!("net-attach: {status}")).hint("the container is set up, but without its network"))
+    Err(Fault::failed(format!("net-attach: {status}"))
+        .hint("the container is set up, but without its network"))
 }

@@ -53,7 +53,12 @@ impl Session {
     /// Hands pipes to the shim.
     pub fn attach(dir: &ContainerDir, client: Client, options: Options) -> Result<Session> {
         let pipe = || pipe_with(PipeFlags::CLOEXEC).explain(|| "make a pipe".into());
-        let tty = options.terminal.then(terminal::open).transpose()?;
+        // Without a keyboard a terminal is only asked for its size.
+        let tty = match (options.terminal, options.interactive) {
+            (true, true) => Some(terminal::open()?),
+            (true, false) => terminal::open().ok(),
+            (false, _) => None,
+        };
         let with_input = if options.terminal { options.interactive } else { options.input.is_some() };
         let (out, shim_out) = pipe()?;
         // Without room for a larger one the usual size does.
@@ -113,7 +118,9 @@ impl Session {
             self.send_size(tty);
         }
         let input = match &tty {
-            Some(tty) if self.options.interactive => Some(tty.try_clone().explain(|| "copy the terminal".into())?),
+            Some(tty) if self.options.interactive => {
+                Some(tty.try_clone().explain(|| "copy the terminal".into())?)
+            }
             Some(_) => None,
             None => self.options.input.take(),
         };
@@ -178,7 +185,9 @@ impl Session {
             match poll(&mut fds, None) {
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(std::io::Error::from(error)).explain(|| "wait for the container".into()),
+                Err(error) => {
+                    return Err(std::io::Error::from(error)).explain(|| "wait for the container".into());
+                }
             }
         }
         let ready = fds.iter().zip(sources).filter(|(fd, _)| !fd.revents().is_empty());
@@ -207,7 +216,9 @@ impl Session {
             }
             Ok(count) => count,
             Err(Errno::INTR | Errno::AGAIN) => return Ok(true),
-            Err(error) => return Err(std::io::Error::from(error)).explain(|| "read the container's output".into()),
+            Err(error) => {
+                return Err(std::io::Error::from(error)).explain(|| "read the container's output".into());
+            }
         };
         match write_all(to, &buffer[..count]) {
             Ok(()) => Ok(true),
@@ -258,7 +269,9 @@ impl Session {
             match (number, tty) {
                 (libc::SIGWINCH, Some(tty)) => self.send_size(tty),
                 (libc::SIGWINCH | libc::SIGPIPE, _) => {}
-                (number, _) if self.options.signal_proxy => self.tell(&Request::Signal { signal: number, stop: false }),
+                (number, _) if self.options.signal_proxy => {
+                    self.tell(&Request::Signal { signal: number, stop: false })
+                }
                 // What it would have done.
                 (number, _) => sys::process::die_of(number),
             }

@@ -88,7 +88,8 @@ impl DetachKeys {
 
 fn key(text: &str) -> Result<u8> {
     let wrong = || {
-        Fault::usage(format!("{text:?} is not a key")).hint("a character, or ctrl- and one of a-z @ [ \\ ] ^ _")
+        Fault::usage(format!("{text:?} is not a key"))
+            .hint("a character, or ctrl- and one of a-z @ [ \\ ] ^ _")
     };
     if let Some(letter) = text.strip_prefix("ctrl-") {
         let [letter] = letter.as_bytes() else { return Err(wrong()) };

@@ -1,0 +1,100 @@
+//! The process to run: the container's own, with what the user wants otherwise.
+
+use crate::Args;
+use cli::{Explain, Fault, Kind, Result};
+use ctr_create::args::CreateFlags;
+use oci::users::{self, UserFiles};
+use oci::wishes::env;
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, User};
+use runtime::Spec;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// Longest passwd or group file read, in bytes.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+pub fn process(args: &Args, spec: &Spec, pid: i32) -> Result<Process> {
+    let mut process = spec.process()?.clone();
+    process.set_args(Some(args.command.clone()));
+    process.set_terminal(Some(args.tty));
+    let mut environment = process.env().clone().unwrap_or_default();
+    if args.tty && !env::has(&environment, "TERM") {
+        environment.push("TERM=xterm".to_owned());
+    }
+    if let Some(user) = &args.user {
+        let who = users::resolve(user, &[], &user_files(pid)?)?;
+        env::set(&mut environment, &format!("HOME={}", who.home));
+        let mut new = User::default();
+        new.set_uid(who.uid).set_gid(who.gid).set_additional_gids(Some(who.groups));
+        new.set_umask(process.user().umask());
+        process.set_user(new);
+        let sets = process.capabilities().as_ref().map(|sets| capabilities(sets, who.uid));
+        process.set_capabilities(sets);
+    }
+    for variable in asked_environment(args)? {
+        env::set(&mut environment, &variable);
+    }
+    process.set_env(Some(environment));
+    if let Some(workdir) = &args.workdir {
+        if !workdir.starts_with('/') {
+            return Err(Fault::usage(format!("the working directory {workdir} is not absolute")));
+        }
+        process.set_cwd(PathBuf::from(workdir));
+    }
+    Ok(process)
+}
+
+/// `-e` and `--env-file`, as ctr-create reads them.
+fn asked_environment(args: &Args) -> Result<Vec<String>> {
+    let flags =
+        CreateFlags { env: args.env.clone(), env_file: args.env_file.clone(), ..CreateFlags::default() };
+    let mut config = record::Config::default();
+    flags.apply(&[], &mut config)?;
+    Ok(config.env)
+}
+
+/// The superuser has what the container may have; anybody else nothing at once, as after any change of user.
+fn capabilities(sets: &LinuxCapabilities, uid: u32) -> LinuxCapabilities {
+    let bounding = sets.bounding().clone().unwrap_or_default();
+    let held = if uid == 0 { bounding.clone() } else { Capabilities::new() };
+    let mut new = LinuxCapabilities::default();
+    new.set_bounding(Some(bounding));
+    new.set_effective(Some(held.clone()));
+    new.set_permitted(Some(held));
+    new.set_inheritable(sets.inheritable().clone());
+    new.set_ambient(None);
+    new
+}
+
+/// The container's passwd and group files as they are now.
+fn user_files(pid: i32) -> Result<UserFiles> {
+    let root = openat(
+        CWD,
+        format!("/proc/{pid}/root"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .explain(|| "open the container's root".into())?;
+    Ok(UserFiles { passwd: text(&root, "etc/passwd")?, group: text(&root, "etc/group")? })
+}
+
+/// Opened inside the root whatever links lead to; only a regular file of bearable length is read.
+fn text(root: &OwnedFd, path: &str) -> Result<Option<String>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let Ok(fd) = openat2(root, path, flags, Mode::empty(), resolve) else { return Ok(None) };
+    let file = std::fs::File::from(fd);
+    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .explain(|| format!("read /{path} in the container"))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(Fault::new(Kind::Input, format!("/{path} in the container is too long")));
+    }
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}

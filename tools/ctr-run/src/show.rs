@@ -1,0 +1,327 @@
+//! The pipeline that does what ctr-run does, in shell.
+
+use crate::{Args, Pull};
+use oci::wishes::NetworkMode;
+use record::{Config, Mount, MountWish, Port, PortWish, Quantity};
+
+/// One line a stage, ready to paste into a POSIX shell.
+pub fn pipeline(args: &Args, image: Option<&str>, config: &Config) -> String {
+    let mut stages = Vec::new();
+    if let Some(image) = image {
+        let mut pull = vec!["img-pull".to_owned()];
+        match args.pull {
+            Pull::Missing => pull.extend(words("--policy missing")),
+            Pull::Never => pull.extend(words("--policy never")),
+            Pull::Always => {}
+        }
+        if let Some(platform) = &args.flags.platform {
+            pull.extend(["--platform".to_owned(), platform.clone()]);
+        }
+        pull.push(image.to_owned());
+        stages.push(line(&pull));
+        stages.push("img-unpack".to_owned());
+    }
+    stages.push(line(&create(args, config)));
+    let network = NetworkMode::parse(config.network.as_deref().unwrap_or_default()).unwrap_or_default();
+    if matches!(network, NetworkMode::Bridge | NetworkMode::Private) {
+        let mut attach = vec!["net-attach".to_owned()];
+        for port in &config.ports {
+            attach.extend(["-p".to_owned(), port_text(port)]);
+        }
+        stages.push(line(&attach));
+    }
+    let with_input = args.flags.interactive && !args.flags.tty && !args.detach;
+    stages.push(line(&start(args, with_input)));
+    let pipeline = stages.join(" |\n  ");
+    // Only the first stage sees the shell's stdin, and the container wants it.
+    let pipeline = if with_input { format!("{{ {pipeline}; }} 3<&0") } else { pipeline };
+    // --rootfs needs no record; an empty stdin would be waited for.
+    let first = if image.is_none() { "echo '{}' |\n  " } else { "" };
+    format!("{first}{pipeline}\n")
+}
+
+fn start(args: &Args, with_input: bool) -> Vec<String> {
+    let mut start = vec!["ctr-start".to_owned()];
+    if args.detach {
+        start.push("-q".to_owned());
+        return start;
+    }
+    start.push("--attach".to_owned());
+    if args.flags.tty && args.flags.interactive {
+        start.push("--interactive".to_owned());
+    }
+    if with_input {
+        start.extend(words("--stdin-fd 3"));
+    }
+    if args.flags.tty && args.detach_keys != ctr_start::terminal::DetachKeys::DEFAULT {
+        start.extend(["--detach-keys".to_owned(), args.detach_keys.clone()]);
+    }
+    if args.no_sig_proxy {
+        start.push("--no-sig-proxy".to_owned());
+    }
+    start
+}
+
+fn create(args: &Args, config: &Config) -> Vec<String> {
+    let mut create = vec!["ctr-create".to_owned()];
+    let mut flag = |name: &str, value: &str| create.extend([name.to_owned(), value.to_owned()]);
+    let singles = [
+        ("--name", &config.name),
+        ("--workdir", &config.workdir),
+        ("--user", &config.user),
+        ("--hostname", &config.hostname),
+        ("--cpuset-cpus", &config.cpuset_cpus),
+        ("--network", &config.network),
+        ("--pid", &config.pid),
+        ("--ipc", &config.ipc),
+        ("--uts", &config.uts),
+        ("--stop-signal", &config.stop_signal),
+        ("--restart", &config.restart),
+        ("--log-driver", &config.log_driver),
+        ("--runtime", &config.runtime),
+        ("--rootfs", &config.rootfs),
+        ("--platform", &config.platform),
+    ];
+    for (name, value) in singles {
+        if let Some(value) = value {
+            flag(name, value);
+        }
+    }
+    if let Some(entrypoint) = config.entrypoint.as_ref().and_then(|words| words.first()) {
+        flag("--entrypoint", entrypoint);
+    }
+    let lists = [
+        ("-e", &config.env),
+        ("--group-add", &config.group_add),
+        ("--device", &config.devices),
+        ("--cap-add", &config.cap_add),
+        ("--cap-drop", &config.cap_drop),
+        ("--security-opt", &config.security_opt),
+        ("--ulimit", &config.ulimits),
+    ];
+    for (name, values) in lists {
+        for value in values {
+            flag(name, value);
+        }
+    }
+    let maps = [
+        ("--label", &config.labels),
+        ("--annotation", &config.annotations),
+        ("--sysctl", &config.sysctls),
+        ("--log-opt", &config.log_opts),
+    ];
+    for (name, values) in maps {
+        for (key, value) in values {
+            flag(name, &format!("{key}={value}"));
+        }
+    }
+    for wish in &config.mounts {
+        let (name, value) = mount_text(wish);
+        flag(name, &value);
+    }
+    if let Some(memory) = &config.memory {
+        flag("--memory", &quantity(memory));
+    }
+    if let Some(cpus) = &config.cpus {
+        flag("--cpus", &quantity(cpus));
+    }
+    let numbers = [
+        ("--cpu-shares", config.cpu_shares.map(|n| n.to_string())),
+        ("--pids-limit", config.pids_limit.map(|n| n.to_string())),
+        ("--stop-timeout", config.stop_timeout.map(|n| n.to_string())),
+        ("--cidfile", args.flags.cidfile.as_ref().map(|path| path.display().to_string())),
+    ];
+    for (name, value) in numbers {
+        if let Some(value) = value {
+            flag(name, &value);
+        }
+    }
+    let switches = [
+        ("--tty", config.tty),
+        ("--interactive", config.interactive),
+        ("--rm", config.auto_remove),
+        ("--init", config.init),
+        ("--read-only", config.read_only),
+        ("--privileged", config.privileged),
+    ];
+    create.extend(switches.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).to_owned()));
+    if let Some(command) = config.command.as_ref().filter(|command| !command.is_empty()) {
+        create.push("--".to_owned());
+        create.extend(command.iter().cloned());
+    }
+    create
+}
+
+fn mount_text(wish: &MountWish) -> (&'static str, String) {
+    let mount = match wish {
+        MountWish::Text(text) if text.starts_with("type=") => return ("--mount", text.clone()),
+        MountWish::Text(text) => return ("--volume", text.clone()),
+        MountWish::Mount(mount) => mount,
+    };
+    let is_tmpfs = mount.kind.as_deref() == Some("tmpfs");
+    let options = mount_options(mount);
+    let joined = options.join(",");
+    if is_tmpfs {
+        let colon = if joined.is_empty() { "" } else { ":" };
+        return ("--tmpfs", format!("{}{colon}{joined}", mount.target));
+    }
+    let source = mount.source.as_ref().map(|source| format!("{source}:")).unwrap_or_default();
+    if mount.kind.as_deref() == Some("bind") && !mount.create_source {
+        return ("--mount", long_bind(mount));
+    }
+    let colon = if joined.is_empty() { "" } else { ":" };
+    ("--volume", format!("{source}{}{colon}{joined}", mount.target))
+}
+
+/// `--volume` would make a missing source.
+fn long_bind(mount: &Mount) -> String {
+    let mut text =
+        format!("type=bind,source={},target={}", mount.source.as_deref().unwrap_or_default(), mount.target);
+    if mount.read_only {
+        text.push_str(",readonly");
+    }
+    if let Some(propagation) = &mount.propagation {
+        text.push_str(",bind-propagation=");
+        text.push_str(propagation);
+    }
+    if mount.non_recursive {
+        text.push_str(",bind-recursive=disabled");
+    }
+    text
+}
+
+fn mount_options(mount: &Mount) -> Vec<String> {
+    let mut options = mount.options.clone();
+    if mount.read_only {
+        options.push("ro".to_owned());
+    }
+    options.extend(mount.propagation.clone());
+    if mount.no_copy {
+        options.push("nocopy".to_owned());
+    }
+    if let Some(size) = &mount.size {
+        options.push(format!("size={}", quantity(size)));
+    }
+    if let Some(mode) = &mount.mode {
+        options.push(format!("mode={mode}"));
+    }
+    options
+}
+
+fn port_text(wish: &PortWish) -> String {
+    match wish {
+        PortWish::Text(text) => text.clone(),
+        PortWish::Number(number) => number.to_string(),
+        PortWish::Port(port) => port_of(port),
+    }
+}
+
+fn port_of(port: &Port) -> String {
+    let range = |first: u16| match port.count {
+        Some(count) if count > 1 => format!("{first}-{}", u32::from(first) + u32::from(count) - 1),
+        _ => first.to_string(),
+    };
+    let ip = port.ip.as_ref().map(|ip| format!("{ip}:")).unwrap_or_default();
+    let host = port.host.map(|host| format!("{}:", range(host)));
+    // An address without a port still needs its colon.
+    let host = host.unwrap_or_else(|| if ip.is_empty() { String::new() } else { ":".to_owned() });
+    format!("{ip}{host}{}/{}", range(port.container), port.protocol)
+}
+
+fn quantity(quantity: &Quantity) -> String {
+    match quantity {
+        Quantity::Integer(number) => number.to_string(),
+        Quantity::Float(number) => number.to_string(),
+        Quantity::Text(text) => text.clone(),
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split(' ').map(str::to_owned)
+}
+
+fn line(words: &[String]) -> String {
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a POSIX shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn show(arguments: &[&str]) -> String {
+        let args = Args::parse_from([&["ctr-run"], arguments].concat());
+        let (image, command) = args.image_and_command();
+        let mut config = Config::default();
+        args.flags.apply(&command, &mut config).unwrap();
+        pipeline(&args, image, &config)
+    }
+
+    #[test]
+    fn stages_in_order() {
+        assert_eq!(
+            show(&["debian:12", "bash", "-c", "echo 'hi'"]),
+            "img-pull --policy missing debian:12 |\n  img-unpack |\n  ctr-create -- bash -c 'echo '\\''hi'\\''' |\n  \
+             net-attach |\n  ctr-start --attach\n"
+        );
+    }
+
+    #[test]
+    fn stdin_finds_its_way_past_the_records() {
+        let text = show(&["-i", "--rm", "--network", "none", "busybox", "wc", "-l"]);
+        assert!(text.starts_with("{ img-pull"), "{text}");
+        assert!(text.ends_with("ctr-start --attach --stdin-fd 3; } 3<&0\n"), "{text}");
+        assert!(!text.contains("net-attach"), "{text}");
+    }
+
+    #[test]
+    fn what_was_asked_for_comes_back_as_flags() {
+        let asked = [
+            "-d",
+            "--name",
+            "w",
+            "-p",
+            "127.0.0.1:8080:80",
+            "-v",
+            "/srv:/data:ro",
+            "--mount",
+            "type=volume,source=vol,target=/v",
+            "--tmpfs",
+            "/t:size=1m",
+            "-m",
+            "64m",
+            "--cpus",
+            "1.5",
+            "-e",
+            "A=b c",
+            "--read-only",
+            "--ulimit",
+            "nofile=10:20",
+            "x",
+        ];
+        let text = show(&asked);
+        for wanted in [
+            "-p 127.0.0.1:8080:80/tcp",
+            "/srv:/data:ro",
+            "vol:/v",
+            "--tmpfs /t:size=1m",
+            "--memory 64m",
+            "--cpus 1.5",
+            "-e 'A=b c'",
+            "--read-only",
+            "nofile=10:20",
+            "ctr-start -q",
+        ] {
+            assert!(text.contains(wanted), "{wanted}: {text}");
+        }
+    }
+}

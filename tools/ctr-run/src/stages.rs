@@ -1,0 +1,88 @@
+//! The stages that are other programs.
+
+use crate::{Args, Pull};
+use cli::{Explain, Fault, Kind, Result};
+use oci::Platform;
+use oci::wishes::NetworkMode;
+use record::Record;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use store::Store;
+
+/// The image's record: from the store if it may be, else from img-pull.
+pub fn image(store: &Store, image: &str, args: &Args) -> Result<Record> {
+    let platform = match &args.flags.platform {
+        Some(text) => Platform::parse(text)?,
+        None => Platform::host(),
+    };
+    if args.pull != Pull::Always {
+        match from_store(store, image, &platform) {
+            Ok(record) => return Ok(record),
+            Err(fault) if fault.kind() == Kind::NotFound && args.pull == Pull::Missing => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    pull(image, args)
+}
+
+fn from_store(store: &Store, image: &str, platform: &Platform) -> Result<Record> {
+    let entry = store.find_image(image)?;
+    let mut record = Record::new();
+    record.set("image", &store.load_image(&entry, platform)?)?;
+    Ok(record)
+}
+
+fn pull(image: &str, args: &Args) -> Result<Record> {
+    let tool = shim::sibling("img-pull")?;
+    let mut command = Command::new(&tool);
+    command.args(["--output", "json"]);
+    if let Some(platform) = &args.flags.platform {
+        command.args(["--platform", platform]);
+    }
+    if args.quiet {
+        command.stderr(Stdio::piped());
+    }
+    let output = command
+        .arg("--")
+        .arg(image)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .and_then(std::process::Child::wait_with_output)
+        .explain(|| format!("run {}", tool.display()))?;
+    if !output.status.success() {
+        let fault = Fault::failed(format!("img-pull: {}", output.status)).on(image);
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(match said.lines().next() {
+            Some(line) => fault.hint(line),
+            None => fault,
+        });
+    }
+    let text = String::from_utf8(output.stdout).explain(|| "read what img-pull printed".into())?;
+    Record::parse(&text).map_err(|fault| fault.within("read what img-pull printed"))
+}
+
+/// net-attach, for a container that has a network namespace of its own.
+pub fn attach_to_network(record: &Record) -> Result<()> {
+    let config = record.config()?;
+    let mode = NetworkMode::parse(config.network.as_deref().unwrap_or_default())?;
+    if !matches!(mode, NetworkMode::Bridge | NetworkMode::Private) {
+        if config.ports.is_empty() {
+            return Ok(());
+        }
+        return Err(Fault::usage("ports can be published on a network only").hint("leave --network out"));
+    }
+    let tool = shim::sibling("net-attach")?;
+    let mut child = Command::new(&tool)
+        .args(["--output", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .explain(|| format!("run {}", tool.display()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A tool that ends early says why itself.
+        let _ = record.write_to(&mut stdin).and_then(|()| stdin.flush());
+    }
+    let status = child.wait().explain(|| "wait for net-attach".into())?;
+    if status.success() { Ok(()) } else { Err(Fault::failed(format!("net-attach: {status}"))) }
+}
