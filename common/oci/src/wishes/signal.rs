@@ -23,16 +23,14 @@ pub fn signal(text: &str) -> Result<i32> {
 
 /// `SIGTERM` for 15; `None` when no signal has the number.
 pub fn signal_name(number: i32) -> Option<String> {
-    match number {
-        RTMIN..=RTMAX => Some(match number - RTMIN {
+    if (RTMIN..=RTMAX).contains(&number) {
+        return Some(match number - RTMIN {
             0 => "SIGRTMIN".to_owned(),
             offset => format!("SIGRTMIN+{offset}"),
-        }),
-        _ => {
-            let index = usize::try_from(number).ok()?.checked_sub(1)?;
-            NAMES.get(index).map(|name| format!("SIG{name}"))
-        }
+        });
     }
+    let index = usize::try_from(number).ok()?.checked_sub(1)?;
+    NAMES.get(index).map(|name| format!("SIG{name}"))
 }
 
 fn by_number(text: &str) -> Option<i32> {
