@@ -189,6 +189,17 @@ fn write_out(prefix: &str, hash: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_parses_is_the_very_text(text in "(sha256|sha512|sha1)?:?[0-9a-fA-F]{60,66}|.{0,80}") {
+            if let Ok(digest) = Digest::parse(&text) {
+                prop_assert_eq!(digest.as_str(), text.as_str());
+                prop_assert_eq!(format!("{}:{}", digest.algorithm().name(), digest.hex()), text);
+            }
+        }
+    }
 
     #[test]
     fn hashes_as_sha256sum_and_sha512sum_do() {

@@ -7,8 +7,9 @@ use oci::Digest;
 use oci::digest::Hasher;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Bytes hashed at a time: large enough to hide the calls, small enough for the cache.
 const CHUNK: usize = 128 << 10;
@@ -80,18 +81,13 @@ impl Store {
     /// Begins a blob of exactly `size` bytes.
     pub fn blob_writer(&self, digest: &Digest, size: u64) -> Result<BlobWriter> {
         let scratch = Scratch::new(self)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(FRESH)
-            .open(scratch.path())
-            .explain(|| format!("make {}", scratch.path().display()))?;
+        let (file, named) = open_unfinished(&scratch)?;
         let hasher = Hasher::new(digest.algorithm());
         Ok(BlobWriter {
             store: self.clone(),
             scratch,
             file,
+            named,
             hasher,
             digest: digest.clone(),
             size,
@@ -132,6 +128,8 @@ pub struct BlobWriter {
     store: Store,
     scratch: Scratch,
     file: File,
+    /// Whether it lies at the scratch path already; better it has no name before it is complete.
+    named: bool,
     hasher: Hasher,
     digest: Digest,
     size: u64,
@@ -194,6 +192,9 @@ impl BlobWriter {
         if let Some(parent) = path.parent() {
             make_dirs(parent)?;
         }
+        if !self.named {
+            give_name(&self.file, self.scratch.path()).explain(|| format!("store blob {}", self.digest))?;
+        }
         settle.mark(&self.store, &self.file, &path)?;
         std::fs::rename(self.scratch.path(), &path).explain(|| format!("store blob {}", self.digest))?;
         self.scratch.keep();
@@ -201,7 +202,31 @@ impl BlobWriter {
     }
 }
 
-fn open_regular(path: &std::path::Path, digest: &Digest) -> Result<File> {
+/// A file without a name, which vanishes with the process that writes it however that ends; where the file system has no
+/// such files, one in `tmp/`. Says which.
+fn open_unfinished(scratch: &Scratch) -> Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(FRESH);
+    let unnamed = scratch.path().parent().and_then(|folder| {
+        options.clone().custom_flags(rustix::fs::OFlags::TMPFILE.bits() as i32).open(folder).ok()
+    });
+    match unnamed {
+        Some(file) => Ok((file, false)),
+        None => {
+            let file = options.create_new(true).open(scratch.path());
+            Ok((file.explain(|| format!("make {}", scratch.path().display()))?, true))
+        }
+    }
+}
+
+/// Names a file that has none yet (open(2), `O_TMPFILE`).
+fn give_name(file: &File, path: &Path) -> std::io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+fn open_regular(path: &Path, digest: &Digest) -> Result<File> {
     // Anything but a file would let whoever made it choose what is read.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
