@@ -72,9 +72,10 @@ impl Repository {
         if from == descriptor.size && from > 0 {
             return Ok(());
         }
-        let range = (from > 0).then(|| ("range", format!("bytes={from}-{}", descriptor.size - 1)));
-        let response =
-            self.request(Method::GET, &format!("blobs/{}", descriptor.digest), range.into_iter().collect());
+        let range =
+            (from > 0).then(|| ("range", format!("bytes={from}-{}", descriptor.size.saturating_sub(1))));
+        let headers: Vec<_> = range.into_iter().collect();
+        let response = self.request(&Method::GET, &format!("blobs/{}", descriptor.digest), &headers);
         let response = match response {
             Err(Failed::Again { fault, after }) if from > 0 && fault.kind() == fault::Kind::Input => {
                 sink.restart()?;
@@ -83,7 +84,7 @@ impl Repository {
             other => other?,
         };
         if response.status() == StatusCode::PARTIAL_CONTENT {
-            let expected = format!("bytes {from}-{}/", descriptor.size - 1);
+            let expected = format!("bytes {from}-{}/", descriptor.size.saturating_sub(1));
             if !header(&response, "content-range").is_some_and(|range| range.starts_with(&expected)) {
                 sink.restart()?;
                 let fault =
@@ -94,7 +95,7 @@ impl Repository {
             // It knows no ranges and sends the whole.
             sink.restart()?;
         }
-        let expected = descriptor.size - sink.written();
+        let expected = descriptor.size.saturating_sub(sink.written());
         if let Some(length) = content_length(&response)
             && length != expected
         {

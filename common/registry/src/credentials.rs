@@ -35,7 +35,8 @@ struct AuthFile {
 #[derive(Default, Deserialize)]
 struct Auth {
     #[serde(default)]
-    auth: Option<String>,
+    #[serde(rename = "auth")]
+    encoded: Option<String>,
     #[serde(default)]
     username: Option<String>,
     #[serde(default)]
@@ -126,7 +127,7 @@ fn decode(auth: &Auth) -> Result<Option<Credentials>> {
     if let Some(token) = auth.identitytoken.as_ref().filter(|token| !token.is_empty()) {
         return Ok(Some(Credentials::IdentityToken(token.clone())));
     }
-    if let Some(text) = auth.auth.as_ref().filter(|text| !text.is_empty()) {
+    if let Some(text) = auth.encoded.as_ref().filter(|text| !text.is_empty()) {
         let bytes = base64::engine::general_purpose::STANDARD.decode(text.trim()).ok();
         let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
         let (user, password) = text

@@ -70,13 +70,13 @@ impl Repository {
     /// The digest a tag has now, without the manifest. `None` if the registry does not say, which it need not.
     pub fn manifest_digest(&self, identifier: &str) -> Result<Option<Digest>> {
         Patience::new(&self.transport.options).until_done(|| {
-            let response = self.request(Method::HEAD, &format!("manifests/{identifier}"), accept())?;
+            let response = self.request(&Method::HEAD, &format!("manifests/{identifier}"), &accept())?;
             Ok(header(&response, "docker-content-digest").and_then(|text| Digest::parse(text).ok()))
         })
     }
 
     fn try_manifest(&self, identifier: &str) -> Result<Fetched, Failed> {
-        let response = self.request(Method::GET, &format!("manifests/{identifier}"), accept())?;
+        let response = self.request(&Method::GET, &format!("manifests/{identifier}"), &accept())?;
         let media_type = header(&response, "content-type").map(str::to_owned);
         let said = header(&response, "docker-content-digest").and_then(|text| Digest::parse(text).ok());
         let too_large = || Fault::input(format!("the manifest is larger than {MAX_MANIFEST_BYTES} bytes"));
@@ -111,11 +111,11 @@ impl Repository {
     /// One request below `/v2/<repository>/`; the answer is a success (2xx).
     pub(crate) fn request(
         &self,
-        method: Method,
+        method: &Method,
         what: &str,
-        headers: Vec<(&'static str, String)>,
+        headers: &[(&'static str, String)],
     ) -> Result<Response<Body>, Failed> {
-        let response = self.request_authorized(&method, what, &headers)?;
+        let response = self.request_authorized(method, what, headers)?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -157,7 +157,7 @@ impl Repository {
         headers: &[(&'static str, String)],
     ) -> Result<Response<Body>, Failed> {
         let held = lock(&self.authorization).clone();
-        let (base, response) = self.request_somewhere(method, what, headers, held.clone())?;
+        let (base, response) = self.request_somewhere(method, what, headers, held.as_ref())?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
@@ -176,7 +176,7 @@ impl Repository {
             }
             current.clone()
         };
-        Ok(self.request_somewhere(method, what, headers, authorization)?.1)
+        Ok(self.request_somewhere(method, what, headers, authorization.as_ref())?.1)
     }
 
     /// Sends to the address that is known to answer, or finds out which one does.
@@ -185,12 +185,12 @@ impl Repository {
         method: &Method,
         what: &str,
         headers: &[(&'static str, String)],
-        authorization: Option<String>,
+        authorization: Option<&String>,
     ) -> Result<(String, Response<Body>), Failed> {
         let send = |base: &str| {
             let url = format!("{base}/v2/{}/{what}", self.path);
             let headers = headers.to_vec();
-            let authorization = authorization.clone();
+            let authorization = authorization.cloned();
             let request = Request { method: method.clone(), url: &url, headers, authorization, form: None };
             self.transport.send(&request)
         };
@@ -291,7 +291,11 @@ pub(crate) fn broken(host: &str, error: Broken) -> Failed {
         }
         _ => (format!("the connection to {host} failed"), false),
     };
-    let fault = Fault::retryable(what).because(error);
+    let fault = Fault::retryable(what);
+    let fault = match error {
+        Broken::Io(error) => fault.because(error),
+        error => fault.because(error),
+    };
     if again { Failed::Again { fault, after: None } } else { Failed::Finally(fault) }
 }
 

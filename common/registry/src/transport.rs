@@ -165,20 +165,17 @@ fn certificates(authority: &str) -> Result<Vec<Certificate<'static>>> {
     let mut found = Vec::new();
     let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let folder = std::env::var_os("SSL_CERT_DIR").map(PathBuf::from);
-    match (&file, &folder) {
-        (None, None) => {
-            if let Some(bundle) = BUNDLES.iter().map(Path::new).find(|path| path.exists()) {
-                read_pem(bundle, &mut found)?;
-            }
-        }
-        _ => {
-            if let Some(file) = &file {
-                read_pem(file, &mut found)?;
-            }
-            if let Some(folder) = &folder {
-                read_folder(folder, &mut found);
-            }
-        }
+    if let Some(file) = &file {
+        read_pem(file, &mut found)?;
+    }
+    if let Some(folder) = &folder {
+        read_folder(folder, &mut found);
+    }
+    if file.is_none()
+        && folder.is_none()
+        && let Some(bundle) = BUNDLES.iter().map(Path::new).find(|path| path.exists())
+    {
+        read_pem(bundle, &mut found)?;
     }
     for folder in CERTIFICATE_FOLDERS {
         read_folder(&Path::new(folder).join(authority), &mut found);
