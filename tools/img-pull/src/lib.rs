@@ -161,7 +161,8 @@ impl Pull<'_> {
     /// Exactly for the platform asked for: what a machine would also run is not what was named. Without a wish, what
     /// this machine runs, or the only one the reference stands for.
     fn suits(&self, image: &record::Image) -> bool {
-        let Some(platform) = image.platform.as_ref().filter(|platform| !platform.architecture.is_empty()) else {
+        let Some(platform) = image.platform.as_ref().filter(|platform| !platform.architecture.is_empty())
+        else {
             return true;
         };
         let of = Platform::of(&platform.os, &platform.architecture, platform.variant.as_deref());
@@ -175,8 +176,8 @@ impl Pull<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cli::Fault;
     use clap::Parser;
+    use cli::Fault;
 
     #[test]
     fn flags_are_checked_before_anything_is_done() {

@@ -12,7 +12,7 @@ pub enum Plan {
     /// The store has it.
     Nothing(Box<record::Image>),
     /// The store has its content, only not under this name.
-    Name(Box<record::Image>, Entry),
+    Name(Box<record::Image>, Box<Entry>),
     Fetch(Box<Fetch>),
 }
 
@@ -37,7 +37,7 @@ pub fn plan(pull: &Pull<'_>, reference: &Reference) -> Result<Plan> {
         // What a digest stands for does not change.
         (Some((_, image)), _) if reference.digest().is_some() => Ok(Plan::Nothing(Box::new(image))),
         (None, policy) => match under_another_name(pull, reference)? {
-            Some((entry, image)) => Ok(Plan::Name(Box::new(image), entry)),
+            Some((entry, image)) => Ok(Plan::Name(Box::new(image), Box::new(entry))),
             None if policy == Policy::Never => {
                 Err(Fault::not_found("the image is not in the store").hint("--policy missing would pull it"))
             }
