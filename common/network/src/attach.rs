@@ -49,7 +49,9 @@ pub fn attach(host: &Host<'_>, request: &Request<'_>) -> Result<Vec<Attachment>>
     let work = Work { host, network: &network, request, wishes: &wishes };
     let present = stored.networks()?.into_iter().find(|attachment| attachment.name == network.name);
     let attachment = match present {
-        Some(present) if work.holds(&present, &namespace, &in_use)? => work.add_ports(stored, present, in_use)?,
+        Some(present) if work.holds(&present, &namespace, &in_use)? => {
+            work.add_ports(stored, present, in_use)?
+        }
         present => work.attach(stored, present, &namespace, in_use)?,
     };
     Ok(vec![attachment])
@@ -79,8 +81,10 @@ fn wanted_network<'r>(request: &Request<'r>, wishes: &[Wish]) -> Result<Option<&
 fn no_ports(network: &str, wishes: &[Wish]) -> Result<()> {
     match wishes.first() {
         None => Ok(()),
-        Some(wish) => Err(Fault::input(format!("with network {network} there is nothing to publish {wish} from"))
-            .hint("leave out the port, or attach the container to a bridge")),
+        Some(wish) => {
+            Err(Fault::input(format!("with network {network} there is nothing to publish {wish} from"))
+                .hint("leave out the port, or attach the container to a bridge"))
+        }
     }
 }
 
@@ -95,10 +99,12 @@ fn namespace_of(host: &Host<'_>, container: &ContainerDir) -> Result<Namespace> 
     if !container.has_shim() {
         return Err(not_set_up());
     }
-    let namespace = Namespace::open(&format!("/proc/{}/ns/net", state.pid)).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => not_set_up(),
-        _ => Fault::new(fault::Kind::of_io(&error), "open the container's network namespace").because(error),
-    })?;
+    let namespace =
+        Namespace::open(&format!("/proc/{}/ns/net", state.pid)).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => not_set_up(),
+            _ => Fault::new(fault::Kind::of_io(&error), "open the container's network namespace")
+                .because(error),
+        })?;
     // After opening: what is open now was that process's if it still is the same.
     if store::start_time(state.pid) != Some(state.pid_started) {
         return Err(not_set_up());
@@ -158,7 +164,7 @@ impl Work<'_> {
         let made = self
             .save(stored.clone(), Some(&attachment))
             .and_then(|()| self.connect(address, &attachment.ports, namespace, in_use))
-            .and_then(|()| self.write_files(address));
+            .and_then(|()| self.write_files(&stored, address));
         match made {
             Ok(()) => Ok(attachment),
             Err(fault) => {
@@ -189,7 +195,8 @@ impl Work<'_> {
             Err(fault) => {
                 let only_added = Attachment { ports: added, ..before.clone() };
                 let _ = release::ports(self.host, self.id(), &only_added);
-                let _ = address::relist(self.host, self.network, self.id(), INTERFACE, address, &before.ports);
+                let _ =
+                    address::relist(self.host, self.network, self.id(), INTERFACE, address, &before.ports);
                 let _ = self.save(stored, Some(&before));
                 Err(fault)
             }
@@ -255,7 +262,13 @@ impl Work<'_> {
         self.request.container.save(&stored)
     }
 
-    fn connect(&self, address: Ipv4Addr, ports: &[Port], namespace: &Namespace, mut in_use: InUse) -> Result<()> {
+    fn connect(
+        &self,
+        address: Ipv4Addr,
+        ports: &[Port],
+        namespace: &Namespace,
+        mut in_use: InUse,
+    ) -> Result<()> {
         let inside = self.host.socket_inside(namespace)?;
         let route = self.host.route()?;
         let name = link::host_interface(self.id());
@@ -276,11 +289,15 @@ impl Work<'_> {
                 // Of an earlier run: its namespace may take a while to go.
                 Some(Errno::EXIST) if link::remove(route, &name)? => {}
                 Some(Errno::EXIST) => {
-                    return Err(Fault::conflict(format!("the container has an interface {INTERFACE} already")));
+                    return Err(Fault::conflict(format!(
+                        "the container has an interface {INTERFACE} already"
+                    )));
                 }
                 Some(Errno::NODEV | Errno::INVAL) => in_use = self.host.repair(self.network, in_use)?,
                 Some(Errno::PERM) => {
-                    return Err(Fault::denied("make the container's interface").because(error).hint("run it as root"));
+                    return Err(Fault::denied("make the container's interface")
+                        .because(error)
+                        .hint("run it as root"));
                 }
                 _ => return Err(error).explain(|| "make the container's interface".into()),
             }
@@ -305,10 +322,9 @@ impl Work<'_> {
         crate::conntrack::forget(ports)
     }
 
-    fn write_files(&self, address: Ipv4Addr) -> Result<()> {
+    fn write_files(&self, stored: &Record, address: Ipv4Addr) -> Result<()> {
         let bundle = &self.request.container.bundle;
-        let record = self.request.container.load()?;
-        let names = names(&record, self.request.config, self.id());
+        let names = names(stored, self.request.config, self.id());
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         files::write_hosts(bundle, self.network.subnet, Some(address), &names)?;
         files::write_resolv_conf(bundle)
@@ -317,7 +333,8 @@ impl Work<'_> {
 
 /// What the container is called: its host name, then its own where that is another one.
 pub fn names(stored: &Record, config: &Config, id: &str) -> Vec<String> {
-    let usable = |name: &String| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+    let usable =
+        |name: &String| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
     let hostname = config.hostname.clone().filter(usable);
     let mut names = vec![hostname.unwrap_or_else(|| id.get(..12).unwrap_or(id).to_owned())];
     let name = stored.container().ok().flatten().map(|container| container.name);

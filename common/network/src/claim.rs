@@ -115,9 +115,9 @@ impl<'a> Claims<'a> {
             if holders.iter().any(|(address, holder)| holder == id && *address == wish.address) {
                 return Ok(Outcome::Kept);
             }
-            let in_the_way = holders
-                .into_iter()
-                .filter(|(address, _)| address.is_none() || wish.address.is_none() || *address == wish.address);
+            let in_the_way = holders.into_iter().filter(|(address, _)| {
+                address.is_none() || wish.address.is_none() || *address == wish.address
+            });
             for (address, holder) in in_the_way {
                 if holder == id || self.store.is_looked_after(&holder) {
                     return Ok(Outcome::HeldBy(holder));
@@ -170,6 +170,14 @@ impl<'a> Claims<'a> {
                 of_port.into_iter().map(move |(address, holder)| (name.clone(), address, holder))
             })
             .collect()
+    }
+
+    /// Directories left empty by a claim that was cut short. One that is being filled is made again.
+    pub fn remove_empty(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let _ = std::fs::remove_dir(entry.path());
+        }
     }
 
     /// Removes one claim if `holder` still has it, and a directory left empty.
@@ -281,7 +289,8 @@ fn listener(protocol: &str, port: u16) -> Option<(u32, String)> {
             std::fs::read_link(fd.path()).is_ok_and(|to| sockets.iter().any(|socket| to == Path::new(socket)))
         }))
     };
-    let pids = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let pids =
+        std::fs::read_dir("/proc").ok()?.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
     let pid = pids.into_iter().find(|pid| has_one(*pid).unwrap_or(false))?;
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some((pid, name.trim().to_owned()))
@@ -359,7 +368,10 @@ mod tests {
         assert_eq!(claims.all().len(), 2);
         drop(la);
         claims.take(&b, &wish("41100-41109:41100-41109")).unwrap();
-        assert_eq!(claims.all().iter().filter(|(_, address, holder)| address.is_none() && *holder == b).count(), 10);
+        assert_eq!(
+            claims.all().iter().filter(|(_, address, holder)| address.is_none() && *holder == b).count(),
+            10
+        );
     }
 
     #[test]

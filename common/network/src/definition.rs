@@ -97,7 +97,8 @@ fn write_default(store: &Store, path: &std::path::Path) -> Result<Vec<u8>> {
     if let Some(dir) = path.parent() {
         store.make_dir(dir)?;
     }
-    let mut content = serde_json::to_vec_pretty(&File::default_bridge()).explain(|| "write network.json".into())?;
+    let mut content =
+        serde_json::to_vec_pretty(&File::default_bridge()).explain(|| "write network.json".into())?;
     content.push(b'\n');
     let scratch = Scratch::new(store)?;
     std::fs::write(scratch.path(), &content).explain(|| format!("write {}", scratch.path().display()))?;
@@ -181,16 +182,21 @@ mod tests {
         assert!(!subnet.is_host(subnet.broadcast()));
         assert!(subnet.overlaps(u32::from(Ipv4Addr::new(10, 0, 0, 0)), 0xff00_0000));
         assert!(!subnet.overlaps(u32::from(Ipv4Addr::new(10, 88, 0, 0)), 0xffff_0000));
-        for wrong in ["", "10.89.0.0", "10.89.0.1/16", "10.89.0.0/30", "10.89.0.0/7", "::/64", "10.89.0.0/x"] {
+        for wrong in ["", "10.89.0.0", "10.89.0.1/16", "10.89.0.0/30", "10.89.0.0/7", "::/64", "10.89.0.0/x"]
+        {
             assert!(Subnet::parse(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_definition_must_make_sense() {
-        for (member, value) in
-            [("driver", "macvlan"), ("device", "a/b"), ("device", ""), ("gateway", "10.90.0.1"), ("subnet", "x")]
-        {
+        for (member, value) in [
+            ("driver", "macvlan"),
+            ("device", "a/b"),
+            ("device", ""),
+            ("gateway", "10.90.0.1"),
+            ("subnet", "x"),
+        ] {
             let mut json = serde_json::to_value(File::default_bridge()).unwrap();
             json[member] = value.into();
             let file: File = serde_json::from_value(json).unwrap();

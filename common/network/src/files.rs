@@ -73,7 +73,8 @@ fn resolv_conf(host: &str, of_systemd: impl FnOnce() -> String) -> String {
         (fields.next() == Some("nameserver")).then(|| fields.next().unwrap_or_default().to_owned())
     };
     let reachable = |text: &str| {
-        server(text).is_none_or(|ip| ip.parse().is_ok_and(|ip| matches!(ip, IpAddr::V4(v4) if !v4.is_loopback())))
+        server(text)
+            .is_none_or(|ip| ip.parse().is_ok_and(|ip| matches!(ip, IpAddr::V4(v4) if !v4.is_loopback())))
     };
     let servers = |text: &str| text.lines().any(|line| server(line).is_some() && reachable(line));
     let kept = |text: &str| {

@@ -96,9 +96,8 @@ impl Element {
     /// Addresses, protocol and ports as (low, high) of each four bytes of the key.
     fn bounds(&self) -> Vec<([u8; 4], [u8; 4])> {
         let high = if self.key_end.is_empty() { &self.key } else { &self.key_end };
-        let fours = |bytes: &[u8]| {
-            bytes.chunks_exact(4).map(|c| [c[0], c[1], c[2], c[3]]).collect::<Vec<[u8; 4]>>()
-        };
+        let fours =
+            |bytes: &[u8]| bytes.chunks_exact(4).map(|c| [c[0], c[1], c[2], c[3]]).collect::<Vec<[u8; 4]>>();
         fours(&self.key).into_iter().zip(fours(high)).collect()
     }
 
@@ -183,7 +182,8 @@ impl Firewall {
                 replies => replies?,
             };
             for reply in &replies {
-                let list = attribute(reply.body.get(4..).unwrap_or_default(), LIST_ELEMENTS).unwrap_or_default();
+                let list =
+                    attribute(reply.body.get(4..).unwrap_or_default(), LIST_ELEMENTS).unwrap_or_default();
                 found.extend(attributes(list).filter_map(|(_, bytes)| parse(map, bytes)));
             }
         }
@@ -310,7 +310,9 @@ fn nft(script: &str) -> Result<()> {
     };
     // An ordinary PATH lacks the directory it lives in on some systems.
     let mut child = run("nft").or_else(|_| run("/usr/sbin/nft")).map_err(|error| {
-        Fault::failed("run nft").because(error).hint("install nftables: containers reach other networks through it")
+        Fault::failed("run nft")
+            .because(error)
+            .hint("install nftables: containers reach other networks through it")
     })?;
     if let Some(mut stdin) = child.stdin.take() {
         // If nft ended early, its own words tell more than the broken pipe.

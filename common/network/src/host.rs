@@ -65,8 +65,8 @@ impl Namespace {
 
 impl<'a> Host<'a> {
     pub fn new(store: &'a Store) -> Result<Host<'a>> {
-        let namespace =
-            Namespace::open("/proc/self/ns/net").explain(|| "open this process's network namespace".into())?;
+        let namespace = Namespace::open("/proc/self/ns/net")
+            .explain(|| "open this process's network namespace".into())?;
         Ok(Host {
             store,
             namespace,
@@ -240,7 +240,8 @@ fn check_overlap(network: &Definition) -> Result<()> {
         let word = |index: usize| u32::from_str_radix(fields.get(index)?, 16).ok().map(u32::from_be);
         let (base, mask) = (word(1)?, word(7)?);
         let device = *fields.first()?;
-        (mask != 0 && device != network.device && network.subnet.overlaps(base, mask)).then(|| device.to_owned())
+        (mask != 0 && device != network.device && network.subnet.overlaps(base, mask))
+            .then(|| device.to_owned())
     });
     match hit {
         None => Ok(()),

@@ -3,16 +3,16 @@
 use crate::definition::Definition;
 use crate::netlink::{ACK, CREATE, DUMP, EXCL, Messages, REPLACE, Reply, Socket, attribute, text};
 use fault::{Explain, Fault, Result};
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use rtnetlink::packet_route::AddressFamily;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -112,9 +112,9 @@ fn hairpin(name: &str) -> LinkMessage {
 /// Inside the container: loopback up, the interface's address, the way out. One packet.
 pub fn configure(inside: &Socket, interface: &str, address: Ipv4Addr, network: &Definition) -> Result<()> {
     let what = || format!("configure {interface} in the container");
-    let index = index_of(inside, interface).explain(what)?.ok_or_else(|| {
-        Fault::failed(format!("{interface} vanished from the container"))
-    })?;
+    let index = index_of(inside, interface)
+        .explain(what)?
+        .ok_or_else(|| Fault::failed(format!("{interface} vanished from the container")))?;
     let mut loopback = link_up();
     loopback.header.index = LOOPBACK_INDEX;
     let mut interface_up = link_up();
@@ -122,7 +122,8 @@ pub fn configure(inside: &Socket, interface: &str, address: Ipv4Addr, network: &
     let mut messages = Messages::new();
     messages.push_route(ACK, Message::SetLink(loopback));
     messages.push_route(ACK, Message::SetLink(interface_up));
-    messages.push_route(ACK | CREATE | REPLACE, Message::NewAddress(address_message(index, address, network)));
+    messages
+        .push_route(ACK | CREATE | REPLACE, Message::NewAddress(address_message(index, address, network)));
     messages.push_route(ACK | CREATE | REPLACE, Message::NewRoute(default_route(index, network.gateway)));
     inside.request(&messages).explain(what)
 }
@@ -240,7 +241,6 @@ fn default_route(index: u32, gateway: Ipv4Addr) -> RouteMessage {
     route.header.protocol = RouteProtocol::Boot;
     route.header.scope = RouteScope::Universe;
     route.header.kind = RouteType::Unicast;
-    route.attributes =
-        vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
+    route.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
     route
 }

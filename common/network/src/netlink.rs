@@ -154,7 +154,11 @@ impl Messages {
     }
 
     /// A message about links, addresses or routes.
-    pub fn push_route(&mut self, flags: u16, message: rtnetlink::packet_route::RouteNetlinkMessage) -> &mut Messages {
+    pub fn push_route(
+        &mut self,
+        flags: u16,
+        message: rtnetlink::packet_route::RouteNetlinkMessage,
+    ) -> &mut Messages {
         self.count += 1;
         let mut packet = rtnetlink::packet_core::NetlinkMessage::from(message);
         packet.header.flags = REQUEST | flags;
@@ -239,7 +243,12 @@ mod tests {
     #[test]
     fn cut_off_replies_are_no_replies() {
         let mut messages = Messages::new();
-        messages.push(20, REQUEST, &[0; 8], &Attributes::new().with(1, &[1])).push(21, 0, &[], &Attributes::new());
+        messages.push(20, REQUEST, &[0; 8], &Attributes::new().with(1, &[1])).push(
+            21,
+            0,
+            &[],
+            &Attributes::new(),
+        );
         for length in 0..messages.bytes.len() {
             let mut replies = Vec::new();
             split(&messages.bytes[..length], &mut replies);

@@ -68,7 +68,9 @@ impl Wish {
         match wish {
             PortWish::Text(text) => Wish::parse(text),
             PortWish::Number(port) => Wish::parse(&port.to_string()),
-            PortWish::Port(port) => from_object(port).map_err(|fault| fault.on(format!("port {}", port.container))),
+            PortWish::Port(port) => {
+                from_object(port).map_err(|fault| fault.on(format!("port {}", port.container)))
+            }
         }
     }
 
@@ -165,9 +167,7 @@ fn parse(text: &str) -> Result<Wish> {
             (from, to) if to - from + 1 == count => HostPort::At(from),
             (from, to) if count == 1 => HostPort::Within(from, to),
             (from, to) => {
-                return Err(Fault::input(format!(
-                    "{from}-{to} are not as many ports as {first}-{last}"
-                )));
+                return Err(Fault::input(format!("{from}-{to} are not as many ports as {first}-{last}")));
             }
         }
     };
@@ -195,8 +195,12 @@ fn parse_address(text: &str) -> Result<Option<Ipv4Addr>> {
     }
     match text.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => Ok(Some(address).filter(|address| !address.is_unspecified())),
-        Ok(IpAddr::V6(_)) => Err(Fault::input("IPv6 addresses of the host cannot be published on this network yet")),
-        Err(_) => Err(Fault::input(format!("\"{text}\" is no IP address")).hint("[ip:][host]:container[/tcp|udp]")),
+        Ok(IpAddr::V6(_)) => {
+            Err(Fault::input("IPv6 addresses of the host cannot be published on this network yet"))
+        }
+        Err(_) => {
+            Err(Fault::input(format!("\"{text}\" is no IP address")).hint("[ip:][host]:container[/tcp|udp]"))
+        }
     }
 }
 
@@ -220,7 +224,13 @@ fn range(text: &str) -> Result<(u16, u16)> {
 mod tests {
     use super::*;
 
-    fn wish(address: Option<[u8; 4]>, host: HostPort, container: u16, count: u16, protocol: Protocol) -> Wish {
+    fn wish(
+        address: Option<[u8; 4]>,
+        host: HostPort,
+        container: u16,
+        count: u16,
+        protocol: Protocol,
+    ) -> Wish {
         Wish { address: address.map(Ipv4Addr::from), host, container, count, protocol }
     }
 
@@ -252,8 +262,27 @@ mod tests {
     #[test]
     fn refuses_what_is_no_port() {
         for text in [
-            "", ":", "x", "80:", "0", "65536", "-1", "+80", "80-", "90-80", "80:0", "80/sctp", "80/", "[::1]:80:80",
-            "::1:80:80", "1.2.3:80:80", "host:80:80", "8000-8001:80-82", "80-82:80-81", "a:b:c:d", " 80",
+            "",
+            ":",
+            "x",
+            "80:",
+            "0",
+            "65536",
+            "-1",
+            "+80",
+            "80-",
+            "90-80",
+            "80:0",
+            "80/sctp",
+            "80/",
+            "[::1]:80:80",
+            "::1:80:80",
+            "1.2.3:80:80",
+            "host:80:80",
+            "8000-8001:80-82",
+            "80-82:80-81",
+            "a:b:c:d",
+            " 80",
         ] {
             let fault = Wish::parse(text).unwrap_err();
             assert_eq!(fault.kind(), fault::Kind::Input, "{text}");
@@ -267,7 +296,9 @@ mod tests {
         assert_eq!(from("\"53:53/udp\"").unwrap(), Wish::parse("53:53/udp").unwrap());
         let object = r#"{"ip":"127.0.0.1","host":8000,"container":9000,"count":3}"#;
         assert_eq!(from(object).unwrap(), Wish::parse("127.0.0.1:8000-8002:9000-9002").unwrap());
-        for wrong in [r#"{"container":0}"#, r#"{"container":65535,"count":2}"#, r#"{"container":1,"count":0}"#] {
+        for wrong in
+            [r#"{"container":0}"#, r#"{"container":65535,"count":2}"#, r#"{"container":1,"count":0}"#]
+        {
             assert!(from(wrong).is_err(), "{wrong}");
         }
     }
@@ -278,7 +309,9 @@ mod tests {
         let all = |texts: &[&str]| merge(&wishes(texts), &[]);
         assert!(all(&["80:80", "80:80/udp", "81:80", "80", "80"]).is_ok());
         assert!(all(&["127.0.0.1:80:80", "127.0.0.2:80:80"]).is_ok());
-        for twice in [["80:80", "80:81"], ["80:80", "80:80"], ["127.0.0.1:80:80", "80:80"], ["70-90:70-90", "80:1"]] {
+        for twice in
+            [["80:80", "80:81"], ["80:80", "80:80"], ["127.0.0.1:80:80", "80:80"], ["70-90:70-90", "80:1"]]
+        {
             assert_eq!(all(&twice).unwrap_err().kind(), fault::Kind::Input);
         }
         // A flag may repeat the record, not itself.

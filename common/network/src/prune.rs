@@ -85,6 +85,7 @@ fn claims(host: &Host<'_>, pruned: &mut Vec<Pruned>) -> Result<()> {
         let at = at.map(|at| format!("{at}:")).unwrap_or_default();
         pruned.push(Pruned { kind: "port", name: format!("{at}{name}"), container: Some(holder) });
     }
+    claims.remove_empty();
     Ok(())
 }
 
@@ -119,7 +120,9 @@ fn rules(host: &Host<'_>, network: &Definition, pruned: &mut Vec<Pruned>) -> Res
     let mut stale = Vec::new();
     let present = host.firewall()?.all().explain(|| "list published ports".into())?;
     for element in present {
-        let Some(target) = element.target().filter(|target| network.subnet.contains(*target)) else { continue };
+        let Some(target) = element.target().filter(|target| network.subnet.contains(*target)) else {
+            continue;
+        };
         let ports = leases.read(target.into())?.map(|lease| lease.ports).unwrap_or_default();
         let mut meant = ports.iter().filter_map(|port| firewall::elements(port, target).ok()).flatten();
         if !meant.any(|meant| meant == element) {
@@ -174,7 +177,9 @@ fn unused(host: &Host<'_>, network: &Definition, pruned: &mut Vec<Pruned>) -> Re
         return Ok(false);
     }
     let route = host.route()?;
-    if let Some(bridge) = link::find(route, &network.device).explain(|| format!("look up {}", network.device))? {
+    if let Some(bridge) =
+        link::find(route, &network.device).explain(|| format!("look up {}", network.device))?
+    {
         // Made by us, by its hardware address, and without a port.
         let ours = bridge.kind == "bridge" && bridge.mac == Some(link::mac_of(network.gateway));
         if !ours || link::all(route)?.iter().any(|link| link.master == Some(bridge.index)) {

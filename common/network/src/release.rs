@@ -27,7 +27,8 @@ pub fn detach(host: &Host<'_>, container: &ContainerDir, told: &[Attachment]) ->
     for attachment in &attachments {
         all(host, &container.id, attachment)?;
     }
-    let Some(mut stored) = stored.filter(|stored| stored.raw("networks").is_some_and(|raw| raw != "[]")) else {
+    let Some(mut stored) = stored.filter(|stored| stored.raw("networks").is_some_and(|raw| raw != "[]"))
+    else {
         return Ok(());
     };
     stored.set("networks", &Vec::<Attachment>::new())?;

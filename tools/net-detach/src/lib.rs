@@ -84,7 +84,9 @@ fn find(store: &Store, subject: &Subject) -> Result<ContainerDir> {
         Subject::Record(record) => record.container()?.map(|container| container.id),
     };
     match (subject.find(store), gone) {
-        (Err(fault), Some(id)) if fault.kind() == Kind::NotFound && is_id(&id) => Ok(store.container_dir(&id)),
+        (Err(fault), Some(id)) if fault.kind() == Kind::NotFound && is_id(&id) => {
+            Ok(store.container_dir(&id))
+        }
         (found, _) => found,
     }
 }
