@@ -48,8 +48,9 @@ pub fn process(args: &Args, spec: &Spec, pid: i32) -> Result<Process> {
 
 /// `-e` and `--env-file`, as ctr-create reads them.
 fn asked_environment(args: &Args) -> Result<Vec<String>> {
-    let flags =
-        CreateFlags { env: args.env.clone(), env_file: args.env_file.clone(), ..CreateFlags::default() };
+    let mut flags = CreateFlags::default();
+    flags.env.clone_from(&args.env);
+    flags.env_file.clone_from(&args.env_file);
     let mut config = record::Config::default();
     flags.apply(&[], &mut config)?;
     Ok(config.env)
