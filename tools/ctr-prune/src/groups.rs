@@ -59,7 +59,7 @@ impl Remains {
             // A shim takes its lock before it makes the group.
             return !dir.has_shim();
         }
-        !self.group.processes().into_iter().any(descends_from_shim)
+        !self.group.processes().into_iter().any(|pid| descends_from_shim(pid, &self.id))
     }
 
     pub fn remove(&self, store: &Store) -> Result<()> {
@@ -75,15 +75,18 @@ impl Remains {
     }
 }
 
-fn descends_from_shim(pid: i32) -> bool {
+/// Whether the shim of the container is among the ancestors of a process. It is known by its arguments, which are the
+/// container's directories; its name says nothing, as it runs from a protected copy of its program.
+fn descends_from_shim(pid: i32, id: &str) -> bool {
     let mut pid = pid;
     for _ in 0..MAX_ANCESTORS {
         match parent_of(pid) {
             Some(parent) if parent > 1 => pid = parent,
             _ => return false,
         }
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim_end() == "ctr-shim" {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let bundle = arguments.split(|b| *b == 0).nth(1).unwrap_or_default();
+        if bundle.rsplit(|b| *b == b'/').next() == Some(id.as_bytes()) {
             return true;
         }
     }
@@ -105,7 +108,7 @@ mod tests {
     fn a_process_without_a_shim_above_it() {
         let own = std::process::id() as i32;
         assert_eq!(parent_of(own), Some(std::os::unix::process::parent_id() as i32));
-        assert!(!descends_from_shim(own));
-        assert!(!descends_from_shim(i32::MAX));
+        assert!(!descends_from_shim(own, "x"));
+        assert!(!descends_from_shim(i32::MAX, "x"));
     }
 }

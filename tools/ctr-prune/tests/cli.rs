@@ -161,9 +161,7 @@ fn control_groups_nobody_looks_after() {
         Ok(groups) => groups,
         Err(fault) => return testkit::skip(&format!("no control groups: {fault}")),
     };
-    // A shell under the name of a shim, with a child in the second group.
-    let fake = place.path().join("ctr-shim");
-    fs::copy("/bin/sleep", &fake).unwrap();
+    // What has a shim's arguments, with a child in the second group.
     let join = |group: &cgroup::Cgroup, program: &str| {
         let files: String = group
             .directories()
@@ -177,11 +175,10 @@ fn control_groups_nobody_looks_after() {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let script = format!("sh -c '{}' & exec {} 1000", join(&groups[1], "sleep 1000"), fake.display());
-    let mut parent = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
-    while groups.iter().any(|group| group.processes().is_empty())
-        || fs::read_to_string(format!("/proc/{}/comm", parent.id())).unwrap().trim() != "ctr-shim"
-    {
+    let bundle = place.path().join(&ids[1]);
+    fs::write(&bundle, format!("({}) & wait", join(&groups[1], "sleep 1000"))).unwrap();
+    let mut parent = Command::new("sh").arg(&bundle).stdin(Stdio::null()).spawn().unwrap();
+    while groups.iter().any(|group| group.processes().is_empty()) {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
     let ran = prune(&place, &[]);
