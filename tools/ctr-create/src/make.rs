@@ -136,9 +136,14 @@ fn plan_for(
         warn(warning);
     }
     let spec = match record.raw("spec") {
-        Some(text) => adopt(text, &id, &rootfs)?,
+        // As the user edited it.
+        Some(text) => {
+            generated.settle(serde_json::from_str(text).explain_as(cli::Kind::Input, || "spec".into())?)?
+        }
         None => generated.json()?,
     };
+    // An edited specification may name the host otherwise.
+    let hostname = spec["hostname"].as_str().map_or(generated.hostname, str::to_owned);
     let missing = |bind: &&BindUse| bind.create && std::fs::symlink_metadata(&bind.source).is_err();
     Ok(Plan {
         bundle: store.container_dir(&id).bundle,
@@ -152,23 +157,10 @@ fn plan_for(
         prepared: Prepared {
             volumes: generated.volumes,
             binds: generated.binds,
-            hostname: generated.hostname,
+            hostname,
             stop_signal: Some(generated.stop_signal),
         },
     })
-}
-
-/// A specification from the record, as the user edited it; root and control group are this container's.
-fn adopt(text: &str, id: &str, rootfs: &Rootfs) -> Result<Value> {
-    let mut spec: Value = serde_json::from_str(text).explain_as(cli::Kind::Input, || "spec".into())?;
-    let object = spec.as_object_mut().ok_or_else(|| Fault::input("spec is not an object"))?;
-    let readonly = object.get("root").and_then(|root| root.get("readonly")).cloned().unwrap_or(json!(false));
-    let path = rootfs.path.clone().unwrap_or_else(|| "rootfs".to_owned());
-    object.insert("root".into(), json!({"path": path, "readonly": readonly}));
-    let linux = object.entry("linux").or_insert_with(|| json!({}));
-    let linux = linux.as_object_mut().ok_or_else(|| Fault::input("spec.linux is not an object"))?;
-    linux.insert("cgroupsPath".into(), json!(format!("/staves/{id}")));
-    Ok(spec)
 }
 
 fn apply(store: &Store, mut record: Record, plan: Plan) -> Result<Record> {

@@ -8,7 +8,7 @@ mod show;
 mod stages;
 
 use cli::{Common, Context, Fault, Result, Tool};
-use ctr_create::args::{CommandWords, CreateFlags};
+use ctr_create::args::CreateFlags;
 use ctr_start::session::Options;
 use ctr_start::terminal::DetachKeys;
 use record::{Container, Record};
@@ -63,12 +63,10 @@ pub struct Args {
     #[command(flatten)]
     pub flags: CreateFlags,
 
-    /// Image, as docker writes it; left out with --rootfs
-    #[arg(value_name = "IMAGE", required_unless_present = "rootfs")]
-    pub image: Option<String>,
-
-    #[command(flatten)]
-    pub words: CommandWords,
+    /// Image, as docker writes it (left out with --rootfs), then the command and its arguments
+    // One list, so that flags after the image are the command's.
+    #[arg(value_name = "IMAGE [COMMAND]", trailing_var_arg = true, required_unless_present = "rootfs")]
+    pub words: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -97,12 +95,10 @@ impl Tool for Args {
 impl Args {
     /// Image and command. With `--rootfs` there is no image, and the first word is the command's.
     fn image_and_command(&self) -> (Option<&str>, Vec<String>) {
-        let mut command = self.words.command.clone();
-        if self.flags.rootfs.is_some() {
-            command.splice(0..0, self.image.clone());
-            return (None, command);
+        match self.words.split_first() {
+            Some((image, command)) if self.flags.rootfs.is_none() => (Some(image), command.to_vec()),
+            _ => (None, self.words.clone()),
         }
-        (self.image.as_deref(), command)
     }
 
     fn check(&self) -> Result<()> {

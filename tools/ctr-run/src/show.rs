@@ -310,7 +310,7 @@ mod tests {
         ];
         let text = show(&asked);
         for wanted in [
-            "-p 127.0.0.1:8080:80/tcp",
+            "-p 127.0.0.1:8080:80",
             "/srv:/data:ro",
             "vol:/v",
             "--tmpfs /t:size=1m",
