@@ -15,8 +15,7 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    /// Looks at the machine before anything is done. The links that a default network needs once are not leftovers:
-    /// call this after the first attachment.
+    /// Looks at the machine before anything is done.
     pub fn new() -> Leftovers {
         prctl::set_child_subreaper(true).expect("be the reaper of orphans");
         Leftovers { ids: BTreeSet::new(), links_before: links(), namespaces_before: names_in("/run/netns") }
@@ -143,7 +142,7 @@ fn find_groups(dir: &Path, id: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Elements of sets and maps in the network namespace's `staves` tables. Chains and rules of a network may stay.
+/// Elements of sets and maps in the network namespace's `staves` tables.
 fn firewall_elements() -> Vec<String> {
     let ran = Ran::of(std::process::Command::new("nft").args(["-j", "list", "ruleset"]));
     let rules: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
