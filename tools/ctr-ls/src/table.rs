@@ -3,7 +3,7 @@
 use crate::{Listed, words};
 use cli::Table;
 use jiff::Timestamp;
-use record::{Attachment, Container, Port, Record};
+use record::{Container, Port, Record};
 
 const COMMAND_WIDTH: usize = 20;
 
@@ -16,7 +16,7 @@ pub fn of(listed: &[Listed], no_trunc: bool, now: Timestamp) -> Table {
             command(&item.record, no_trunc),
             item.created.map(|created| ago(created, now)).unwrap_or_default(),
             status(&item.container, now),
-            ports(&item.record.networks().unwrap_or_default()),
+            ports(item),
             item.container.name.clone(),
         ]);
     }
@@ -91,7 +91,12 @@ fn status(container: &Container, now: Timestamp) -> String {
     }
 }
 
-fn ports(attachments: &[Attachment]) -> String {
+/// The ports that lead to it: none once it has ended.
+fn ports(item: &Listed) -> String {
+    if matches!(item.container.status.as_deref(), Some("exited" | "dead")) {
+        return String::new();
+    }
+    let attachments = item.record.networks().unwrap_or_default();
     let mut texts: Vec<String> =
         attachments.iter().flat_map(|attachment| &attachment.ports).map(port).collect();
     // Addresses of both families publish the same port twice.
