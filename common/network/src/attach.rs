@@ -11,6 +11,7 @@ use crate::firewall;
 use crate::host::{Host, InUse, Namespace};
 use crate::link::{self, Veth};
 use crate::port::{HostPort, Wish, merge};
+use crate::signals::Uninterrupted;
 use crate::{files, release};
 use fault::{Explain, Fault, Result};
 use record::{Attachment, Config, Port, PortWish, Record};
@@ -43,6 +44,7 @@ pub fn attach(host: &Host<'_>, request: &Request<'_>) -> Result<Vec<Attachment>>
     let container = request.container;
     // Held to the end: of two tools at the same container the second finds the work of the first done.
     let _lock = Lock::exclusive(&container.bundle)?;
+    let _whole = Uninterrupted::begin();
     let stored = container.load()?;
     let namespace = namespace_of(host, container)?;
     let in_use = host.ready(&network)?;
@@ -52,7 +54,7 @@ pub fn attach(host: &Host<'_>, request: &Request<'_>) -> Result<Vec<Attachment>>
         Some(present) if work.holds(&present, &namespace, &in_use)? => {
             work.add_ports(stored, present, in_use)?
         }
-        present => work.attach(stored, present, &namespace, in_use)?,
+        present => work.attach(stored, present.as_ref(), &namespace, in_use)?,
     };
     Ok(vec![attachment])
 }
@@ -148,16 +150,16 @@ impl Work<'_> {
     fn attach(
         &self,
         stored: Record,
-        before: Option<Attachment>,
+        before: Option<&Attachment>,
         namespace: &Namespace,
         in_use: InUse,
     ) -> Result<Attachment> {
-        if let Some(before) = &before {
+        if let Some(before) = before {
             // Of an earlier run, or of an attach that was killed.
             release::ports(self.host, self.id(), before)?;
         }
         let ports = self.claim(self.wishes)?;
-        let preferred = before.as_ref().and_then(address_of);
+        let preferred = before.and_then(address_of);
         let address = address::take(self.host, self.network, self.id(), INTERFACE, &ports, preferred)
             .inspect_err(|_| self.unclaim(&ports))?;
         let attachment = self.attachment(address, ports);
@@ -221,7 +223,9 @@ impl Work<'_> {
 
     fn unclaim(&self, ports: &[Port]) {
         let claims = Claims::new(self.host.store);
-        ports.iter().for_each(|port| claims.release(self.id(), port));
+        for port in ports {
+            claims.release(self.id(), port);
+        }
     }
 
     fn attachment(&self, address: Ipv4Addr, ports: Vec<Port>) -> Attachment {

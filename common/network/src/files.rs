@@ -60,7 +60,7 @@ fn hosts(old: &str, subnet: Subnet, address: Option<Ipv4Addr>, names: &[&str]) -
         text.push('\n');
     }
     if let Some(address) = address {
-        text.push_str(&format!("{address}\t{}\n", names.join(" ")));
+        text.extend([&address.to_string(), "\t", &names.join(" "), "\n"]);
     }
     text
 }

@@ -6,6 +6,7 @@ use crate::port::Protocol;
 use fault::{Explain, Fault, Kind, Result};
 use record::Port;
 use rustix::io::Errno;
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
@@ -23,10 +24,13 @@ const RANGES: &str = "ranges";
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const SUBSYSTEM: u16 = 10;
-const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
-const GET_ELEMENTS: u16 = SUBSYSTEM << 8 | 13;
-const DELETE_ELEMENTS: u16 = SUBSYSTEM << 8 | 14;
-const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
+const fn message(number: u16) -> u16 {
+    (SUBSYSTEM << 8) + number
+}
+const NEW_ELEMENTS: u16 = message(12);
+const GET_ELEMENTS: u16 = message(13);
+const DELETE_ELEMENTS: u16 = message(14);
+const DELETE_TABLE: u16 = message(2);
 const FAMILY_INET: u8 = 1;
 const NAME: u16 = 1;
 const LIST_TABLE: u16 = 1;
@@ -254,8 +258,10 @@ fn parse(map: &'static str, bytes: &[u8]) -> Option<Element> {
 }
 
 /// Makes the table, or brings the rules of one that is there up to date without touching its elements.
-pub fn make_table(network: &Definition) -> Result<()> {
-    nft(&script(network)).map_err(|fault| fault.within(format!("make firewall table {TABLE}")))
+///
+/// `lock` guards the network; nft(8) holds it too, so that one whose caller was killed is waited for.
+pub fn make_table(network: &Definition, lock: &File) -> Result<()> {
+    nft(&script(network), lock).map_err(|fault| fault.within(format!("make firewall table {TABLE}")))
 }
 
 /// The rules, for one network after the other: networks differ only in what the sets hold.
@@ -299,12 +305,13 @@ add element inet {TABLE} subnets {{ {subnet} }}
     )
 }
 
-fn nft(script: &str) -> Result<()> {
+fn nft(script: &str, lock: &File) -> Result<()> {
+    let held = || lock.try_clone().map(Stdio::from);
     let run = |program: &str| {
         Command::new(program)
             .args(["-f", "-"])
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(held()?)
             .stderr(Stdio::piped())
             .spawn()
     };

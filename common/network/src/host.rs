@@ -81,23 +81,19 @@ impl<'a> Host<'a> {
     }
 
     pub fn route(&self) -> Result<&Socket> {
-        match self.route.get() {
-            Some(socket) => Ok(socket),
-            None => {
-                let socket = Socket::route()?;
-                Ok(self.route.get_or_init(|| socket))
-            }
+        if let Some(open) = self.route.get() {
+            return Ok(open);
         }
+        let opened = Socket::route()?;
+        Ok(self.route.get_or_init(|| opened))
     }
 
     pub fn firewall(&self) -> Result<&Firewall> {
-        match self.firewall.get() {
-            Some(firewall) => Ok(firewall),
-            None => {
-                let firewall = Firewall::open()?;
-                Ok(self.firewall.get_or_init(|| firewall))
-            }
+        if let Some(open) = self.firewall.get() {
+            return Ok(open);
         }
+        let opened = Firewall::open()?;
+        Ok(self.firewall.get_or_init(|| opened))
     }
 
     /// What the user should hear of, once.
@@ -112,7 +108,7 @@ impl<'a> Host<'a> {
         let socket = Socket::route();
         if let Err(error) = enter(&self.namespace.file) {
             // Whatever this process did next would happen to the container's network instead of the host's.
-            eprintln_and_abort(&error);
+            abort(error);
         }
         socket
     }
@@ -128,7 +124,7 @@ impl<'a> Host<'a> {
             let lock = locked(&dir, FlockOperation::LockExclusive)?;
             // Somebody else may have made it while this process waited.
             if read(&dir.join("ready")).is_none_or(|ready| !self.matches(&ready, network)) {
-                self.make(network, &dir)?;
+                self.make(network, &dir, &lock)?;
             }
             drop(lock);
         }
@@ -140,7 +136,7 @@ impl<'a> Host<'a> {
         let dir = self.dir(network);
         drop(in_use);
         let lock = locked(&dir, FlockOperation::LockExclusive)?;
-        self.make(network, &dir)?;
+        self.make(network, &dir, &lock)?;
         drop(lock);
         self.ready(network)
     }
@@ -184,15 +180,15 @@ impl<'a> Host<'a> {
         }
     }
 
-    fn make(&self, network: &Definition, dir: &Path) -> Result<()> {
+    fn make(&self, network: &Definition, dir: &Path, lock: &File) -> Result<()> {
         check_overlap(network)?;
-        let ifindex = link::make_bridge(self.route()?, network).map_err(|fault| privileges(fault))?;
+        let ifindex = link::make_bridge(self.route()?, network).map_err(privileges)?;
         // Connections from the host's loopback address leave by the bridge to reach published ports.
         sysctl(&format!("net/ipv4/conf/{}/route_localnet", network.device), "1")?;
         if sysctl("net/ipv4/ip_forward", "1")? {
             self.notes.borrow_mut().push("net.ipv4.ip_forward was off and is on now".into());
         }
-        firewall::make_table(network)?;
+        firewall::make_table(network, lock)?;
         let ready = serde_json::to_vec(&self.ready_as(network, ifindex)).explain(|| "write ready".into())?;
         store::atomic::write(&dir.join("ready"), &ready, 0o600)
     }
@@ -206,7 +202,7 @@ fn privileges(fault: Fault) -> Fault {
 }
 
 #[allow(clippy::print_stderr)]
-fn eprintln_and_abort(error: &rustix::io::Errno) -> ! {
+fn abort(error: rustix::io::Errno) -> ! {
     eprintln!("cannot return to the host's network namespace: {error}");
     std::process::abort()
 }

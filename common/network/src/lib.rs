@@ -18,6 +18,7 @@ mod netlink;
 mod port;
 mod prune;
 mod release;
+mod signals;
 
 pub use attach::{Request, attach};
 pub use definition::{DEFAULT, Definition, Subnet};

@@ -9,8 +9,9 @@ use fault::{Explain, Result};
 use record::Attachment;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 use store::leases::addresses_of;
-use store::{Lock, is_id};
+use store::{Lease, Lock, is_id};
 
 /// One thing that was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ fn leases(host: &Host<'_>, network: &Definition, pruned: &mut Vec<Pruned>) -> Re
             })?
             .is_some_and(|_lock| release::lease(host, network, v4, &lease).is_ok())
         } else {
-            address::reclaim(host, network, v4, &lease)?
+            reclaim(host, network, v4, &lease)?
         };
         if removed {
             pruned.push(Pruned {
@@ -67,6 +68,20 @@ fn leases(host: &Host<'_>, network: &Definition, pruned: &mut Vec<Pruned>) -> Re
         }
     }
     Ok(())
+}
+
+/// A killed tool's lock may outlive it by the moment a child it was starting needs to let go of it.
+fn reclaim(host: &Host<'_>, network: &Definition, address: Ipv4Addr, lease: &Lease) -> Result<bool> {
+    for _ in 0..10 {
+        if address::reclaim(host, network, address, lease)? {
+            return Ok(true);
+        }
+        if host.store.is_looked_after(&lease.container) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(false)
 }
 
 fn claims(host: &Host<'_>, pruned: &mut Vec<Pruned>) -> Result<()> {

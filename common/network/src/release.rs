@@ -4,6 +4,7 @@ use crate::attach::names;
 use crate::claim::Claims;
 use crate::definition::Definition;
 use crate::host::Host;
+use crate::signals::Uninterrupted;
 use crate::{files, firewall, link};
 use fault::{Explain, Result};
 use record::{Attachment, Port};
@@ -16,9 +17,11 @@ use store::{ContainerDir, Lease, Lock, is_id};
 /// `told` is what a record says of its attachments, for containers whose own record is gone.
 pub fn detach(host: &Host<'_>, container: &ContainerDir, told: &[Attachment]) -> Result<()> {
     if !container.bundle.is_dir() {
+        let _whole = Uninterrupted::begin();
         return told.iter().try_for_each(|attachment| all(host, &container.id, attachment));
     }
     let _lock = Lock::exclusive(&container.bundle)?;
+    let _whole = Uninterrupted::begin();
     let mut attachments = told.to_vec();
     let stored = if container.exists() { Some(container.load()?) } else { None };
     if let Some(stored) = &stored {
@@ -98,6 +101,8 @@ fn unpublish(host: &Host<'_>, id: &str, address: Ipv4Addr, ports: &[Port]) -> Re
     if !elements.is_empty() {
         host.firewall()?.remove(&elements)?;
     }
-    ours.iter().for_each(|port| claims.release(id, port));
+    for port in ours {
+        claims.release(id, port);
+    }
     Ok(())
 }

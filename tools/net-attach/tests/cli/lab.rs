@@ -1,6 +1,9 @@
 //! A host of its own for each test: fresh network and mount namespaces, containers that are no more than a process
 //! holding a network namespace, and further namespaces standing in for other hosts.
 
+// A skipped test says so; the methods that need no state read better beside those that do.
+#![allow(clippy::print_stderr, clippy::unused_self)]
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -198,7 +201,7 @@ impl Lab {
     }
 
     pub fn sh(&self, at: Option<u32>, script: &str) -> Outcome {
-        outcome(within(at, "sh").args(["-c", script]).stdin(Stdio::null()).output().unwrap())
+        outcome(&within(at, "sh").args(["-c", script]).stdin(Stdio::null()).output().unwrap())
     }
 
     pub fn must(&mut self, at: Option<u32>, script: &str) -> String {
@@ -214,7 +217,7 @@ impl Lab {
     }
 
     pub fn tool(&self, tool: &str, arguments: &[&str]) -> Outcome {
-        outcome(self.command(tool).args(arguments).stdin(Stdio::null()).output().unwrap())
+        outcome(&self.command(tool).args(arguments).stdin(Stdio::null()).output().unwrap())
     }
 
     pub fn pipe(&self, tool: &str, arguments: &[&str], stdin: &str) -> Outcome {
@@ -222,7 +225,7 @@ impl Lab {
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
-        outcome(child.wait_with_output().unwrap())
+        outcome(&child.wait_with_output().unwrap())
     }
 
     /// Attaches by name; must work. The attachment.
@@ -284,7 +287,7 @@ impl Outcome {
     }
 }
 
-fn outcome(output: Output) -> Outcome {
+fn outcome(output: &Output) -> Outcome {
     Outcome {
         status: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -215,7 +215,8 @@ fn a_restarted_container_comes_back_to_its_address() {
         let mut web = lab.container(1, "{}");
         let neighbour = lab.neighbour();
         // A client that has been sending before the port was published, and keeps its own port.
-        lab.call(Some(neighbour), "udp", "192.0.2.1:5353,sourceport=4444");
+        lab.attach(&web, &[]);
+        assert_eq!(lab.call(Some(neighbour), "udp", "192.0.2.1:5353,sourceport=4444"), "");
         let before = lab.attach(&web, &["-p", "8080:80", "-p", "5353:53/udp"]);
         for round in 0..3 {
             lab.serve(Some(web.pid), "tcp", 80, "again");
@@ -313,7 +314,9 @@ fn fifty_at_once_get_fifty_addresses() {
         lab.stop(&mut containers[7]);
         lab.attach(&last, &[]);
         containers.push(last);
-        containers.iter_mut().for_each(|container| lab.stop(container));
+        for container in &mut containers {
+            lab.stop(container);
+        }
         wait_for("everything to go", || {
             lab.tool("net-prune", &[]);
             lab.links().is_empty()
