@@ -247,7 +247,13 @@ impl Server {
     fn act(&mut self, index: usize, request: &Request, fds: Vec<OwnedFd>) -> Result<Option<Reply>, Refusal> {
         let done = || Reply { ok: true, ..Reply::default() };
         match request {
-            Request::Start => self.start().map(Some),
+            Request::Start => {
+                // Whoever asks is told of a failure by the reply, before which no exit event may come.
+                let waits = std::mem::replace(&mut self.clients[index].waits, false);
+                let reply = self.start()?;
+                self.clients[index].waits = waits;
+                Ok(Some(reply))
+            }
             Request::Signal { signal, stop } => {
                 self.stopped_by_user |= stop;
                 if *stop && matches!(self.phase, Phase::Restarting(_)) {
