@@ -210,13 +210,11 @@ fn open_unfinished(scratch: &Scratch) -> Result<(File, bool)> {
     let unnamed = scratch.path().parent().and_then(|folder| {
         options.clone().custom_flags(rustix::fs::OFlags::TMPFILE.bits() as i32).open(folder).ok()
     });
-    match unnamed {
-        Some(file) => Ok((file, false)),
-        None => {
-            let file = options.create_new(true).open(scratch.path());
-            Ok((file.explain(|| format!("make {}", scratch.path().display()))?, true))
-        }
+    if let Some(file) = unnamed {
+        return Ok((file, false));
     }
+    let file = options.create_new(true).open(scratch.path());
+    Ok((file.explain(|| format!("make {}", scratch.path().display()))?, true))
 }
 
 /// Names a file that has none yet (open(2), `O_TMPFILE`).

@@ -47,6 +47,7 @@ impl Settle {
             marker: c_string(&marker)?,
             device: status.dev(),
             inode: status.ino(),
+            modified: (status.mtime(), status.mtime_nsec()),
         };
         self.objects.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
         Ok(())
@@ -69,13 +70,21 @@ impl Store {
         self.marker(object, status).is_ok_and(|marker| marker.symlink_metadata().is_ok())
     }
 
-    /// Named after the object's path below the root and its inode: neither another root that shares `$STAVES_RUN`
-    /// nor a file another program puts in the object's place finds a marker that is not its own.
+    /// Named after the object's path below the root, its inode and when it was last written: neither another root that
+    /// shares `$STAVES_RUN` nor a file another program puts in the object's place finds a marker that is not its own.
+    /// The time because file systems hand out the inode of a removed file again at once.
     fn marker(&self, object: &Path, status: &Metadata) -> Result<PathBuf> {
         let below = object.strip_prefix(self.root()).unwrap_or(object);
         let name = below.to_string_lossy().replace('/', "-");
         let directory = self.run().join(format!("fresh-{}", boot_id()?));
-        Ok(directory.join(format!("{name}.{:x}-{:x}", status.dev(), status.ino())))
+        let written = (status.mtime(), status.mtime_nsec());
+        Ok(directory.join(format!(
+            "{name}.{:x}-{:x}-{:x}-{:x}",
+            status.dev(),
+            status.ino(),
+            written.0,
+            written.1
+        )))
     }
 }
 
@@ -115,6 +124,7 @@ mod tests {
         assert!(trusted());
         settle.finish();
         let marker = store.marker(&object, &std::fs::metadata(&object).unwrap()).unwrap();
+        assert!(marker.file_name().unwrap().len() < 255);
         for _ in 0..3000 {
             if !marker.exists() {
                 break;

@@ -11,9 +11,11 @@ pub struct Finished {
     pub path: CString,
     /// Absolute path of a file to remove once it is done.
     pub marker: CString,
-    /// Device and inode number the file had when it was finished: another one under its name is left alone.
+    /// Device, inode number and time of the last writing (seconds, nanoseconds) when the file was finished: another one
+    /// under its name is left alone, even one that was given the inode of a file removed since.
     pub device: u64,
     pub inode: u64,
+    pub modified: (i64, i64),
 }
 
 /// Files settled with one `syncfs`: below the usual limit of 1024 open files.
@@ -126,6 +128,7 @@ fn open_same(file: &Finished) -> RawFd {
         if libc::fstat(fd, &raw mut status) == 0
             && status.st_dev == file.device
             && status.st_ino == file.inode
+            && (status.st_mtime, status.st_mtime_nsec) == file.modified
         {
             return fd;
         }
@@ -144,7 +147,8 @@ mod tests {
     fn finished(path: &Path, marker: &Path) -> Finished {
         let status = std::fs::metadata(path).unwrap();
         let c = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
-        Finished { path: c(path), marker: c(marker), device: status.dev(), inode: status.ino() }
+        let modified = (status.mtime(), status.mtime_nsec());
+        Finished { path: c(path), marker: c(marker), device: status.dev(), inode: status.ino(), modified }
     }
 
     #[test]
