@@ -102,7 +102,7 @@ impl FakeRegistry {
                 }
                 let (state, stop) = (Arc::clone(&shared), Arc::clone(&stopped));
                 // A connection that breaks is what this registry is for.
-                std::thread::spawn(move || drop(serve(stream, &state, &stop)));
+                std::thread::spawn(move || drop(serve(&stream, &state, &stop)));
             }
         });
         FakeRegistry { port, state, stop }
@@ -185,7 +185,7 @@ impl FakeRegistry {
     pub fn require_password(&self, name: &str, password: &str) {
         let mut state = self.lock();
         state.required = Some(basic(name, password));
-        state.challenge = "Basic realm=\"fake\"".to_owned();
+        "Basic realm=\"fake\"".clone_into(&mut state.challenge);
     }
 
     /// What was asked, in order of arrival.
@@ -256,8 +256,8 @@ impl Answer {
     }
 }
 
-fn serve(stream: TcpStream, state: &Mutex<State>, stop: &AtomicBool) -> std::io::Result<()> {
-    let Some(request) = read_request(&stream)? else { return Ok(()) };
+fn serve(mut stream: &TcpStream, state: &Mutex<State>, stop: &AtomicBool) -> std::io::Result<()> {
+    let Some(request) = read_request(stream)? else { return Ok(()) };
     let behaviour = {
         let mut state = lock(state);
         state.requests.push(request.clone());
@@ -287,21 +287,21 @@ fn serve(stream: TcpStream, state: &Mutex<State>, stop: &AtomicBool) -> std::io:
         }
         Some(Behaviour::Body(body)) => answer.body = body,
         Some(Behaviour::BodyWithoutLength(body)) => (answer.body, length) = (body, None),
-        Some(Behaviour::Length(length)) => return send(&stream, &request, &answer, Some(length), None),
+        Some(Behaviour::Length(length)) => return send(stream, &request, &answer, Some(length), None),
         Some(Behaviour::Redirect(location)) => {
-            answer = Answer::error(307, "THERE").with("Location", location)
+            answer = Answer::error(307, "THERE").with("Location", location);
         }
         Some(Behaviour::DigestHeader(digest)) => {
             answer.headers.retain(|(name, _)| name != "Docker-Content-Digest");
             answer = answer.with("Docker-Content-Digest", digest);
         }
-        Some(Behaviour::Trickle(pause)) => return trickle(&stream, &answer, pause, stop),
+        Some(Behaviour::Trickle(pause)) => return trickle(stream, &answer, pause, stop),
         Some(Behaviour::Garbage) => {
-            return (&stream).write_all(b"\x16\x03\x01\x02\x00\x01\x00nonsense\r\n\r\n");
+            return stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00nonsense\r\n\r\n");
         }
     }
     length = length.map(|_| answer.body.len() as u64);
-    send(&stream, &request, &answer, length, sent)
+    send(stream, &request, &answer, length, sent)
 }
 
 fn right_answer(state: &State, request: &Request, ranged: bool) -> Answer {
@@ -369,10 +369,10 @@ fn read_request(stream: &TcpStream) -> std::io::Result<Option<Request>> {
 fn head(answer: &Answer, length: Option<u64>) -> String {
     let mut text = format!("HTTP/1.1 {} Fake\r\nConnection: close\r\n", answer.status);
     for (name, value) in &answer.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        text.extend([name, ": ", value, "\r\n"]);
     }
     if let Some(length) = length {
-        text.push_str(&format!("Content-Length: {length}\r\n"));
+        text.extend(["Content-Length: ", &length.to_string(), "\r\n"]);
     }
     text.push_str("\r\n");
     text

@@ -126,8 +126,9 @@ fn download(pull: &Pull<'_>, repository: &Repository, name: &str, blobs: &[Descr
             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(blob) = next else { return };
             if let Err(fault) = download_one(pull, repository, name, blob, &stop) {
-                stop.store(true, Ordering::Relaxed);
+                // First the reason, then the others' end, or theirs could be taken for it.
                 failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+                stop.store(true, Ordering::Relaxed);
             }
         }
     };
