@@ -58,9 +58,17 @@ pub fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<For
     }
 }
 
-/// `/proc/self/task` has one directory, and so three links, when there is one thread.
+/// Asks the kernel by unshare(2) with CLONE_VM, which changes nothing and fails with EINVAL when there is another
+/// thread. Needs no /proc, which does not know this process any more once it has entered a container's namespaces.
 pub fn is_single_threaded() -> io::Result<bool> {
-    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 3)
+    // SAFETY: with this flag unshare(2) either fails or has no effect.
+    match unsafe { libc::unshare(libc::CLONE_VM) } {
+        0 => Ok(true),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            error => Err(error),
+        },
+    }
 }
 
 /// Ends a forked child at once, without running the parent's exit handlers or flushing its buffers.
