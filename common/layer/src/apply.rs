@@ -93,9 +93,8 @@ pub fn apply<R: Read + Send>(
             Ok(archive.into_inner().finish())
         });
         // Only now: what is not read to its end is dropped, which releases the reader if it waits to send.
-        let decoded = match reader.join() {
-            Ok(decoded) => decoded,
-            Err(_) => return Err(Fault::failed("the inflating thread ended early")),
+        let Ok(decoded) = reader.join() else {
+            return Err(Fault::failed("the inflating thread ended early"));
         };
         // A reader that failed is why the archive seemed to be cut short.
         let (decoded, (diff_id, tar_bytes)) = match (decoded, rest) {

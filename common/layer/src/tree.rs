@@ -387,10 +387,10 @@ impl Tree {
         if FileType::from_raw_mode(there.st_mode) == FileType::Directory || is_whiteout(&there) {
             return Err(missing());
         }
-        if let Ok(here) = stat(self.top(), name) {
-            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) {
-                return Ok(());
-            }
+        if let Ok(here) = stat(self.top(), name)
+            && (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+        {
+            return Ok(());
         }
         // Flags empty: a symbolic link is linked itself, never what it points to.
         self.replacing(name, path, "link", |dir| {
@@ -462,7 +462,7 @@ fn set_xattrs(
         match set(name, value) {
             Ok(()) => {}
             Err(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => {
-                skipped.note(|s| &mut s.xattrs, path, name)
+                skipped.note(|s| &mut s.xattrs, path, name);
             }
             // ext4 says the disk is full when attributes do not fit into their one block.
             Err(error @ (Errno::NOSPC | Errno::TOOBIG | Errno::RANGE | Errno::INVAL)) => {
@@ -510,7 +510,7 @@ fn settle(frame: &Frame) -> Result<()> {
 pub fn times_of(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: stat.st_mtime as i64, tv_nsec: stat.st_mtime_nsec as i64 },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 },
     }
 }
 

@@ -71,6 +71,11 @@ impl Store {
         Lock::exclusive(&self.layer_lock(diff_id)?)
     }
 
+    /// `None` if somebody else holds it.
+    pub fn try_lock_layer(&self, diff_id: &Digest) -> Result<Option<Lock>> {
+        Lock::try_exclusive(&self.layer_lock(diff_id)?)
+    }
+
     /// Removes the lock's file when the layer is there and nobody needs the lock any more. Those who wait for it find the layer.
     pub fn unlock_layer(&self, diff_id: &Digest) {
         if let Ok(path) = self.layer_lock(diff_id) {

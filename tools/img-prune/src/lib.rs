@@ -4,6 +4,7 @@
 use cli::{Common, Context, OutputMode, Result, Tool};
 use record::Record;
 use serde_json::json;
+use std::fmt::Write;
 use store::{Entry, ImageUsers, Store};
 
 /// Remove images nobody needs, and what dead tools left
@@ -150,10 +151,11 @@ fn print(pruned: &Pruned, context: &mut Context) -> Result<()> {
         OutputMode::Table => {
             let mut text = String::new();
             for entry in &pruned.images {
-                text += &format!("removed {}\n", entry.name().unwrap_or(entry.digest().as_str()));
+                let _ = writeln!(text, "removed {}", entry.name().unwrap_or(entry.digest().as_str()));
             }
-            text += &format!(
-                "{} images, {} layers, {} blobs, {} unfinished; reclaimed {}\n",
+            let _ = writeln!(
+                text,
+                "{} images, {} layers, {} blobs, {} unfinished; reclaimed {}",
                 pruned.images.len(),
                 pruned.layers,
                 pruned.blobs,

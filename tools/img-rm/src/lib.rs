@@ -5,6 +5,7 @@ use cli::{Common, Context, Fault, Kind, Result, Tool};
 use oci::{Digest, Reference};
 use record::{Image, Record};
 use serde_json::json;
+use std::fmt::Write;
 use store::{Entry, ImageUsers, Store, Subject};
 
 /// Remove images
@@ -144,8 +145,7 @@ fn is_by_name(subject: &Subject, entry: &Entry) -> bool {
 fn check_unused(entry: &Entry, users: &ImageUsers) -> Result<()> {
     let index = entry.index_digest();
     let digests = [Some(entry.digest()), index.as_ref()];
-    let Some(user) = digests.into_iter().flatten().filter_map(|d| users.get(d.as_str())?.first()).next()
-    else {
+    let Some(user) = digests.into_iter().flatten().find_map(|d| users.get(d.as_str())?.first()) else {
         return Ok(());
     };
     Err(Fault::conflict(format!("container {} uses the image", user.name))
@@ -194,10 +194,10 @@ fn describe(plan: &Plan) -> String {
     let image = plan.entry.digest().as_str();
     let mut text = String::new();
     for name in &plan.names {
-        text += &format!("{}\n", json!({"step": "untag", "image": image, "name": name}));
+        let _ = writeln!(text, "{}", json!({"step": "untag", "image": image, "name": name}));
     }
     if plan.delete {
-        text += &format!("{}\n", json!({"step": "delete", "image": image}));
+        let _ = writeln!(text, "{}", json!({"step": "delete", "image": image}));
     }
     text
 }

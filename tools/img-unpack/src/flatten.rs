@@ -1,7 +1,7 @@
 //! `--to` and `--bundle`: layers one over the other in a plain directory.
 
 use crate::bundle;
-use crate::reader::Watched;
+use crate::reader::{Stop, Watched};
 use crate::unpack::{Options, open_blob, text};
 use cli::{Explain, Fault, Result};
 use layer::{Expected, Skipped, Target};
@@ -9,7 +9,6 @@ use oci::Digest;
 use record::{Image, Rootfs};
 use rustix::fs::{CWD, Mode};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use store::{Scratch, Settle, Store};
 
 /// What is put into the directory.
@@ -148,7 +147,7 @@ fn fill(store: &Store, image: &Image, fs: &Path, options: &Options<'_>, settle: 
         .explain(|| format!("open {}", fs.display()))?;
     let mut target = Target::flat(root);
     let mut skipped = Skipped::default();
-    let stop = AtomicBool::new(false);
+    let stop = Stop::new(options.interrupt);
     for layer in &image.layers {
         let within = |fault: Fault| fault.within(format!("layer {}", layer.digest));
         let diff_id = Digest::parse(&layer.diff_id)?;

@@ -7,6 +7,7 @@ mod reader;
 mod unpack;
 
 pub use flatten::{Shape, flatten};
+pub use reader::Interrupt;
 pub use unpack::{Options, Unpacked, plan, unpack, unpack_with};
 
 use cli::{Common, Context, Fault, Input, Progress, Result, Tool};
@@ -84,7 +85,6 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;
     let limits = limits(args)?;
     let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
-    let options = Options { limits, progress: Some(&progress) };
     let subjects: Vec<Subject> = match context.input(&args.images)? {
         Input::Names(names) => names.into_iter().map(Subject::Name).collect(),
         Input::Records(records) => {
@@ -97,11 +97,17 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if subjects.len() > 1 && (args.to.is_some() || args.bundle.is_some()) {
         return Err(Fault::usage("one directory cannot hold several images"));
     }
+    let interrupt = reader::Interrupt::hold()?;
+    let options = Options { limits, progress: Some(&progress), interrupt: Some(&interrupt) };
     let settle = Settle::new();
     context.each(subjects, |context, subject| {
         let (mut record, image) = subject.resolve(&store)?;
         let outcome = one(args, &store, &image, &options, &settle, context);
         progress.clear();
+        if let Some(signal) = interrupt.signal() {
+            // What a shell would report of a program the signal ended.
+            context.exit_with(128u8.saturating_add(signal));
+        }
         let Some((rootfs, skipped)) = outcome.map_err(|fault| fault.on(image.reference.as_str()))? else {
             return Ok(());
         };
@@ -164,13 +170,11 @@ fn one(
         print_plan(store, image, directory.map(|(dir, _)| dir), context)?;
         return Ok(None);
     }
-    match directory {
-        Some((dir, shape)) => flatten(store, image, dir, shape, options, settle).map(Some),
-        None => {
-            let unpacked = unpack_with(store, image, options, settle)?;
-            Ok(Some((unpacked.rootfs, unpacked.skipped)))
-        }
+    if let Some((dir, shape)) = directory {
+        return flatten(store, image, dir, shape, options, settle).map(Some);
     }
+    let unpacked = unpack_with(store, image, options, settle)?;
+    Ok(Some((unpacked.rootfs, unpacked.skipped)))
 }
 
 /// One step a line, as records.

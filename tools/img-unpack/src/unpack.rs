@@ -1,6 +1,6 @@
 //! Layers of an image from the store's blobs to `layers/`, several at a time.
 
-use crate::reader::Watched;
+use crate::reader::{Interrupt, Stop, Watched};
 use cli::{Explain, Fault, Kind, Progress, Result};
 use layer::{Expected, Limits, Skipped, Target};
 use oci::Digest;
@@ -8,15 +8,17 @@ use oci::manifest::MAX_LAYERS;
 use record::{Image, Layer, Rootfs};
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use store::{LayerInfo, NewLayer, Settle, Store};
+use store::{LayerInfo, Lock, NewLayer, Settle, Store};
 
 /// How to unpack.
 #[derive(Debug, Default)]
 pub struct Options<'a> {
     pub limits: Limits,
     pub progress: Option<&'a Progress>,
+    /// Signals that end the work cleanly.
+    pub interrupt: Option<&'a Interrupt>,
 }
 
 /// What unpacking came to.
@@ -128,11 +130,10 @@ struct Work<'a> {
 }
 
 /// What the lanes share.
-#[derive(Default)]
-struct Shared {
+struct Shared<'a> {
     next: AtomicUsize,
     /// One failed: the others need not go on.
-    stop: AtomicBool,
+    stop: Stop<'a>,
     failure: Mutex<Option<Fault>>,
     skipped: Mutex<Skipped>,
 }
@@ -144,7 +145,12 @@ impl Work<'_> {
         }
         // Each lane has a second thread that inflates, which fills the gaps of the first.
         let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(self.missing.len());
-        let shared = Shared::default();
+        let shared = Shared {
+            next: AtomicUsize::new(0),
+            stop: Stop::new(self.options.interrupt),
+            failure: Mutex::default(),
+            skipped: Mutex::default(),
+        };
         std::thread::scope(|scope| {
             for _ in 1..lanes {
                 // One lane less where a thread cannot be had.
@@ -154,12 +160,13 @@ impl Work<'_> {
         });
         match shared.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(fault) => Err(fault),
+            None if shared.stop.was_interrupted() => Err(shared.stop.fault()),
             None => Ok(shared.skipped.into_inner().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 
-    fn lane(&self, shared: &Shared) {
-        while !shared.stop.load(Ordering::Relaxed) {
+    fn lane(&self, shared: &Shared<'_>) {
+        while !shared.stop.is_stopped() {
             let Some((layer, diff_id)) = self.missing.get(shared.next.fetch_add(1, Ordering::Relaxed)) else {
                 return;
             };
@@ -168,7 +175,7 @@ impl Work<'_> {
                 Err(fault) => {
                     // The first failure is the cause; those after it were told to stop.
                     let mut failure = shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                    if !shared.stop.swap(true, Ordering::Relaxed) {
+                    if shared.stop.stop() {
                         *failure = Some(fault.within(format!("layer {}", layer.digest)));
                     }
                 }
@@ -176,8 +183,24 @@ impl Work<'_> {
         }
     }
 
-    fn one(&self, layer: &Layer, diff_id: &Digest, stop: &AtomicBool) -> Result<Skipped> {
-        let _lock = self.store.lock_layer(diff_id)?;
+    /// Another process may be making the layer, which can take long: signals have to be seen meanwhile.
+    fn lock(&self, diff_id: &Digest, stop: &Stop<'_>) -> Result<Lock> {
+        if self.options.interrupt.is_none() {
+            return self.store.lock_layer(diff_id);
+        }
+        loop {
+            if let Some(lock) = self.store.try_lock_layer(diff_id)? {
+                return Ok(lock);
+            }
+            if stop.is_stopped() {
+                return Err(stop.fault());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    fn one(&self, layer: &Layer, diff_id: &Digest, stop: &Stop<'_>) -> Result<Skipped> {
+        let _lock = self.lock(diff_id, stop)?;
         // Another process had the lock before and has made it.
         if self.store.has_layer(diff_id) {
             return Ok(Skipped::default());

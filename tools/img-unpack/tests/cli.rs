@@ -223,6 +223,35 @@ fn killed_at_any_moment_it_succeeds_when_repeated() {
 }
 
 #[test]
+fn interrupted_it_leaves_nothing_half_made() {
+    let place = Place::new();
+    slow_image(&place);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_img-unpack"));
+    place.furnish(&mut command);
+    // It waits for a layer somebody else is making, so that the signal surely comes in time.
+    let held: Vec<_> = store(&place)
+        .images()
+        .unwrap()
+        .iter()
+        .flat_map(|entry| {
+            let image = store(&place).load_image(entry, &oci::Platform::host()).unwrap();
+            image.layers.into_iter().map(|layer| Digest::parse(&layer.diff_id).unwrap()).collect::<Vec<_>>()
+        })
+        .map(|diff_id| store(&place).lock_layer(&diff_id).unwrap())
+        .collect();
+    let child = command.arg("slow").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    drop(held);
+    assert_eq!(output.status.code(), Some(130));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"));
+    assert_eq!((count(&place, "layers"), count(&place, "tmp")), (0, 0));
+    unpack(&place, &["slow"]).expect(0);
+}
+
+#[test]
 fn a_full_disk_leaves_nothing_half_made() {
     if !is_root() || find_program("unshare").is_none() {
         return skip("a small file system of one's own takes root and unshare");

@@ -110,7 +110,7 @@ impl<R: BufRead> Archive<R> {
                 // Defaults for all later entries, a comment as a rule: not applied, as in docker. And a volume's label.
                 b'g' | b'V' => self.start_data(fields.size)?,
                 _ => {
-                    self.fill(entry, &block, &fields, extended, long_name, long_link)?;
+                    self.fill(entry, &block, &fields, extended, long_name.as_deref(), long_link.as_deref())?;
                     return Ok(true);
                 }
             }
@@ -183,18 +183,18 @@ impl<R: BufRead> Archive<R> {
         block: &[u8; BLOCK],
         fields: &Fields,
         extended: Extended,
-        long_name: Option<Vec<u8>>,
-        long_link: Option<Vec<u8>>,
+        long_name: Option<&[u8]>,
+        long_link: Option<&[u8]>,
     ) -> Result<()> {
         let header = Header::from_byte_slice(block);
         entry.raw_path.clear();
         let sparse = extended.sparse;
-        match sparse.name.as_ref().or(extended.path.as_ref()).or(long_name.as_ref()) {
+        match sparse.name.as_deref().or(extended.path.as_deref()).or(long_name) {
             Some(path) => entry.raw_path.extend_from_slice(path),
             None => entry.raw_path.extend_from_slice(&header.path_bytes()),
         }
         entry.link.clear();
-        match extended.link.as_ref().or(long_link.as_ref()) {
+        match extended.link.as_deref().or(long_link) {
             Some(link) => entry.link.extend_from_slice(link),
             None => entry.link.extend_from_slice(&header.link_name_bytes().unwrap_or_default()),
         }
