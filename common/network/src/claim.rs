@@ -4,13 +4,16 @@
 //! address. A name is either the one or the other, so the kernel keeps the two kinds of claims apart without a lock.
 //! The files are gone at boot, as is the firewall.
 
-use crate::port::{HostPort, Wish};
+use crate::port::{HostPort, Protocol, Wish};
 use fault::{Explain, Fault, Kind, Result};
 use record::Port;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use store::Store;
 
@@ -194,7 +197,7 @@ impl<'a> Claims<'a> {
 
     /// `None` for what is no published port: records may say anything.
     fn place(&self, port: &Port) -> Option<(PathBuf, Option<Ipv4Addr>)> {
-        let protocol = crate::port::Protocol::parse(&port.protocol).ok()?;
+        let protocol = Protocol::parse(&port.protocol).ok()?;
         let address = match &port.ip {
             Some(ip) => Some(ip.parse().ok()?),
             None => None,
@@ -245,26 +248,32 @@ fn held_by(store: &Store, holder: &str, port: u16) -> Fault {
 
 /// A bound socket would not see what the firewall sends past it, so both sides ask before.
 fn nobody_listens(wish: &Wish, port: u16) -> Result<()> {
-    let at = (wish.address.unwrap_or(Ipv4Addr::UNSPECIFIED), port);
-    let tried = match wish.protocol {
-        // Both set SO_REUSEADDR or not as a server would: waiting ends of old connections are no hindrance for TCP.
-        crate::port::Protocol::Tcp => TcpListener::bind(at).map(drop),
-        crate::port::Protocol::Udp => UdpSocket::bind(at).map(drop),
-    };
-    match tried {
+    let at = SocketAddrV4::new(wish.address.unwrap_or(Ipv4Addr::UNSPECIFIED), port);
+    match try_bind(wish.protocol, at) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+        Err(Errno::ADDRINUSE) => {
             let who = listener(wish.protocol.name(), port).map_or_else(
                 || "in use on the host".to_owned(),
                 |(pid, name)| format!("in use by process {pid} ({name}) of the host"),
             );
             Err(Fault::conflict(format!("{port} is {who}")).hint("choose another port, or stop that program"))
         }
-        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
-            Err(Fault::input(format!("{} is no address of this host", at.0)))
-        }
-        Err(error) => Err(error).explain(|| format!("bind {}:{port}", at.0)),
+        Err(Errno::ADDRNOTAVAIL) => Err(Fault::input(format!("{} is no address of this host", at.ip()))),
+        Err(error) => Err(error).explain(|| format!("bind {at}")),
     }
+}
+
+fn try_bind(protocol: Protocol, at: SocketAddrV4) -> std::result::Result<(), Errno> {
+    let kind = match protocol {
+        Protocol::Tcp => SocketType::STREAM,
+        Protocol::Udp => SocketType::DGRAM,
+    };
+    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
+    if protocol == Protocol::Tcp {
+        // As a server would: waiting ends of old connections are no hindrance, listening sockets are.
+        set_socket_reuseaddr(&socket, true)?;
+    }
+    bind(&socket, &at)
 }
 
 /// The process that has a port, looked for only to name it in an error.
@@ -305,6 +314,7 @@ fn seed(id: &str, port: u16) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
     use store::Lock;
 
     struct Fixture(PathBuf, Store);
