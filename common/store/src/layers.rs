@@ -133,14 +133,14 @@ impl Store {
                 other => other?,
             };
             let layers = record.rootfs()?.map(|rootfs| rootfs.layers).unwrap_or_default();
-            used.extend(layers.iter().filter_map(|path| self.diff_id_of_path(Path::new(path))));
+            used.extend(layers.iter().filter_map(|path| Self::diff_id_of_path(Path::new(path))));
         }
         Ok(used)
     }
 
     /// `…/layers/sha256-<hex>/fs` of this store. Only the name counts, as the root may have been reached by another
     /// path when the record was made.
-    fn diff_id_of_path(&self, path: &Path) -> Option<Digest> {
+    fn diff_id_of_path(path: &Path) -> Option<Digest> {
         path.components().rev().take(2).find_map(|component| diff_id_of(component.as_os_str().to_str()?))
     }
 
