@@ -110,7 +110,15 @@ fn parent_and_name(directory: &str) -> Option<(i32, i32, String)> {
     if rest.next()? == "Z" {
         return None;
     }
-    Some((pid, rest.next()?.parse().ok()?, stat.get(open + 1..close)?.to_owned()))
+    let parent = rest.next()?.parse().ok()?;
+    // The first argument tells more than the short name, which for a program started from a descriptor is a number.
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let first = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = match String::from_utf8_lossy(first).rsplit('/').next() {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => stat.get(open + 1..close)?.to_owned(),
+    };
+    Some((pid, parent, name))
 }
 
 fn mounts(below: &Path) -> Vec<String> {
