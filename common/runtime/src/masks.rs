@@ -16,9 +16,12 @@ pub fn mask(root: &Root, paths: &[String]) -> Result<()> {
     for path in paths.iter().map(Path::new) {
         let Some(target) = open_existing(root, path)? else { continue };
         let cover = if is_directory(&target) {
-            let empty = match &empty {
-                Some(empty) => empty,
-                None => empty.insert(empty_tmpfs()?),
+            let Some(empty) = &empty else {
+                // The first is attached itself: before Linux 6.15 only what is attached can be cloned.
+                let first = empty_tmpfs()?;
+                attach(&first, &target, path)?;
+                empty = Some(first);
+                continue;
             };
             clone_tree(empty, false).explain(|| format!("mask {}", path.display()))?
         } else {
