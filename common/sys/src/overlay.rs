@@ -1,18 +1,32 @@
 //! Overlay mounts by the new mount API.
 
 use fault::{Explain, Fault, Result};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
 };
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use rustix::process::{chdir, fchdir};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A detached overlay of `lower`, lowest first; read-write with an upper and a work directory, else read-only. It is
 /// gone when the descriptor is closed, unless it was put somewhere by then.
 pub fn mount(lower: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<OwnedFd> {
+    match attempt(writable, |context| add_one_by_one(context, lower)) {
+        // Linux before 6.7 knows no `lowerdir+`. Before 6.5 it takes any option and complains in the end.
+        Err(fault) if fault.os_error() == Some(libc::EINVAL) && !lower.is_empty() => {
+            let layers = Descriptors::open(lower)?;
+            attempt(writable, |context| fsconfig_set_string(context, "lowerdir", layers.joined.as_str()))
+        }
+        mounted => mounted,
+    }
+}
+
+fn attempt(
+    writable: Option<(&Path, &Path)>,
+    set_lower: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
+) -> Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .explain(|| "open an overlay file system".into())
         .map_err(|fault| fault.hint("the kernel needs the overlay module: modprobe overlay"))?;
@@ -22,7 +36,7 @@ pub fn mount(lower: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<Owne
             Fault::failed(format!("set up the overlay ({what})")).because(std::io::Error::from(error));
         if said.is_empty() { fault } else { fault.hint(format!("the kernel says: {said}")) }
     };
-    set_lower_layers(context.as_fd(), lower).map_err(|error| failed(error, "lower layers"))?;
+    set_lower(context.as_fd()).map_err(|error| failed(error, "lower layers"))?;
     if let Some((upper, work)) = writable {
         for (key, value) in [("upperdir", upper), ("workdir", work)] {
             fsconfig_set_string(&context, key, value).map_err(|error| failed(error, key))?;
@@ -33,33 +47,41 @@ pub fn mount(lower: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<Owne
         .map_err(|error| failed(error, "mount"))
 }
 
-/// One by one, topmost first, where the kernel can (6.5); else in one string with its separators escaped.
-fn set_lower_layers(context: BorrowedFd<'_>, lower: &[PathBuf]) -> rustix::io::Result<()> {
-    let mut one_by_one = true;
-    for (index, layer) in lower.iter().rev().enumerate() {
-        match fsconfig_set_string(context, "lowerdir+", layer) {
-            Ok(()) => {}
-            Err(Errno::INVAL) if index == 0 => {
-                one_by_one = false;
-                break;
-            }
-            Err(error) => return Err(error),
+/// Topmost first.
+fn add_one_by_one(context: BorrowedFd<'_>, lower: &[PathBuf]) -> rustix::io::Result<()> {
+    lower.iter().rev().try_for_each(|layer| fsconfig_set_string(context, "lowerdir+", layer))
+}
+
+/// All layers in one string, which fsconfig(2) limits to 255 bytes: each is named by its descriptor's number, which is
+/// its name in `/proc/self/fd`, the working directory as long as this lives.
+struct Descriptors {
+    joined: String,
+    before: OwnedFd,
+    _layers: Vec<OwnedFd>,
+}
+
+impl Descriptors {
+    fn open(lower: &[PathBuf]) -> Result<Descriptors> {
+        let open = |path: &Path| {
+            openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .explain(|| format!("open {}", path.display()))
+        };
+        let layers = lower.iter().rev().map(|layer| open(layer)).collect::<Result<Vec<OwnedFd>>>()?;
+        let numbers: Vec<String> = layers.iter().map(|layer| layer.as_raw_fd().to_string()).collect();
+        let joined = numbers.join(":");
+        if joined.len() > 255 {
+            return Err(Fault::failed(format!("this kernel cannot stack {} layers", layers.len()))
+                .hint("Linux 6.7 and newer can"));
         }
+        let before = open(Path::new("."))?;
+        chdir("/proc/self/fd").explain(|| "go to /proc/self/fd".into())?;
+        Ok(Descriptors { joined, before, _layers: layers })
     }
-    if one_by_one && !lower.is_empty() {
-        return Ok(());
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        // It was the working directory, so it can be again.
+        let _ = fchdir(&self.before);
     }
-    let mut joined = Vec::new();
-    for (index, layer) in lower.iter().rev().enumerate() {
-        if index > 0 {
-            joined.push(b':');
-        }
-        for byte in layer.as_os_str().as_bytes() {
-            if matches!(byte, b':' | b'\\') {
-                joined.push(b'\\');
-            }
-            joined.push(*byte);
-        }
-    }
-    fsconfig_set_string(context, "lowerdir", OsStr::from_bytes(&joined))
 }
