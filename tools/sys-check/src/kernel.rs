@@ -18,8 +18,8 @@ pub fn rows() -> Vec<Row> {
 
 /// The oldest kernel whose system calls suffice: `mount_setattr` (2021).
 const OLDEST: (u32, u32) = (5, 12);
-/// The oldest with overlay layers by descriptor (`lowerdir+`).
-const BETTER: (u32, u32) = (6, 5);
+/// The oldest whose overlay takes layers one by one (`lowerdir+`).
+const BETTER: (u32, u32) = (6, 7);
 
 fn version() -> Row {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -130,14 +130,16 @@ fn overlay() -> Row {
         }
         Err(error) => return Row::warn(NAME, error.to_string(), "run sys-check as root to see"),
     };
-    match fsconfig_set_string(&context, "lowerdir+", "/") {
-        Ok(()) => Row::ok(NAME, "layers one by one (lowerdir+)"),
-        Err(_) => Row::warn(
-            NAME,
-            "layers in one string only",
-            "images with very many layers need Linux 6.5, whose overlay takes layers one by one",
-        ),
+    // Before 6.5 overlay took any option here and complained at the mount.
+    let knows_options = fsconfig_set_string(&context, "no-such-option", "x").is_err();
+    if knows_options && fsconfig_set_string(&context, "lowerdir+", "/").is_ok() {
+        return Row::ok(NAME, "layers one by one (lowerdir+)");
     }
+    Row::warn(
+        NAME,
+        "layers in one string only",
+        format!("images with very many layers need Linux {}.{}", BETTER.0, BETTER.1),
+    )
 }
 
 fn system_calls() -> Row {
