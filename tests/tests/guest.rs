@@ -4,6 +4,15 @@
 use pipelines::Bench;
 
 #[test]
+fn layers_are_stacked() {
+    let Some(bench) = Bench::new() else { return };
+    let ran = bench
+        .sh("ctr-run --rm $R/layers:1 cat /deep/er /hidden/new /kept/file/inner /var/www/index.html")
+        .expect(0);
+    assert_eq!(ran.stdout, "now a file\nnew\ninner\nserved by busybox\n");
+}
+
+#[test]
 fn limits_hold() {
     let Some(bench) = Bench::new() else { return };
     // As the container sees them, whichever version of control groups this is.
@@ -37,7 +46,7 @@ fn devices_are_denied_unless_given() {
     bench
         .sh("ctr-run --rm $R/busybox:1 sh -c 'echo x >/dev/null && head -c 1 /dev/urandom >/dev/null'")
         .expect(0);
-    bench.sh("ctr-run --rm --device /dev/loop-control:/dev/given $R/busybox:1 test -c /dev/given").expect(0);
+    bench.sh("ctr-run --rm --device /dev/full:/dev/given $R/busybox:1 test -c /dev/given").expect(0);
 }
 
 #[test]
