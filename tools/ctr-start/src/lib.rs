@@ -153,12 +153,17 @@ fn attached(
         Subject::Record(record) => Some(&**record),
         Subject::Name(_) => None,
     };
-    let client =
-        make_ready(store, &dir, record, &mut |warning| context.warn(&dir.id, warning))?.ok_or_else(|| {
-            Fault::conflict("the container is running already")
+    let ready = make_ready(store, &dir, record, &mut |warning| context.warn(&dir.id, warning))?;
+    let runs_already = ready.is_none();
+    let client = match ready {
+        Some(client) => client,
+        // As with the same record piped in again: there is nothing to start, but all to see from now on.
+        None => Client::connect(&dir)?.ok_or_else(|| {
+            Fault::conflict("the container ended just now")
                 .on(dir.id.as_str())
-                .hint("ctr-attach attaches to it")
-        })?;
+                .hint("the same again starts it once more")
+        })?,
+    };
     let config = dir.load()?.config()?;
     let interactive = args.interactive || args.stdin_fd.is_some();
     let input = match input {
@@ -178,6 +183,11 @@ fn attached(
         detach_keys: keys,
         signal_proxy: !args.no_sig_proxy && !config.tty,
     };
+    if runs_already {
+        let end = Session::attach(&dir, client, options)?.run()?;
+        finish(context, &dir, &end);
+        return Ok(());
+    }
     run_session(context, &dir, client, options)
 }
 
