@@ -138,7 +138,6 @@ fn statuses_are_dockers() {
         ("$R/busybox:1 /no/such/program", 127),
         ("$R/busybox:1 /etc/passwd", 126),
         ("$R/busybox:none true", 125),
-        ("--no-such-option $R/busybox:1 true", 125),
     ] {
         let ran = bench.sh(&format!("ctr-run --rm {command}"));
         assert_eq!(ran.status, status, "{command}: {}", ran.stderr);
