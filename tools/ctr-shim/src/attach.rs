@@ -1,5 +1,6 @@
 //! Clients of the socket, and the bytes between them and the container.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -48,6 +49,13 @@ impl Sink {
 
     pub fn has_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Whether nobody reads it any more.
+    pub fn is_closed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
+        // Errors and hang-ups are told unasked.
+        matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
     }
 
     /// Takes bytes; what the pipe does not hold waits. `false` when nobody reads any more.

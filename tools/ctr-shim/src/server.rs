@@ -354,8 +354,10 @@ impl Server {
         let client = &mut self.clients[index];
         let Some(sink) = &mut client.outputs[stream] else { return };
         if !sink.has_pending() {
-            // Polled for nothing, so this is the reader's going away.
-            client.outputs[stream] = None;
+            // Either its reader has gone away, or the container's output, read since the poll, took what was pending along.
+            if sink.is_closed() {
+                client.outputs[stream] = None;
+            }
         } else if !sink.flush() {
             client.outputs[stream] = None;
         }
