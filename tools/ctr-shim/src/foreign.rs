@@ -1,8 +1,8 @@
 //! `--runtime`: the same container with another OCI runtime.
 //!
 //! Such a runtime wants its root file system mounted and would lose the network at a restart, so the shim enters a mount
-//! namespace and a network namespace of its own, mounts the overlay there and starts the runtime in them: still nothing is mounted
-//! on the host.
+//! namespace of its own, mounts the overlay there, makes the network namespace, and starts the runtime with both: still nothing
+//! is mounted on the host.
 
 use crate::settings::Settings;
 use fault::{Explain, Fault, Result};
@@ -12,7 +12,8 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, listen, socket_with,
 };
 use serde_json::Value;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -39,8 +40,9 @@ pub fn create(
     let spec_path = dir.bundle.join("config.json");
     let text = std::fs::read(&spec_path).explain(|| format!("read {}", spec_path.display()))?;
     let spec: Value = serde_json::from_slice(&text).explain(|| format!("read {}", spec_path.display()))?;
-    enter_own_namespaces(dir, &settings.rootfs, own_network(&spec))?;
-    let bundle = write_bundle(dir, spec)?;
+    enter_own_mounts(dir, &settings.rootfs)?;
+    let network = if own_network(&spec) { Some(network_namespace()?) } else { None };
+    let bundle = write_bundle(dir, spec, network)?;
     let pid_file = dir.run.join("pid");
     let mut command = base_command(program, &dir.run);
     command.arg("create").arg("--bundle").arg(&bundle).arg("--pid-file").arg(&pid_file);
@@ -122,7 +124,7 @@ fn namespaces(spec: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Once in the shim's life.
-fn enter_own_namespaces(dir: &ContainerDir, rootfs: &RootFs, network: bool) -> Result<()> {
+fn enter_own_mounts(dir: &ContainerDir, rootfs: &RootFs) -> Result<()> {
     static ENTERED: OnceLock<()> = OnceLock::new();
     if ENTERED.get().is_some() {
         return Ok(());
@@ -133,17 +135,30 @@ fn enter_own_namespaces(dir: &ContainerDir, rootfs: &RootFs, network: bool) -> R
     if matches!(rootfs, RootFs::Overlay { .. }) {
         rootfs.mount(&dir.bundle.join("rootfs"))?;
     }
-    if network {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
-            .explain(|| "make a network namespace".into())?;
-        sys::process::loopback_up().explain(|| "bring up the loopback interface".into())?;
-    }
     let _ = ENTERED.set(());
     Ok(())
 }
 
-/// The bundle as the other runtime gets it: absolute root, the shim's network namespace.
-fn write_bundle(dir: &ContainerDir, mut spec: Value) -> Result<PathBuf> {
+/// A new network namespace, kept for all runs. The shim itself stays where it is: a runtime takes the namespace it
+/// finds itself in for the host's.
+fn network_namespace() -> Result<BorrowedFd<'static>> {
+    static NETWORK: OnceLock<File> = OnceLock::new();
+    if let Some(file) = NETWORK.get() {
+        return Ok(file.as_fd());
+    }
+    let open = || File::open("/proc/self/ns/net").explain(|| "open the network namespace".into());
+    let own = open()?;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).explain(|| "make a network namespace".into())?;
+    let made = open()?;
+    let up = sys::process::loopback_up().explain(|| "bring up the loopback interface".into());
+    nix::sched::setns(&own, nix::sched::CloneFlags::CLONE_NEWNET)
+        .explain(|| "go back to the own network namespace".into())?;
+    up?;
+    Ok(NETWORK.get_or_init(|| made).as_fd())
+}
+
+/// The bundle as the other runtime gets it: absolute root, a network namespace that is there already.
+fn write_bundle(dir: &ContainerDir, mut spec: Value, network: Option<BorrowedFd<'_>>) -> Result<PathBuf> {
     let root = spec.pointer("/root/path").and_then(Value::as_str).unwrap_or("rootfs");
     let absolute = dir.bundle.join(root).display().to_string();
     if let Some(path) = spec.pointer_mut("/root/path") {
@@ -151,8 +166,8 @@ fn write_bundle(dir: &ContainerDir, mut spec: Value) -> Result<PathBuf> {
     }
     let list = spec.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
     for namespace in list.into_iter().flatten() {
-        if namespace["type"] == "network" && namespace.get("path").is_none() {
-            namespace["path"] = format!("/proc/{}/ns/net", std::process::id()).into();
+        if let Some(fd) = network.filter(|_| namespace["type"] == "network") {
+            namespace["path"] = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into();
         }
     }
     let bundle = dir.run.join("bundle");

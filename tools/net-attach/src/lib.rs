@@ -4,7 +4,7 @@
 use cli::{Common, Context, Result, Tool};
 use network::{Host, Request};
 use record::{Attachment, Port, Record};
-use store::{Store, Subject};
+use store::{ContainerDir, Store, Subject};
 
 /// Attach containers to a network
 ///
@@ -81,6 +81,7 @@ fn attach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
         network: args.network.as_deref(),
         publish: &args.publish,
     };
+    set_up(&container).map_err(on)?;
     let attached = network::attach(host, &request);
     for note in host.take_notes() {
         context.warn("", &note);
@@ -91,6 +92,15 @@ fn attach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
     }
     record.set("networks", &attachments)?;
     context.print_result(&record, &container.id, &line(&record, &attachments))
+}
+
+/// A container that has ended, or whose machine was started anew, has no network namespace; its record piped in again
+/// brings it back to where ctr-create left it.
+fn set_up(container: &ContainerDir) -> Result<()> {
+    if container.has_shim() || !container.bundle.join("config.json").exists() {
+        return Ok(());
+    }
+    shim::start_shim(container).map(|_| ())
 }
 
 /// `brisk_cooper   bridge   10.89.0.2   0.0.0.0:8080->80/tcp`
