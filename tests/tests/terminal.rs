@@ -93,6 +93,20 @@ fn stdin_of_a_pipe_reaches_the_container() {
 }
 
 #[test]
+fn much_output_comes_out_whole() {
+    let Some(bench) = Bench::new() else { return };
+    for driver in ["none", "json-file"] {
+        for _ in 0..5 {
+            let command = "yes 0123456789abcdef | head -c 50000000";
+            let ran = bench
+                .sh(&format!("ctr-run --rm --log-driver {driver} $R/busybox:1 sh -c '{command}' | wc -c"))
+                .expect(0);
+            assert_eq!(ran.stdout.trim(), "50000000", "log driver {driver}");
+        }
+    }
+}
+
+#[test]
 fn stdin_from_another_descriptor_while_records_come_in() {
     let Some(bench) = Bench::new() else { return };
     let ran = bench
