@@ -9,8 +9,8 @@ pub mod progress;
 mod table;
 
 pub use context::{Context, Input, Out, OutputMode};
-pub use progress::Progress;
 pub use fault::{Explain, Fault, Kind, Result};
+pub use progress::Progress;
 pub use table::Table;
 
 use clap::{Args as ClapArgs, Parser, ValueEnum};

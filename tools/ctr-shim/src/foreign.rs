@@ -148,7 +148,8 @@ fn network_namespace() -> Result<BorrowedFd<'static>> {
     }
     let open = || File::open("/proc/self/ns/net").explain(|| "open the network namespace".into());
     let own = open()?;
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).explain(|| "make a network namespace".into())?;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+        .explain(|| "make a network namespace".into())?;
     let made = open()?;
     let up = sys::process::loopback_up().explain(|| "bring up the loopback interface".into());
     nix::sched::setns(&own, nix::sched::CloneFlags::CLONE_NEWNET)
