@@ -203,6 +203,16 @@ impl Cgroup {
         }
     }
 
+    /// Removes the group if no process and no group is in it, without waiting; whether it is gone.
+    pub fn remove_if_empty(&self) -> bool {
+        let gone = |directory: &PathBuf| match std::fs::remove_dir(directory) {
+            Ok(()) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        // Each is tried, whatever became of the others.
+        self.directories.iter().filter(|directory| !gone(directory)).count() == 0
+    }
+
     /// Removes the group and the groups its processes made below it. Processes must be gone; the last one may take a
     /// moment to leave.
     pub fn remove(&self) -> Result<()> {

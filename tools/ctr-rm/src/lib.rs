@@ -3,7 +3,7 @@
 
 mod remove;
 
-pub use remove::{Options, Step, detach, discard, plan, remove, take_apart};
+pub use remove::{Options, Remains, Step, detach, discard, plan, remove, take_apart, take_away};
 
 use cli::{Common, Context, Kind, Result, Tool};
 use record::{Container, Record};

@@ -140,7 +140,12 @@ fn is_leased(store: &Store, id: &str, attachment: &record::Attachment) -> bool {
 /// itself for a container that is to be removed when it ends. Its ports must be gone already (net-detach).
 ///
 /// Returns the bytes this gave back.
-pub fn take_apart(store: &Store, dir: &ContainerDir, volumes: bool, _shim_lock: &Lock) -> Result<u64> {
+pub fn take_apart(store: &Store, dir: &ContainerDir, volumes: bool, shim_lock: &Lock) -> Result<u64> {
+    take_away(store, dir, volumes, shim_lock)?.delete()
+}
+
+/// [`take_apart`] but for deleting the files, which is left to the caller: the container is gone all the same.
+pub fn take_away(store: &Store, dir: &ContainerDir, volumes: bool, _shim_lock: &Lock) -> Result<Remains> {
     let _lock = Lock::directory(&dir.bundle).map_err(|fault| gone(fault, dir))?;
     let record = readable(dir)?;
     // Ports that are left, left by a net-detach that failed, go with net-prune.
@@ -157,8 +162,21 @@ pub fn take_apart(store: &Store, dir: &ContainerDir, volumes: bool, _shim_lock: 
     let bundle = move_away(store, &dir.bundle)?;
     // Before the files, which may take long: nobody has to wait for this lock any more.
     remove_tree(&dir.run)?;
-    freed += bundle.delete()?;
-    Ok(freed)
+    Ok(Remains { bundle, freed })
+}
+
+/// Files of a container that is gone. Dropped without being deleted they are deleted too, but nobody learns of a failure.
+#[must_use = "the files are still there"]
+pub struct Remains {
+    bundle: Away,
+    freed: u64,
+}
+
+impl Remains {
+    /// Returns the bytes all of the removal gave back.
+    pub fn delete(self) -> Result<u64> {
+        Ok(self.freed + self.bundle.delete()?)
+    }
 }
 
 /// The record, or an empty one: what nobody can read must not keep its container from being removed.

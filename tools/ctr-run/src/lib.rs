@@ -132,27 +132,22 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         let described = record.require("image")?;
         record.set("rootfs", &img_unpack::unpack(&store, &described)?)?;
     }
+    let network = stages::NetAttach::start(&config)?;
     let record = {
         let mut warn = |warning: &str| context.warn("", warning);
         ctr_create::create_with_cidfile(&store, record, config, args.flags.cidfile.as_deref(), &mut warn)?
     };
     let container: Container = record.require("container")?;
     let dir = store.container_dir(&container.id);
-    let started = start(args, context, &dir, &record, keys);
+    let attached = network.map_or(Ok(()), |network| network.attach(&record));
+    let started = attached.and_then(|()| start(args, context, &dir, keys));
     if started.is_err() && args.flags.rm {
         discard(&dir);
     }
     started.map_err(|fault| fault.on(container.name))
 }
 
-fn start(
-    args: &Args,
-    context: &mut Context,
-    dir: &ContainerDir,
-    record: &Record,
-    keys: DetachKeys,
-) -> Result<()> {
-    stages::attach_to_network(record)?;
+fn start(args: &Args, context: &mut Context, dir: &ContainerDir, keys: DetachKeys) -> Result<()> {
     let client = Client::connect(dir)?.ok_or_else(|| Fault::failed("the container's shim ended at once"))?;
     if args.detach {
         return match ctr_start::start(&client, dir) {

@@ -4,9 +4,10 @@ use crate::{Args, Pull};
 use cli::{Explain, Fault, Kind, Result};
 use oci::Platform;
 use oci::wishes::NetworkMode;
-use record::Record;
+use record::{Config, Record};
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use store::Store;
 
 /// The image's record: from the store if it may be, else from img-pull.
@@ -62,27 +63,47 @@ fn pull(image: &str, args: &Args) -> Result<Record> {
     Record::parse(&text).map_err(|fault| fault.within("read what img-pull printed"))
 }
 
-/// net-attach, for a container that has a network namespace of its own.
-pub fn attach_to_network(record: &Record) -> Result<()> {
-    let config = record.config()?;
-    let mode = NetworkMode::parse(config.network.as_deref().unwrap_or_default())?;
-    if !matches!(mode, NetworkMode::Bridge | NetworkMode::Private) {
-        if config.ports.is_empty() {
-            return Ok(());
+/// net-attach, started before there is anything for it to do: it gets ready while the container is made.
+pub struct NetAttach {
+    child: Child,
+    path: PathBuf,
+}
+
+impl NetAttach {
+    /// `None` for a container without a network of its own.
+    pub fn start(config: &Config) -> Result<Option<NetAttach>> {
+        let mode = NetworkMode::parse(config.network.as_deref().unwrap_or_default())?;
+        if !matches!(mode, NetworkMode::Bridge | NetworkMode::Private) {
+            if config.ports.is_empty() {
+                return Ok(None);
+            }
+            return Err(Fault::usage("ports can be published on a network only").hint("leave --network out"));
         }
-        return Err(Fault::usage("ports can be published on a network only").hint("leave --network out"));
+        let path = shim::sibling("net-attach")?;
+        let child = Command::new(&path)
+            .args(["--output", "json"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .explain(|| format!("run {}", path.display()))?;
+        Ok(Some(NetAttach { child, path }))
     }
-    let tool = shim::sibling("net-attach")?;
-    let mut child = Command::new(&tool)
-        .args(["--output", "json"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .explain(|| format!("run {}", tool.display()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A tool that ends early says why itself.
-        let _ = record.write_to(&mut stdin).and_then(|()| stdin.flush());
+
+    /// Hands it the container and waits until that is attached.
+    pub fn attach(mut self, record: &Record) -> Result<()> {
+        if let Some(mut stdin) = self.child.stdin.take() {
+            // A tool that ends early says why itself.
+            let _ = record.write_to(&mut stdin).and_then(|()| stdin.flush());
+        }
+        let status = self.child.wait().explain(|| format!("wait for {}", self.path.display()))?;
+        if status.success() { Ok(()) } else { Err(Fault::failed(format!("net-attach: {status}"))) }
     }
-    let status = child.wait().explain(|| "wait for net-attach".into())?;
-    if status.success() { Ok(()) } else { Err(Fault::failed(format!("net-attach: {status}"))) }
+}
+
+impl Drop for NetAttach {
+    fn drop(&mut self) {
+        // Only one that was never handed anything is still there: killed before its input ends, it complains of nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

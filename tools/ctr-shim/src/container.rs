@@ -129,11 +129,12 @@ impl Run {
         match &self.process {
             Process::Own(created) => {
                 let out_of_memory = created.cgroup.oom_kills() > 0;
-                if !created.cgroup.processes().is_empty() {
+                // With a pid namespace of its own every process is gone by now.
+                if !created.cgroup.remove_if_empty() {
                     created.cgroup.kill();
+                    // What stays is swept by ctr-prune.
+                    let _ = created.cgroup.remove();
                 }
-                // What stays is swept by ctr-prune.
-                let _ = created.cgroup.remove();
                 out_of_memory
             }
             Process::Foreign(created) => {

@@ -606,15 +606,19 @@ impl Server {
 
     /// The last things to do for a container that has ended, before anybody is told.
     fn finish(&mut self, code: i32) {
-        let _ = self.dir.write_last_run(&self.last_run);
+        if !self.settings.auto_remove {
+            let _ = self.dir.write_last_run(&self.last_run);
+        }
         self.network = None;
         self.release_network();
-        if let Some(lock) = self.lock.as_ref().filter(|_| self.settings.auto_remove) {
+        let remains = self.lock.as_ref().filter(|_| self.settings.auto_remove).map(|lock| {
             // What stays is swept by ctr-prune; there is nobody to tell.
-            let _ = ctr_rm::take_apart(&self.store, &self.dir, true, lock);
-        }
+            ctr_rm::take_away(&self.store, &self.dir, true, lock)
+        });
         self.leave();
         self.tell_end(code);
+        // The container is gone; nobody has to wait for its files to be deleted.
+        drop(remains);
     }
 
     /// Gives back the addresses; published ports are the network tool's business.
