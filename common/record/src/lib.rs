@@ -6,6 +6,8 @@
 
 mod merge;
 mod reader;
+#[cfg(test)]
+mod schema;
 mod sections;
 
 pub use merge::in_place as merge_in_place;

@@ -12,7 +12,7 @@ pub type Extra = serde_json::Map<String, serde_json::Value>;
 
 /// `image`: what `img-pull` found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Image {
     /// Full reference, `docker.io/library/debian:12`.
     pub reference: String,
@@ -34,7 +34,7 @@ pub struct Image {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Platform {
     pub os: String,
     pub architecture: String,
@@ -46,7 +46,7 @@ pub struct Platform {
 
 /// One layer of an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Layer {
     /// Digest of the blob as the registry has it.
     pub digest: String,
@@ -61,7 +61,7 @@ pub struct Layer {
 
 /// `rootfs`: what `img-unpack` made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rootfs {
     /// Absolute paths of unpacked layers (`…/layers/sha256-…/fs`), lowest first.
     #[serde(default)]
@@ -77,7 +77,7 @@ pub struct Rootfs {
 
 /// `container`: what `ctr-create` made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Container {
     /// 64 hexadecimal digits.
     pub id: String,
@@ -115,7 +115,7 @@ pub struct Container {
 
 /// One member of `networks`: what `net-attach` made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Attachment {
     /// The network's name, `bridge` for the default one.
     pub name: String,
@@ -140,7 +140,7 @@ pub struct Attachment {
 
 /// A published port, or a range of `count` of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Port {
     /// Host address; absent means every address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,6 +156,23 @@ pub struct Port {
     /// Length of the range; absent means one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u16>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// One member of `volumes`: a volume `ctr-create` made for the container or found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Volume {
+    pub name: String,
+    /// Made for this container alone; removed with it by `ctr-rm -v`.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// Where in the container.
+    #[serde(default)]
+    pub target: String,
+    #[serde(default)]
+    pub read_only: bool,
     #[serde(flatten)]
     pub extra: Extra,
 }

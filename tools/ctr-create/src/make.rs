@@ -4,7 +4,7 @@ use crate::facts::{identity, specification};
 use crate::{names, volumes};
 use cli::{Explain, Fault, Result};
 use oci::spec::{BindUse, VolumeUse};
-use record::{Config, Container, Record, Rootfs};
+use record::{Config, Container, Record, Rootfs, Volume};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -204,12 +204,14 @@ fn stop_signal(plan: &Plan) -> record::Extra {
 }
 
 fn set_sections(record: &mut Record, plan: &Plan, container: &Container) -> Result<()> {
-    let volumes: Vec<Value> = plan
-        .prepared
-        .volumes
-        .iter()
-        .map(|v| json!({"name": v.name, "anonymous": v.anonymous, "target": v.target, "read_only": v.read_only}))
-        .collect();
+    let volume = |used: &VolumeUse| Volume {
+        name: used.name.clone(),
+        anonymous: used.anonymous,
+        target: used.target.clone(),
+        read_only: used.read_only,
+        ..Volume::default()
+    };
+    let volumes: Vec<Volume> = plan.prepared.volumes.iter().map(volume).collect();
     record.set("rootfs", &plan.rootfs)?;
     record.set("config", &plan.config)?;
     // What a copied record tells of the container it was copied from.
