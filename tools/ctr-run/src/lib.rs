@@ -9,7 +9,7 @@ mod stages;
 
 use cli::{Common, Context, Fault, Result, Tool};
 use ctr_create::args::CreateFlags;
-use ctr_start::session::Options;
+use ctr_start::session::{End, Options};
 use ctr_start::terminal::DetachKeys;
 use record::{Container, Record};
 use rustix::termios::isatty;
@@ -167,13 +167,17 @@ fn start(args: &Args, context: &mut Context, dir: &ContainerDir, keys: DetachKey
         detach_keys: keys,
         signal_proxy: !args.no_sig_proxy && !flags.tty,
     };
-    ctr_start::run_session(context, dir, client, options)
+    let end = ctr_start::run_session(context, dir, client, options)?;
+    // Its reader is gone (`… | head`), and what removes itself nobody can look at later: it would run for nobody.
+    if end == Some(End::OutputClosed) && flags.rm {
+        discard(dir);
+    }
+    Ok(())
 }
 
-/// A container that was to be removed at its end and will never run.
+/// Ends a container that removes itself then.
 fn discard(dir: &ContainerDir) {
     if let Ok(Some(client)) = Client::connect(dir) {
-        // Ended before it was started, it removes itself.
         let _ = client.request(&Request::Signal { signal: libc::SIGKILL, stop: true }, &[]);
         let _ = client.wait();
     }

@@ -54,8 +54,8 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
 pub fn serve(bundle: &Path, run: &Path) -> ExitCode {
     // A group of its own: what is typed at a terminal is not for the shim.
     let _ = rustix::process::setsid();
-    // What it makes is nobody else's business.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // Whatever the caller's is: the container sees some of what is made.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let outcome = server::Server::set_up(bundle, run);
     let reply = match &outcome {
         Ok(server) => shim::Reply { ok: true, pid: Some(server.pid()), error: None },

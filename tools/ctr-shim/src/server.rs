@@ -62,9 +62,8 @@ impl Server {
     pub fn set_up(bundle: &Path, run_dir: &Path) -> Result<Server> {
         let (store, dir) = locate(bundle, run_dir)?;
         let on = about(dir.id.clone());
-        std::fs::create_dir_all(&dir.run)
-            .explain(|| format!("make directory {}", dir.run.display()))
-            .map_err(&on)?;
+        // What is in it is for its owner alone.
+        store.make_dir(&dir.run).map_err(&on)?;
         let lock = Lock::try_exclusive(&dir.run.join("lock"))
             .map_err(&on)?
             .ok_or_else(|| Fault::conflict("another shim looks after it").on(dir.id.as_str()))?;

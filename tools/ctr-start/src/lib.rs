@@ -188,26 +188,27 @@ fn attached(
         finish(context, &dir, &end);
         return Ok(());
     }
-    run_session(context, &dir, client, options)
+    run_session(context, &dir, client, options).map(drop)
 }
 
-/// Attaches, starts, and stays until the end; the container's exit status becomes this tool's.
+/// Attaches, starts, and stays until the end; the container's exit status becomes this tool's. `None` when it could not
+/// be started, which is reported.
 pub fn run_session(
     context: &mut Context,
     dir: &ContainerDir,
     client: Client,
     options: Options,
-) -> Result<()> {
+) -> Result<Option<End>> {
     let session = Session::attach(dir, client, options)?;
     if let Err((fault, exit_code)) = start(session.client(), dir) {
         let status =
             exit_code.and_then(|code| u8::try_from(code).ok()).filter(|code| matches!(code, 126 | 127));
         context.report_as(&fault, status.unwrap_or(125));
-        return Ok(());
+        return Ok(None);
     }
     let end = session.run()?;
     finish(context, dir, &end);
-    Ok(())
+    Ok(Some(end))
 }
 
 /// What the end of a session means for this tool's exit status.
