@@ -69,10 +69,20 @@ impl Cgroup {
         let version = version().ok_or_else(|| {
             Fault::failed("no control groups are mounted").hint(format!("mount -t cgroup2 none {MOUNT}"))
         })?;
-        let directories = match version {
-            Version::V2 => vec![v2::make(&relative, resources)?],
-            Version::V1 => v1::make(&relative)?,
+        let make = || match version {
+            Version::V2 => v2::make(&relative, resources).map(|directory| vec![directory]),
+            Version::V1 => v1::make(&relative),
         };
+        let mut made = make();
+        // Somebody removed the empty parent group just as it was to be used (see `remove_parent`).
+        for _ in 0..3 {
+            if made.as_ref().err().and_then(Fault::os_error) != Some(rustix::io::Errno::NOENT.raw_os_error())
+            {
+                break;
+            }
+            made = make();
+        }
+        let directories = made?;
         let cgroup = Cgroup { version, directories };
         if let Some(resources) = resources
             && let Err(fault) = cgroup.apply(resources)
@@ -285,6 +295,21 @@ pub fn list(parent: &str) -> Result<Vec<(String, Cgroup)>> {
         }
     }
     Ok(groups.into_iter().map(|(name, directories)| (name, Cgroup { version, directories })).collect())
+}
+
+/// Removes the group all of ours are in where it is empty; whoever needs it makes it again.
+pub fn remove_parent(parent: &str) -> Result<()> {
+    let relative = relative_path(parent)?;
+    let roots = match version() {
+        Some(Version::V2) => vec![PathBuf::from(MOUNT)],
+        Some(Version::V1) => v1::hierarchies(),
+        None => Vec::new(),
+    };
+    for root in roots {
+        // In use it stays.
+        let _ = std::fs::remove_dir(root.join(&relative));
+    }
+    Ok(())
 }
 
 /// `cgroupsPath` as a path below the hierarchy's root. `..` would make groups outside of it.

@@ -65,6 +65,14 @@ impl Kind {
         }
     }
 
+    /// The kind of a name; what is unknown has just failed.
+    pub fn from_name(name: &str) -> Kind {
+        [Kind::Usage, Kind::Input, Kind::NotFound, Kind::Conflict, Kind::Denied, Kind::Retryable]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .unwrap_or(Kind::Failed)
+    }
+
     /// The kind an operating system error stands for when nothing better is known.
     pub fn of_io(error: &std::io::Error) -> Kind {
         use std::io::ErrorKind;

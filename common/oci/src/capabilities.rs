@@ -4,7 +4,7 @@ use fault::{Fault, Result};
 use oci_spec::runtime::{Capabilities, Capability};
 
 /// Every capability by its number in `linux/capability.h`, without `CAP_`.
-const NAMES: [&str; 41] = [
+pub const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

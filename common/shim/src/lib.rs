@@ -90,11 +90,7 @@ impl Failure {
     }
 
     pub fn into_fault(self) -> Fault {
-        let kind = [Kind::Usage, Kind::Input, Kind::NotFound, Kind::Conflict, Kind::Denied, Kind::Retryable]
-            .into_iter()
-            .find(|kind| kind.name() == self.kind)
-            .unwrap_or(Kind::Failed);
-        let fault = Fault::new(kind, self.message);
+        let fault = Fault::new(Kind::from_name(&self.kind), self.message);
         match self.hint {
             Some(hint) => fault.hint(hint),
             None => fault,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use store::{ContainerDir, Store, is_id};
 
 /// Below every hierarchy's root.
-const PARENT: &str = "staves";
+pub const PARENT: &str = "staves";
 /// For so long a group may be empty before its first process joins it.
 const BETWEEN_STEPS: Duration = Duration::from_secs(1);
 /// More ancestors than any process has.

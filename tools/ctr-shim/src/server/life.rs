@@ -1,0 +1,276 @@
+//! What becomes of the container: started, signalled, ended, started again, let go of.
+
+use super::*;
+
+impl Server {
+    pub(super) fn start(&mut self) -> Result<Reply, Refusal> {
+        if self.phase != Phase::Waiting {
+            return Err(Fault::conflict("the container is running already").into());
+        }
+        let Some(run) = &self.run else { return Err(Fault::conflict("the container has ended").into()) };
+        // Whoever asks for a start is attached by now, so no output can come before its reader.
+        let pid = run.pid();
+        if let Err(failure) = run.start(&self.dir.id) {
+            self.last_run = LastRun {
+                started_at: None,
+                finished_at: Some(now()),
+                exit_code: Some(failure.exit_code.unwrap_or(128)),
+                error: Some(failure.fault.to_string()),
+                oom_killed: false,
+            };
+            self.reap();
+            self.end_run();
+            self.phase = Phase::Over;
+            let exit = self.last_run.exit_code.unwrap_or(128);
+            self.finish(exit);
+            return Err(Refusal {
+                fault: failure.fault.on(self.dir.id.as_str()),
+                exit_code: failure.exit_code,
+            });
+        }
+        self.phase = Phase::Running;
+        self.started = Some(Instant::now());
+        self.stopped_by_user = false;
+        self.last_run = LastRun { started_at: Some(now()), ..LastRun::default() };
+        // A state that cannot be written must not end a container that runs.
+        let _ = self.dir.write_last_run(&self.last_run);
+        let _ = self.write_state("running");
+        Ok(Reply { ok: true, pid: Some(pid), error: None })
+    }
+
+    pub(super) fn signal(&mut self, signal: i32) -> Result<()> {
+        if self.phase == Phase::Waiting && signal != libc::SIGKILL {
+            return Err(Fault::conflict("the container is not running").hint("ctr-start starts it"));
+        }
+        let run = self.run.as_ref().ok_or_else(|| Fault::conflict("the container is not running"))?;
+        run.signal(signal).explain(|| format!("send signal {signal}"))
+    }
+
+    pub(super) fn take_signals(&mut self) {
+        let mut info = [0u8; 128];
+        while let Ok(read) = rustix::io::read(&self.signals, &mut info) {
+            if read < 4 {
+                break;
+            }
+            let number = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+            // Ended by the machine's own shutting down, say: the container is asked to end, too.
+            if number == libc::SIGTERM {
+                self.stopped_by_user = true;
+                let _ = self.signal(libc::SIGTERM);
+            }
+        }
+        self.look_for_exit();
+    }
+
+    /// Takes the container's end, if it has come.
+    pub(super) fn look_for_exit(&mut self) {
+        let ended = self.run.as_ref().and_then(|run| {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            rustix::process::waitid(WaitId::PidFd(run.pidfd()), options).ok().flatten()
+        });
+        if let Some(status) = ended {
+            let code = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => code,
+                (None, Some(signal)) => 128 + signal,
+                (None, None) => 255,
+            };
+            self.ended(code);
+        }
+        // Orphans of another runtime's making.
+        if self.settings.runtime.is_some() {
+            while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+        }
+    }
+
+    pub(super) fn ended(&mut self, code: i32) {
+        if self.phase == Phase::Waiting {
+            // Killed before it was started: nothing has run.
+            self.last_run = LastRun { finished_at: Some(now()), exit_code: Some(code), ..LastRun::default() };
+        }
+        // Everything it wrote is in the pipes now, as all its processes are gone.
+        for stream in 0..2 {
+            while self.run.as_ref().is_some_and(|run| run.outputs[stream].is_some()) {
+                if !self.has_output(stream) || !self.read_output(stream) {
+                    break;
+                }
+            }
+        }
+        self.log.finish();
+        self.last_run.finished_at = Some(now());
+        self.last_run.exit_code = Some(code);
+        self.last_run.oom_killed = self.end_run();
+        let ran = self.started.map_or(Duration::ZERO, |started| started.elapsed());
+        if restart::wanted(self.settings.restart, code, self.restarts, self.stopped_by_user)
+            && self.started.is_some()
+        {
+            let wait = self.back_off.next(ran);
+            let _ = self.dir.write_last_run(&self.last_run);
+            self.phase = Phase::Restarting(Instant::now() + wait);
+            let _ = self.write_state("restarting");
+            self.tell_end(code);
+            return;
+        }
+        self.phase = Phase::Over;
+        self.finish(code);
+    }
+
+    pub(super) fn has_output(&self, stream: usize) -> bool {
+        let Some(fd) = self.run.as_ref().and_then(|run| run.outputs[stream].as_ref()) else { return false };
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
+    }
+
+    /// Lets go of a run that has ended; whether it lacked memory.
+    pub(super) fn end_run(&mut self) -> bool {
+        self.input.clear();
+        self.input_ended = false;
+        self.run.take().is_some_and(|run| run.clean_up(&self.dir.id))
+    }
+
+    pub(super) fn restart(&mut self) {
+        let network = self.network.as_ref().and_then(|fd| fd.try_clone().ok());
+        let outcome = container::create(&self.dir, &self.settings, &cache(&self.store), network);
+        match outcome {
+            Ok(run) => {
+                self.run = Some(run);
+                self.restarts += 1;
+                self.phase = Phase::Waiting;
+                // A failure ends the shim and is in last_run.json.
+                let _ = self.start();
+            }
+            Err(fault) => {
+                self.last_run.error = Some(fault.to_string());
+                self.settle_end();
+            }
+        }
+    }
+
+    /// No further run after the last one.
+    pub(super) fn settle_end(&mut self) {
+        self.phase = Phase::Over;
+        let code = self.last_run.exit_code.unwrap_or(255);
+        self.finish(code);
+    }
+
+    /// Before start: the bundle was changed.
+    pub(super) fn recreate(&mut self) -> Result<()> {
+        if self.phase != Phase::Waiting {
+            return Err(Fault::conflict("the container is running"));
+        }
+        let settings = Settings::of(&self.dir.load()?, &self.dir.bundle)?;
+        self.kill_and_reap();
+        self.end_run();
+        self.settings = settings;
+        self.log = Log::open(&self.dir.bundle, &self.settings.log)?;
+        let network = self.network.as_ref().and_then(|fd| fd.try_clone().ok());
+        match container::create(&self.dir, &self.settings, &cache(&self.store), network) {
+            Ok(run) => {
+                self.run = Some(run);
+                self.write_state("created")
+            }
+            Err(fault) => {
+                // What is left is a container that was never set up; ctr-start tries again.
+                self.leave();
+                self.phase = Phase::Over;
+                Err(fault)
+            }
+        }
+    }
+
+    pub(super) fn discard(&mut self) -> Result<()> {
+        if self.phase != Phase::Waiting {
+            return Err(Fault::conflict("the container is running").hint("stop it, or use force"));
+        }
+        self.kill_and_reap();
+        self.end_run();
+        self.leave();
+        self.phase = Phase::Over;
+        Ok(())
+    }
+
+    pub(super) fn kill_and_reap(&mut self) {
+        if let Some(run) = &self.run {
+            let _ = run.signal(libc::SIGKILL);
+        }
+        self.reap();
+    }
+
+    pub(super) fn reap(&mut self) {
+        if let Some(run) = &self.run {
+            let _ = rustix::process::waitid(WaitId::PidFd(run.pidfd()), WaitIdOptions::EXITED);
+        }
+    }
+
+    /// The last things to do for a container that has ended, before anybody is told.
+    pub(super) fn finish(&mut self, code: i32) {
+        if !self.settings.auto_remove {
+            let _ = self.dir.write_last_run(&self.last_run);
+        }
+        self.network = None;
+        self.release_network();
+        let remains = self.lock.as_ref().filter(|_| self.settings.auto_remove).map(|lock| {
+            // What stays is swept by ctr-prune; there is nobody to tell.
+            ctr_rm::take_away(&self.store, &self.dir, true, lock)
+        });
+        self.leave();
+        self.tell_end(code);
+        // The container is gone; nobody has to wait for its files to be deleted.
+        drop(remains);
+    }
+
+    /// Gives back the addresses; published ports are the network tool's business.
+    pub(super) fn release_network(&self) {
+        let Ok(record) = self.dir.load() else { return };
+        let attachments = record.networks().unwrap_or_default();
+        if store::release_all(&self.store, &self.dir.id, &attachments)
+            && let Ok(tool) = shim::sibling("net-detach")
+        {
+            let _ = std::process::Command::new(tool)
+                .arg(&self.dir.id)
+                .env("STAVES_ROOT", self.store.root())
+                .env("STAVES_RUN", self.store.run())
+                .stdin(std::process::Stdio::null())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .status();
+        }
+    }
+
+    /// The container is nobody's any more; the lock is let go of last.
+    pub(super) fn leave(&mut self) {
+        for name in ["shim.sock", "state.json"] {
+            let _ = std::fs::remove_file(self.dir.run.join(name));
+        }
+        self.lock = None;
+    }
+
+    pub(super) fn tell_end(&mut self, code: i32) {
+        let exit = Exit::new(code, self.last_run.error.clone());
+        for client in self.clients.iter_mut().filter(|client| client.waits && !client.gone) {
+            // The pipes end after what is pending in them; the client reads them to their end before it acts on this.
+            if shim::send(&client.socket, &exit, &[]).is_err() {
+                client.gone = true;
+            }
+            client.waits = false;
+            client.input = None;
+            for output in &mut client.outputs {
+                if output.as_ref().is_some_and(|sink| !sink.has_pending()) {
+                    *output = None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn write_state(&self, status: &str) -> Result<()> {
+        let pid = self.pid();
+        self.dir.write_live_state(&LiveState {
+            status: status.to_owned(),
+            pid,
+            pid_started: store::start_time(pid).unwrap_or(0),
+            shim_pid: std::process::id() as i32,
+            started_at: self.last_run.started_at.clone(),
+            restart_count: self.restarts,
+            cgroup: self.run.as_ref().map(|run| run.cgroup.clone()).unwrap_or_default(),
+        })
+    }
+}
