@@ -1,6 +1,7 @@
 //! The tool as a program, against containers made by hand.
 
 use serde_json::json;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use testkit::{FakeShim, Place, Ran};
 
@@ -26,18 +27,25 @@ fn waits_for_all_and_prints_each_as_it_ends() {
     let first = place.container(&"a".repeat(64), "first", &json!({}));
     let second = place.container(&"b".repeat(64), "second", &json!({}));
     let (one, two) = (FakeShim::start(&first, "running", &[]), FakeShim::start(&second, "running", &[]));
-    let child = command(&place, &["first", "second"]).spawn().unwrap();
+    let mut child = command(&place, &["first", "second"]).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut next = || -> serde_json::Value {
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    };
     one.wait_for_requests(1);
     two.wait_for_requests(1);
     two.exit(0);
     two.join();
+    // Printed while the other one still runs.
+    let line = next();
+    assert_eq!((&line["container"]["name"], &line["exit_code"]), (&json!("second"), &json!(0)));
     one.exit(7);
-    let ran = finish(child).expect(7);
-    let lines: Vec<serde_json::Value> =
-        ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((&lines[0]["container"]["name"], &lines[0]["exit_code"]), (&json!("second"), &json!(0)));
-    assert_eq!((&lines[1]["container"]["name"], &lines[1]["exit_code"]), (&json!("first"), &json!(7)));
-    assert_eq!(lines[1]["container"]["status"], "exited");
+    let line = next();
+    assert_eq!((&line["container"]["name"], &line["exit_code"]), (&json!("first"), &json!(7)));
+    assert_eq!(line["container"]["status"], "exited");
+    assert_eq!(child.wait().unwrap().code(), Some(7));
 }
 
 #[test]
