@@ -142,9 +142,27 @@ impl Cgroup {
     /// Sets limits, on a new group or a running one.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
         match self.version {
-            Version::V1 => v1::apply(self, resources),
-            Version::V2 => v2::apply(self, resources),
+            Version::V1 => v1::apply(self, resources)?,
+            Version::V2 => v2::apply(self, resources)?,
         }
+        self.apply_alike(resources)
+    }
+
+    /// What both versions call the same.
+    fn apply_alike(&self, resources: &LinuxResources) -> Result<()> {
+        if let Some(cpu) = resources.cpu() {
+            for (file, value) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
+                if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+                    self.set("cpuset", file, value)?;
+                }
+            }
+        }
+        if let Some(pids) = resources.pids() {
+            let limit = pids.limit();
+            let value = if limit <= 0 { "max".to_owned() } else { limit.to_string() };
+            self.set("pids", "pids.max", &value)?;
+        }
+        Ok(())
     }
 
     /// The directory of a version 2 group, for `CLONE_INTO_CGROUP`.

@@ -89,17 +89,6 @@ pub fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
         if let Some(quota) = cpu.quota() {
             cgroup.set("cpu", "cpu.cfs_quota_us", &quota.to_string())?;
         }
-        if let Some(cpus) = cpu.cpus().as_deref().filter(|cpus| !cpus.is_empty()) {
-            cgroup.set("cpuset", "cpuset.cpus", cpus)?;
-        }
-        if let Some(mems) = cpu.mems().as_deref().filter(|mems| !mems.is_empty()) {
-            cgroup.set("cpuset", "cpuset.mems", mems)?;
-        }
-    }
-    if let Some(pids) = resources.pids() {
-        let limit = pids.limit();
-        let value = if limit <= 0 { "max".to_owned() } else { limit.to_string() };
-        cgroup.set("pids", "pids.max", &value)?;
     }
     Ok(())
 }

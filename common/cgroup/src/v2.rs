@@ -80,17 +80,6 @@ pub fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
             let period = cpu.period().unwrap_or(100_000);
             cgroup.set("cpu", "cpu.max", &format!("{quota} {period}"))?;
         }
-        if let Some(cpus) = cpu.cpus().as_deref().filter(|cpus| !cpus.is_empty()) {
-            cgroup.set("cpuset", "cpuset.cpus", cpus)?;
-        }
-        if let Some(mems) = cpu.mems().as_deref().filter(|mems| !mems.is_empty()) {
-            cgroup.set("cpuset", "cpuset.mems", mems)?;
-        }
-    }
-    if let Some(pids) = resources.pids() {
-        let limit = pids.limit();
-        let value = if limit <= 0 { "max".to_owned() } else { limit.to_string() };
-        cgroup.set("pids", "pids.max", &value)?;
     }
     if let Some(unified) = resources.unified() {
         for (file, value) in unified {
