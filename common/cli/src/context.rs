@@ -3,6 +3,7 @@
 use crate::{Common, ErrorFormat, OutputFormat, Table};
 use fault::{Fault, Result};
 use record::{Reader, Record};
+use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
 /// How results are printed.
@@ -208,6 +209,22 @@ impl Context {
         }
     }
 
+    /// Prints the steps of a plan, for `--dry-run`: an object a line, or a few words each for people. `container` is the
+    /// one they are about, if they are about one.
+    pub fn print_steps(&mut self, container: Option<&str>, steps: &[impl Serialize]) -> Result<()> {
+        let mut text = String::new();
+        for step in steps {
+            let mut step =
+                serde_json::to_value(step).map_err(|error| Fault::failed("print the plan").because(error))?;
+            if let (Some(id), Some(members)) = (container, step.as_object_mut()) {
+                members.insert("container".into(), id.into());
+            }
+            text += &if self.mode() == OutputMode::Table { in_words(&step) } else { step.to_string() };
+            text.push('\n');
+        }
+        self.print(&text)
+    }
+
     pub fn print_table(&mut self, table: &Table) -> Result<()> {
         let width =
             if io::stdout().is_terminal() { terminal_size::terminal_size().map(|(w, _)| w.0) } else { None };
@@ -242,6 +259,18 @@ impl Out for Context {
     fn record(&mut self, record: &Record) -> Result<()> {
         self.print_record(record)
     }
+}
+
+/// `lease_address  network=bridge  address=10.89.0.2  container=4f1c0a2b3c4d`
+fn in_words(step: &serde_json::Value) -> String {
+    let word = |(name, value): (&String, &serde_json::Value)| match (name.as_str(), value.as_str()) {
+        ("step", Some(text)) => text.to_owned(),
+        ("container", Some(id)) => format!("{name}={}", id.get(..12).unwrap_or(id)),
+        (_, Some(text)) => format!("{name}={text}"),
+        (_, None) => format!("{name}={value}"),
+    };
+    let words: Vec<String> = step.as_object().into_iter().flatten().map(word).collect();
+    one_line(&words.join("  "))
 }
 
 fn one_line(text: &str) -> String {

@@ -22,10 +22,7 @@ pub fn take(
 ) -> Result<Ipv4Addr> {
     let leases = host.store.leases(&network.name)?;
     let lease = lease(id, interface, ports);
-    let start = id.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0);
-    let usable = |address: &Ipv4Addr| network.subnet.is_host(*address) && *address != network.gateway;
-    let around = (0..network.subnet.hosts()).map(|n| network.subnet.host(start.wrapping_add(n)));
-    for address in preferred.into_iter().chain(around).filter(usable) {
+    for address in candidates(network, id, preferred) {
         // Twice at the most: a dead holder's address is free the second time.
         for _ in 0..2 {
             if leases.take(host.store, address.into(), &lease)? {
@@ -41,9 +38,41 @@ pub fn take(
             }
         }
     }
-    Err(Fault::conflict(format!("no free address in {}", network.subnet))
+    Err(none_free(network))
+}
+
+/// The address [`take`] would lease now, and the holder it would take it from, one nobody looks after.
+pub fn preview(
+    host: &Host<'_>,
+    network: &Definition,
+    id: &str,
+    preferred: Option<Ipv4Addr>,
+) -> Result<(Ipv4Addr, Option<String>)> {
+    let leases = host.store.leases(&network.name)?;
+    for address in candidates(network, id, preferred) {
+        match leases.read(address.into())? {
+            None => return Ok((address, None)),
+            Some(holder) if holder.container == id => return Ok((address, None)),
+            Some(holder) if host.store.claim_remains(&holder.container).is_some() => {
+                return Ok((address, Some(holder.container)));
+            }
+            Some(_) => {}
+        }
+    }
+    Err(none_free(network))
+}
+
+fn candidates(network: &Definition, id: &str, preferred: Option<Ipv4Addr>) -> impl Iterator<Item = Ipv4Addr> {
+    let start = id.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0);
+    let (subnet, gateway) = (network.subnet, network.gateway);
+    let around = (0..subnet.hosts()).map(move |n| subnet.host(start.wrapping_add(n)));
+    preferred.into_iter().chain(around).filter(move |address| subnet.is_host(*address) && *address != gateway)
+}
+
+fn none_free(network: &Definition) -> Fault {
+    Fault::conflict(format!("no free address in {}", network.subnet))
         .on(network.name.as_str())
-        .hint(format!("remove containers, or give networks/{}/network.json a larger subnet", network.name)))
+        .hint(format!("remove containers, or give networks/{}/network.json a larger subnet", network.name))
 }
 
 /// Changes the ports listed in a lease the container holds.

@@ -20,7 +20,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use store::{ContainerDir, Lock, leases::addresses_of};
 
-const INTERFACE: &str = "eth0";
+pub(crate) const INTERFACE: &str = "eth0";
 
 /// What is asked for.
 pub struct Request<'r> {
@@ -51,7 +51,7 @@ pub fn attach(host: &Host<'_>, request: &Request<'_>) -> Result<Vec<Attachment>>
     let work = Work { host, network: &network, request, wishes: &wishes };
     let present = stored.networks()?.into_iter().find(|attachment| attachment.name == network.name);
     let attachment = match present {
-        Some(present) if work.holds(&present, &namespace, &in_use)? => {
+        Some(present) if work.holds(&present, &namespace, in_use.ready.ifindex)? => {
             work.add_ports(stored, present, in_use)?
         }
         present => work.attach(stored, present.as_ref(), &namespace, in_use)?,
@@ -59,7 +59,7 @@ pub fn attach(host: &Host<'_>, request: &Request<'_>) -> Result<Vec<Attachment>>
     Ok(vec![attachment])
 }
 
-fn wishes(request: &Request<'_>) -> Result<Vec<Wish>> {
+pub(crate) fn wishes(request: &Request<'_>) -> Result<Vec<Wish>> {
     let of_record = request.config.ports.iter().map(Wish::from_record).collect::<Result<Vec<_>>>()?;
     let of_flags = request
         .publish
@@ -70,7 +70,7 @@ fn wishes(request: &Request<'_>) -> Result<Vec<Wish>> {
 }
 
 /// `None` for a container that has its network from elsewhere.
-fn wanted_network<'r>(request: &Request<'r>, wishes: &[Wish]) -> Result<Option<&'r str>> {
+pub(crate) fn wanted_network<'r>(request: &Request<'r>, wishes: &[Wish]) -> Result<Option<&'r str>> {
     let asked = request.network.or(request.config.network.as_deref()).unwrap_or(DEFAULT);
     match asked {
         "" | "private" | "default" => Ok(Some(DEFAULT)),
@@ -91,7 +91,7 @@ fn no_ports(network: &str, wishes: &[Wish]) -> Result<()> {
 }
 
 /// The network namespace of the container's init, and no other: the process id may have gone to a stranger.
-fn namespace_of(host: &Host<'_>, container: &ContainerDir) -> Result<Namespace> {
+pub(crate) fn namespace_of(host: &Host<'_>, container: &ContainerDir) -> Result<Namespace> {
     let not_set_up = || {
         Fault::conflict("the container is not set up: it has no network namespace")
             .on(container.id.as_str())
@@ -118,20 +118,20 @@ fn namespace_of(host: &Host<'_>, container: &ContainerDir) -> Result<Namespace> 
 }
 
 /// One attachment being made.
-struct Work<'w> {
-    host: &'w Host<'w>,
-    network: &'w Definition,
-    request: &'w Request<'w>,
-    wishes: &'w [Wish],
+pub(crate) struct Work<'w> {
+    pub host: &'w Host<'w>,
+    pub network: &'w Definition,
+    pub request: &'w Request<'w>,
+    pub wishes: &'w [Wish],
 }
 
 impl Work<'_> {
-    fn id(&self) -> &str {
+    pub fn id(&self) -> &str {
         &self.request.container.id
     }
 
     /// Whether what the record tells of is there: the lease, both ends of the link, the bridge.
-    fn holds(&self, present: &Attachment, namespace: &Namespace, in_use: &InUse) -> Result<bool> {
+    pub fn holds(&self, present: &Attachment, namespace: &Namespace, bridge: u32) -> Result<bool> {
         let leases = self.host.store.leases(&self.network.name)?;
         let Some(address) = address_of(present) else { return Ok(false) };
         if leases.read(address.into())?.is_none_or(|lease| lease.container != self.id()) {
@@ -139,7 +139,7 @@ impl Work<'_> {
         }
         let outside = link::find(self.host.route()?, &link::host_interface(self.id()))
             .explain(|| "look up the container's interface".into())?;
-        if outside.is_none_or(|link| link.master != Some(in_use.ready.ifindex)) {
+        if outside.is_none_or(|link| link.master != Some(bridge)) {
             return Ok(false);
         }
         let inside = link::find(&self.host.socket_inside(namespace)?, INTERFACE)
@@ -158,7 +158,7 @@ impl Work<'_> {
             // Of an earlier run, or of an attach that was killed.
             release::ports(self.host, self.id(), before)?;
         }
-        let ports = self.claim(self.wishes)?;
+        let ports = self.claim(self.wishes, &[])?;
         let preferred = before.and_then(address_of);
         let address = address::take(self.host, self.network, self.id(), INTERFACE, &ports, preferred)
             .inspect_err(|_| self.unclaim(&ports))?;
@@ -182,7 +182,7 @@ impl Work<'_> {
     fn add_ports(&self, stored: Record, mut present: Attachment, in_use: InUse) -> Result<Attachment> {
         let missing = missing(self.wishes, &present.ports);
         let Some(address) = address_of(&present).filter(|_| !missing.is_empty()) else { return Ok(present) };
-        let added = self.claim(&missing)?;
+        let added = self.claim(&missing, &present.ports)?;
         let before = present.clone();
         present.ports.extend(added.iter().cloned());
         let made = address::relist(self.host, self.network, self.id(), INTERFACE, address, &present.ports)
@@ -205,20 +205,20 @@ impl Work<'_> {
         }
     }
 
-    /// All of the ports, or none.
-    fn claim(&self, wishes: &[Wish]) -> Result<Vec<Port>> {
+    /// All of the ports, or none; beside those that are there.
+    fn claim(&self, wishes: &[Wish], present: &[Port]) -> Result<Vec<Port>> {
         let claims = Claims::new(self.host.store);
-        let mut ports: Vec<Port> = Vec::with_capacity(wishes.len());
+        let mut ports = present.to_vec();
         for wish in chosen_first(wishes) {
-            match claims.take(self.id(), wish) {
+            match claims.take(self.id(), wish, &ports) {
                 Ok(port) => ports.push(port),
                 Err(fault) => {
-                    self.unclaim(&ports);
+                    self.unclaim(&ports[present.len()..]);
                     return Err(fault);
                 }
             }
         }
-        Ok(ports)
+        Ok(ports.split_off(present.len()))
     }
 
     fn unclaim(&self, ports: &[Port]) {
@@ -228,7 +228,7 @@ impl Work<'_> {
         }
     }
 
-    fn attachment(&self, address: Ipv4Addr, ports: Vec<Port>) -> Attachment {
+    pub fn attachment(&self, address: Ipv4Addr, ports: Vec<Port>) -> Attachment {
         Attachment {
             name: self.network.name.clone(),
             interface: Some(INTERFACE.into()),
@@ -292,11 +292,7 @@ impl Work<'_> {
             match Errno::from_io_error(&error) {
                 // Of an earlier run: its namespace may take a while to go.
                 Some(Errno::EXIST) if link::remove(route, &name)? => {}
-                Some(Errno::EXIST) => {
-                    return Err(Fault::conflict(format!(
-                        "the container has an interface {INTERFACE} already"
-                    )));
-                }
+                Some(Errno::EXIST) => return Err(taken_inside()),
                 Some(Errno::NODEV | Errno::INVAL) => in_use = self.host.repair(self.network, in_use)?,
                 Some(Errno::PERM) => {
                     return Err(Fault::denied("make the container's interface")
@@ -335,6 +331,10 @@ impl Work<'_> {
     }
 }
 
+pub(crate) fn taken_inside() -> Fault {
+    Fault::conflict(format!("the container has an interface {INTERFACE} already"))
+}
+
 /// What the container is called: its host name, then its own where that is another one.
 pub fn names(stored: &Record, config: &Config, id: &str) -> Vec<String> {
     let usable =
@@ -347,13 +347,13 @@ pub fn names(stored: &Record, config: &Config, id: &str) -> Vec<String> {
 }
 
 /// Ports chosen by number first: a free one found for another wish must not be one of them.
-fn chosen_first(wishes: &[Wish]) -> impl Iterator<Item = &Wish> {
+pub(crate) fn chosen_first(wishes: &[Wish]) -> impl Iterator<Item = &Wish> {
     let chosen = |wish: &&Wish| matches!(wish.host, HostPort::At(_));
     wishes.iter().filter(chosen).chain(wishes.iter().filter(move |wish| !chosen(wish)))
 }
 
 /// Wishes that none of the ports meets; each port meets one.
-fn missing(wishes: &[Wish], ports: &[Port]) -> Vec<Wish> {
+pub(crate) fn missing(wishes: &[Wish], ports: &[Port]) -> Vec<Wish> {
     let mut left: Vec<&Port> = ports.iter().collect();
     let mut missing = Vec::new();
     for wish in chosen_first(wishes) {
@@ -365,7 +365,7 @@ fn missing(wishes: &[Wish], ports: &[Port]) -> Vec<Wish> {
     missing
 }
 
-fn address_of(attachment: &Attachment) -> Option<Ipv4Addr> {
+pub(crate) fn address_of(attachment: &Attachment) -> Option<Ipv4Addr> {
     addresses_of(attachment).find_map(|address| match address {
         std::net::IpAddr::V4(address) => Some(address),
         std::net::IpAddr::V6(_) => None,

@@ -39,47 +39,40 @@ impl<'a> Claims<'a> {
         Claims { store, dir: store.run().join("ports") }
     }
 
-    /// Claims ports for a container and makes sure that no program of the host listens there.
+    /// Claims ports for a container and makes sure that no program of the host listens there. `present` are those that
+    /// lead elsewhere in the same container.
     ///
     /// Fails with a conflict that names the holder; then nothing new is claimed.
-    pub fn take(&self, id: &str, wish: &Wish) -> Result<Port> {
+    pub fn take(&self, id: &str, wish: &Wish, present: &[Port]) -> Result<Port> {
         self.store.make_dir(&self.dir)?;
-        let named = |fault: Fault| fault.on(format!("port {wish}"));
-        match wish.host {
-            HostPort::At(first) => {
-                self.take_at(id, wish, first).map_err(named)?;
-                Ok(wish.at(first))
-            }
-            HostPort::Within(first, last) => self.first_free(id, wish, first..=last).map_err(named),
-            HostPort::Any => {
-                let room = EPHEMERAL.end() - EPHEMERAL.start() + 1;
-                // Neighbouring starts for neighbouring containers would make them meet at every step.
-                let start = EPHEMERAL.start() + (seed(id, wish.container) % u32::from(room)) as u16;
-                let around = (start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start);
-                self.first_free(id, wish, around).map_err(named)
-            }
-        }
+        choose(id, wish, present, |first| self.take_at(id, wish, first))
     }
 
-    fn first_free(&self, id: &str, wish: &Wish, candidates: impl Iterator<Item = u16>) -> Result<Port> {
-        let mut last_fault = None;
-        for first in candidates {
-            match self.take_at(id, wish, first) {
-                Ok(()) => return Ok(wish.at(first)),
-                Err(fault) if fault.kind() == Kind::Conflict => last_fault = Some(fault),
-                Err(fault) => return Err(fault),
+    /// The ports [`Claims::take`] would claim now.
+    pub fn preview(&self, id: &str, wish: &Wish, present: &[Port]) -> Result<Port> {
+        choose(id, wish, present, |first| self.look_at(id, wish, first))
+    }
+
+    /// Whether [`Claims::take_at`] would succeed.
+    fn look_at(&self, id: &str, wish: &Wish, first: u16) -> Result<()> {
+        for port in first..=last_of(wish, first)? {
+            let holders = holders(&self.dir.join(format!("{}-{port}", wish.protocol.name())));
+            let has_it = |(address, holder): &(_, String)| holder == id && *address == wish.address;
+            let mut others = in_the_way(holders, wish).filter(|holder| !has_it(holder));
+            if let Some((_, holder)) =
+                others.find(|(_, holder)| holder == id || self.store.is_looked_after(holder))
+            {
+                return Err(held_by(self.store, &holder, port));
             }
+            nobody_listens(wish, port)?;
         }
-        Err(last_fault.unwrap_or_else(|| Fault::conflict("no port of the host is free")))
+        Ok(())
     }
 
     /// `wish.count` ports from `first` on, all or none.
     fn take_at(&self, id: &str, wish: &Wish, first: u16) -> Result<()> {
-        let Some(last) = first.checked_add(wish.count - 1) else {
-            return Err(Fault::conflict("the range passes 65535"));
-        };
         let mut made = Vec::new();
-        for port in first..=last {
+        for port in first..=last_of(wish, first)? {
             let outcome = self.take_one(id, wish, port).and_then(|outcome| match outcome {
                 Outcome::Kept => Ok(()),
                 Outcome::HeldBy(holder) => Err(held_by(self.store, &holder, port)),
@@ -118,10 +111,7 @@ impl<'a> Claims<'a> {
             if holders.iter().any(|(address, holder)| holder == id && *address == wish.address) {
                 return Ok(Outcome::Kept);
             }
-            let in_the_way = holders.into_iter().filter(|(address, _)| {
-                address.is_none() || wish.address.is_none() || *address == wish.address
-            });
-            for (address, holder) in in_the_way {
+            for (address, holder) in in_the_way(holders, wish) {
                 if holder == id || self.store.is_looked_after(&holder) {
                     return Ok(Outcome::HeldBy(holder));
                 }
@@ -204,6 +194,53 @@ impl<'a> Claims<'a> {
         };
         Some((self.dir.join(format!("{}-{}", protocol.name(), port.host?)), address))
     }
+}
+
+/// The first of the wish's ports that `works`; the error is that of the last one tried.
+fn choose(id: &str, wish: &Wish, present: &[Port], works: impl Fn(u16) -> Result<()>) -> Result<Port> {
+    let works = |first| match present.iter().find(|port| wish.meets(first, port)) {
+        None => works(first),
+        Some(port) => {
+            let inside = port.container;
+            Err(Fault::conflict(format!("{first} leads to port {inside} of this container already")))
+        }
+    };
+    let chosen = match wish.host {
+        HostPort::At(first) => works(first).map(|()| first),
+        HostPort::Within(first, last) => first_free(first..=last, works),
+        HostPort::Any => {
+            let room = EPHEMERAL.end() - EPHEMERAL.start() + 1;
+            // Neighbouring starts for neighbouring containers would make them meet at every step.
+            let start = EPHEMERAL.start() + (seed(id, wish.container) % u32::from(room)) as u16;
+            first_free((start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start), works)
+        }
+    };
+    chosen.map(|first| wish.at(first)).map_err(|fault| fault.on(format!("port {wish}")))
+}
+
+fn first_free(candidates: impl Iterator<Item = u16>, works: impl Fn(u16) -> Result<()>) -> Result<u16> {
+    let mut last_fault = None;
+    for first in candidates {
+        match works(first) {
+            Ok(()) => return Ok(first),
+            Err(fault) if fault.kind() == Kind::Conflict => last_fault = Some(fault),
+            Err(fault) => return Err(fault),
+        }
+    }
+    Err(last_fault.unwrap_or_else(|| Fault::conflict("no port of the host is free")))
+}
+
+fn last_of(wish: &Wish, first: u16) -> Result<u16> {
+    first.checked_add(wish.count - 1).ok_or_else(|| Fault::conflict("the range passes 65535"))
+}
+
+/// Of those who hold a port: the ones that keep it from being claimed as wished.
+fn in_the_way(
+    holders: Vec<(Option<Ipv4Addr>, String)>,
+    wish: &Wish,
+) -> impl Iterator<Item = (Option<Ipv4Addr>, String)> {
+    let wished = wish.address;
+    holders.into_iter().filter(move |(at, _)| at.is_none() || wished.is_none() || *at == wished)
 }
 
 fn link_for(whole: &Path, address: Option<Ipv4Addr>) -> PathBuf {
@@ -350,19 +387,19 @@ mod tests {
         let fixture = Fixture::new("exclude");
         let claims = Claims::new(&fixture.1);
         let ((a, _la), (b, _lb)) = (fixture.live('a'), fixture.live('b'));
-        let local = claims.take(&a, &wish("127.0.0.1:41080:80")).unwrap();
-        assert_eq!(claims.take(&b, &wish("41080:80")).unwrap_err().kind(), Kind::Conflict);
-        claims.take(&b, &wish("127.0.0.2:41080:80")).unwrap();
-        claims.take(&b, &wish("127.0.0.1:41080:80/udp")).unwrap();
+        let local = claims.take(&a, &wish("127.0.0.1:41080:80"), &[]).unwrap();
+        assert_eq!(claims.take(&b, &wish("41080:80"), &[]).unwrap_err().kind(), Kind::Conflict);
+        claims.take(&b, &wish("127.0.0.2:41080:80"), &[]).unwrap();
+        claims.take(&b, &wish("127.0.0.1:41080:80/udp"), &[]).unwrap();
         claims.release(&b, &local);
         assert!(claims.has(&a, &local));
         claims.release(&a, &local);
         claims.release(&b, &wish("127.0.0.2:41080:80").at(41080));
-        let all = claims.take(&b, &wish("41080:80")).unwrap();
-        let fault = claims.take(&a, &wish("127.0.0.1:41080:80")).unwrap_err();
+        let all = claims.take(&b, &wish("41080:80"), &[]).unwrap();
+        let fault = claims.take(&a, &wish("127.0.0.1:41080:80"), &[]).unwrap_err();
         assert!(fault.to_string().contains("bbbbbbbbbbbb"), "{fault}");
         // The same again is the same claim.
-        claims.take(&b, &wish("41080:80")).unwrap();
+        claims.take(&b, &wish("41080:80"), &[]).unwrap();
         claims.release(&b, &all);
         assert_eq!(claims.all().len(), 1);
     }
@@ -372,12 +409,15 @@ mod tests {
         let fixture = Fixture::new("dead");
         let claims = Claims::new(&fixture.1);
         let ((a, la), (b, _lb)) = (fixture.live('a'), fixture.live('b'));
-        claims.take(&a, &wish("41105:80")).unwrap();
-        claims.take(&a, &wish("127.0.0.1:41106:80")).unwrap();
-        assert_eq!(claims.take(&b, &wish("41100-41109:41100-41109")).unwrap_err().kind(), Kind::Conflict);
+        claims.take(&a, &wish("41105:80"), &[]).unwrap();
+        claims.take(&a, &wish("127.0.0.1:41106:80"), &[]).unwrap();
+        assert_eq!(
+            claims.take(&b, &wish("41100-41109:41100-41109"), &[]).unwrap_err().kind(),
+            Kind::Conflict
+        );
         assert_eq!(claims.all().len(), 2);
         drop(la);
-        claims.take(&b, &wish("41100-41109:41100-41109")).unwrap();
+        claims.take(&b, &wish("41100-41109:41100-41109"), &[]).unwrap();
         assert_eq!(
             claims.all().iter().filter(|(_, address, holder)| address.is_none() && *holder == b).count(),
             10
@@ -391,15 +431,35 @@ mod tests {
         let (a, _la) = fixture.live('a');
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let fault = claims.take(&a, &wish(&format!("{port}:80"))).unwrap_err();
+        let fault = claims.take(&a, &wish(&format!("{port}:80")), &[]).unwrap_err();
         assert_eq!(fault.kind(), Kind::Conflict);
         assert!(fault.to_string().contains(&std::process::id().to_string()), "{fault}");
         if port < 65000 {
-            let chosen = claims.take(&a, &wish(&format!("{port}-{}:80", port + 20))).unwrap();
+            let chosen = claims.take(&a, &wish(&format!("{port}-{}:80", port + 20)), &[]).unwrap();
             assert_ne!(chosen.host, Some(port));
         }
-        let chosen = claims.take(&a, &wish("80-89")).unwrap();
+        let chosen = claims.take(&a, &wish("80-89"), &[]).unwrap();
         assert!(EPHEMERAL.contains(&chosen.host.unwrap()));
-        assert_eq!(claims.take(&a, &wish("192.0.2.1:41200:80")).unwrap_err().kind(), Kind::Input);
+        assert_eq!(claims.take(&a, &wish("192.0.2.1:41200:80"), &[]).unwrap_err().kind(), Kind::Input);
+    }
+
+    #[test]
+    fn a_port_leads_to_one_place() {
+        let fixture = Fixture::new("twice");
+        let claims = Claims::new(&fixture.1);
+        let (a, _la) = fixture.live('a');
+        let range = |container: u16| wish(&format!("41300-41309:{container}"));
+        let first = claims.take(&a, &range(80), &[]).unwrap();
+        let present = [first.clone()];
+        assert_eq!(claims.preview(&a, &range(81), &present).unwrap(), range(81).at(41301));
+        assert_eq!(claims.all().len(), 1);
+        assert_eq!(claims.take(&a, &range(81), &present).unwrap(), range(81).at(41301));
+        let fault = claims.take(&a, &wish("41300:82"), &present).unwrap_err();
+        assert_eq!(fault.kind(), Kind::Conflict);
+        claims.take(&a, &wish("41300:82/udp"), &present).unwrap();
+        // A range that would run into it.
+        let across = wish("41295-41304:90-99");
+        assert_eq!(claims.take(&a, &across, &present).unwrap_err().kind(), Kind::Conflict);
+        assert!(claims.has(&a, &first));
     }
 }

@@ -4,6 +4,7 @@ use fault::{Explain, Fault, Result};
 use record::Extra;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use store::{Scratch, Store};
 
 /// Name of the network containers get when they ask for none.
@@ -44,23 +45,41 @@ impl Definition {
     ///
     /// Fails with not found for other names, and with input naming the file for one that makes no sense.
     pub fn load(store: &Store, name: &str) -> Result<Definition> {
-        if name != DEFAULT {
-            return Err(Fault::not_found("no such network")
-                .on(name)
-                .hint(format!("the network there is: {DEFAULT}")));
-        }
-        let path = store.network_dir(name).join("network.json");
+        let path = path(store, name)?;
         let content = match store::atomic::read(&path)? {
             Some(content) => content,
             None => write_default(store, &path)?,
         };
-        let file: File = serde_json::from_slice(&content)
-            .map_err(|error| Fault::input(format!("read {}", path.display())).because(error))?;
-        file.check().map_err(|fault| fault.within(path.display().to_string()))
+        File::parse(&content, &path)?.check().map_err(|fault| fault.within(path.display().to_string()))
+    }
+
+    /// What [`Definition::load`] would give, and the file it would make first if it is missing.
+    pub fn preview(store: &Store, name: &str) -> Result<(Definition, Option<PathBuf>)> {
+        let path = path(store, name)?;
+        let (file, missing) = match store::atomic::read(&path)? {
+            Some(content) => (File::parse(&content, &path)?, false),
+            None => (File::default_bridge(), true),
+        };
+        let network = file.check().map_err(|fault| fault.within(path.display().to_string()))?;
+        Ok((network, missing.then_some(path)))
     }
 }
 
+fn path(store: &Store, name: &str) -> Result<PathBuf> {
+    if name != DEFAULT {
+        return Err(Fault::not_found("no such network")
+            .on(name)
+            .hint(format!("the network there is: {DEFAULT}")));
+    }
+    Ok(store.network_dir(name).join("network.json"))
+}
+
 impl File {
+    fn parse(content: &[u8], path: &Path) -> Result<File> {
+        serde_json::from_slice(content)
+            .map_err(|error| Fault::input(format!("read {}", path.display())).because(error))
+    }
+
     fn default_bridge() -> File {
         File {
             name: DEFAULT.into(),
@@ -93,7 +112,7 @@ impl File {
 }
 
 /// Made by a link, which fails when somebody else, perhaps an editor, was first.
-fn write_default(store: &Store, path: &std::path::Path) -> Result<Vec<u8>> {
+fn write_default(store: &Store, path: &Path) -> Result<Vec<u8>> {
     if let Some(dir) = path.parent() {
         store.make_dir(dir)?;
     }

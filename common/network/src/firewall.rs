@@ -30,6 +30,7 @@ const fn message(number: u16) -> u16 {
 const NEW_ELEMENTS: u16 = message(12);
 const GET_ELEMENTS: u16 = message(13);
 const DELETE_ELEMENTS: u16 = message(14);
+const GET_TABLE: u16 = message(1);
 const DELETE_TABLE: u16 = message(2);
 const FAMILY_INET: u8 = 1;
 const NAME: u16 = 1;
@@ -192,6 +193,17 @@ impl Firewall {
             }
         }
         Ok(found)
+    }
+
+    pub fn has_table(&self) -> Result<bool> {
+        let mut messages = Messages::new();
+        let name = Attributes::new().with_text(NAME, TABLE);
+        messages.push(GET_TABLE, REQUEST, &general(FAMILY_INET, 0), &name);
+        match self.0.ask(&messages) {
+            Ok(found) => Ok(!found.is_empty()),
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(false),
+            Err(error) => Err(error).explain(|| format!("look up firewall table {TABLE}")),
+        }
     }
 
     /// Removes the table with all that is in it; `false` if there was none.

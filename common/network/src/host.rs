@@ -4,6 +4,7 @@ use crate::definition::Definition;
 use crate::firewall::{self, Firewall};
 use crate::link;
 use crate::netlink::Socket;
+use crate::plan::Step;
 use fault::{Explain, Fault, Result};
 use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -131,6 +132,29 @@ impl<'a> Host<'a> {
         Err(Fault::retryable("the network is being made and removed by others").on(network.name.as_str()))
     }
 
+    /// What [`Host::ready`] would do, and the bridge's index if that is nothing.
+    pub fn preview(&self, network: &Definition) -> Result<(Vec<Step>, Option<u32>)> {
+        let ready = self.look(network, &self.dir(network))?.map(|in_use| in_use.ready.ifindex);
+        let bridge = link::find_bridge(self.route()?, network)?.map(|bridge| bridge.index);
+        if ready.is_some() && ready == bridge {
+            return Ok((Vec::new(), bridge));
+        }
+        check_overlap(network)?;
+        let mut steps = vec![Step::SetUpBridge {
+            device: network.device.clone(),
+            address: format!("{}/{}", network.gateway, network.subnet.prefix),
+        }];
+        let sysctls = [route_localnet(network), IP_FORWARD.to_owned()];
+        steps.extend(
+            sysctls
+                .into_iter()
+                .filter(|name| !is_set(name, "1"))
+                .map(|name| Step::SetSysctl { name: name.replace('/', "."), value: "1" }),
+        );
+        steps.push(Step::SetUpTable { table: firewall::TABLE });
+        Ok((steps, None))
+    }
+
     /// Makes bridge and table again after something of them was missing.
     pub fn repair(&self, network: &Definition, in_use: InUse) -> Result<InUse> {
         let dir = self.dir(network);
@@ -184,8 +208,8 @@ impl<'a> Host<'a> {
         check_overlap(network)?;
         let ifindex = link::make_bridge(self.route()?, network).map_err(privileges)?;
         // Connections from the host's loopback address leave by the bridge to reach published ports.
-        sysctl(&format!("net/ipv4/conf/{}/route_localnet", network.device), "1")?;
-        if sysctl("net/ipv4/ip_forward", "1")? {
+        sysctl(&route_localnet(network), "1")?;
+        if sysctl(IP_FORWARD, "1")? {
             self.notes.borrow_mut().push("net.ipv4.ip_forward was off and is on now".into());
         }
         firewall::make_table(network, lock)?;
@@ -217,14 +241,24 @@ fn read(path: &Path) -> Option<Ready> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
+const IP_FORWARD: &str = "net/ipv4/ip_forward";
+
+fn route_localnet(network: &Definition) -> String {
+    format!("net/ipv4/conf/{}/route_localnet", network.device)
+}
+
 /// Sets a kernel parameter; `true` if it was another one before.
 fn sysctl(name: &str, value: &str) -> Result<bool> {
-    let path = format!("/proc/sys/{name}");
-    if std::fs::read_to_string(&path).is_ok_and(|present| present.trim() == value) {
+    if is_set(name, value) {
         return Ok(false);
     }
-    std::fs::write(&path, value).explain(|| format!("set {} to {value}", name.replace('/', ".")))?;
+    std::fs::write(format!("/proc/sys/{name}"), value)
+        .explain(|| format!("set {} to {value}", name.replace('/', ".")))?;
     Ok(true)
+}
+
+fn is_set(name: &str, value: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|present| present.trim() == value)
 }
 
 /// Another interface with a route into our subnet would make either unreachable.

@@ -142,12 +142,7 @@ pub fn make_bridge(host: &Socket, network: &Definition) -> Result<u32> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).explain(what),
         _ => {}
     }
-    let bridge = find(host, &network.device).explain(what)?.ok_or_else(|| Fault::failed(what()))?;
-    if bridge.kind != "bridge" {
-        return Err(Fault::conflict("an interface of this name is no bridge")
-            .on(network.device.as_str())
-            .hint(format!("give network {} another device in its network.json", network.name)));
-    }
+    let bridge = find_bridge(host, network)?.ok_or_else(|| Fault::failed(what()))?;
     let mut up = link_up();
     up.header.index = bridge.index;
     let mut messages = Messages::new();
@@ -156,6 +151,17 @@ pub fn make_bridge(host: &Socket, network: &Definition) -> Result<u32> {
     messages.push_route(ACK | CREATE | REPLACE, Message::NewAddress(address));
     host.request(&messages).explain(what)?;
     Ok(bridge.index)
+}
+
+/// The network's bridge, if it is there. Fails with a conflict if something else has its name.
+pub fn find_bridge(host: &Socket, network: &Definition) -> Result<Option<Link>> {
+    let found = find(host, &network.device).explain(|| format!("look up {}", network.device))?;
+    if found.as_ref().is_some_and(|link| link.kind != "bridge") {
+        return Err(Fault::conflict("an interface of this name is no bridge")
+            .on(network.device.as_str())
+            .hint(format!("give network {} another device in its network.json", network.name)));
+    }
+    Ok(found)
 }
 
 /// Removes a link; `false` if there was none.

@@ -3,6 +3,7 @@
 use fault::{Fault, Result};
 use record::{Port, PortWish};
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 
 /// Which ports of the host a wish is content with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +101,18 @@ impl Wish {
         }
     }
 
+    /// Whether this, from `first` of the host on, has a port in common with another.
+    pub fn meets(&self, first: u16, other: &Port) -> bool {
+        let theirs = numbers(other);
+        other.protocol == self.protocol.name()
+            && first <= *theirs.end()
+            && *theirs.start() <= first.saturating_add(self.count - 1)
+            && match (&other.ip, self.address) {
+                (Some(theirs), Some(ours)) => *theirs == ours.to_string(),
+                _ => true,
+            }
+    }
+
     fn overlaps(&self, other: &Wish) -> bool {
         let (HostPort::At(a), HostPort::At(b)) = (self.host, other.host) else { return false };
         self.protocol == other.protocol
@@ -107,6 +120,12 @@ impl Wish {
             && u32::from(a) < u32::from(b) + u32::from(other.count)
             && u32::from(b) < u32::from(a) + u32::from(self.count)
     }
+}
+
+/// The ports of the host that a published one takes.
+pub fn numbers(port: &Port) -> RangeInclusive<u16> {
+    let first = port.host.unwrap_or(0);
+    first..=first.saturating_add(port.count.unwrap_or(1).max(1) - 1)
 }
 
 impl std::fmt::Display for Wish {

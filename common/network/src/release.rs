@@ -71,6 +71,23 @@ pub fn ports(host: &Host<'_>, id: &str, attachment: &Attachment) -> Result<()> {
     Ok(())
 }
 
+/// Of the ports [`ports`] looks at, those this container has.
+pub fn held(host: &Host<'_>, id: &str, attachment: &Attachment) -> Result<Vec<Port>> {
+    let Ok(leases) = host.store.leases(&attachment.name) else { return Ok(Vec::new()) };
+    let claims = Claims::new(host.store);
+    let mut held: Vec<Port> = Vec::new();
+    for address in addresses_of(attachment).filter(IpAddr::is_ipv4) {
+        let lease = leases.read(address)?.filter(|lease| lease.container == id);
+        let listed = lease.map(|lease| lease.ports).unwrap_or_default();
+        for port in attachment.ports.iter().chain(&listed) {
+            if claims.has(id, port) && !held.contains(port) {
+                held.push(port.clone());
+            }
+        }
+    }
+    Ok(held)
+}
+
 /// A lease with all that depends on it. The caller has made sure that its container does not.
 pub fn lease(host: &Host<'_>, network: &Definition, address: Ipv4Addr, lease: &Lease) -> Result<()> {
     unpublish(host, &lease.container, address, &lease.ports)?;
@@ -80,10 +97,18 @@ pub fn lease(host: &Host<'_>, network: &Definition, address: Ipv4Addr, lease: &L
 
 /// The container's interface. With the container it goes by itself, unless another container shares the namespace.
 fn interface(host: &Host<'_>, id: &str) -> Result<()> {
+    match interface_of(host, id)? {
+        Some(name) => link::remove(host.route()?, &name).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The container's interface on the host, if it is there.
+pub fn interface_of(host: &Host<'_>, id: &str) -> Result<Option<String>> {
     let name = link::host_interface(id);
     let route = host.route()?;
     let there = is_id(id) && link::index_of(route, &name).explain(|| format!("look up {name}"))?.is_some();
-    if there { link::remove(route, &name).map(drop) } else { Ok(()) }
+    Ok(there.then_some(name))
 }
 
 /// The elements of ports this container has, then the claims: a claim says whose an element is.

@@ -39,6 +39,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub network: Option<String>,
 
+    /// Print what would be done as one step a line, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
     /// Print only ids
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
@@ -81,6 +85,10 @@ fn attach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
         network: args.network.as_deref(),
         publish: &args.publish,
     };
+    if args.dry_run {
+        let steps = network::plan(host, &request, needs_set_up(&container)).map_err(on)?;
+        return context.print_steps(Some(&container.id), &steps);
+    }
     set_up(&container).map_err(on)?;
     let attached = network::attach(host, &request);
     for note in host.take_notes() {
@@ -97,10 +105,11 @@ fn attach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
 /// A container that has ended, or whose machine was started anew, has no network namespace; its record piped in again
 /// brings it back to where ctr-create left it.
 fn set_up(container: &ContainerDir) -> Result<()> {
-    if container.has_shim() || !container.bundle.join("config.json").exists() {
-        return Ok(());
-    }
-    shim::start_shim(container).map(|_| ())
+    if needs_set_up(container) { shim::start_shim(container).map(|_| ()) } else { Ok(()) }
+}
+
+fn needs_set_up(container: &ContainerDir) -> bool {
+    !container.has_shim() && container.bundle.join("config.json").exists()
 }
 
 /// `brisk_cooper   bridge   10.89.0.2   0.0.0.0:8080->80/tcp`

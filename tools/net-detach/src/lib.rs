@@ -27,6 +27,10 @@ pub struct Args {
     #[arg(value_name = "CONTAINER")]
     pub containers: Vec<String>,
 
+    /// Print what would be done as one step a line, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
     /// Print only ids
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
@@ -51,11 +55,11 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     };
     let store = Store::from_env()?;
     let host = Host::new(&store)?;
-    context.each(subjects, |context, subject| detach(context, &host, &subject));
+    context.each(subjects, |context, subject| detach(args, context, &host, &subject));
     Ok(())
 }
 
-fn detach(context: &mut Context, host: &Host<'_>, subject: &Subject) -> Result<()> {
+fn detach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject) -> Result<()> {
     let container = find(host.store, subject)?;
     let on = |fault: cli::Fault| fault.on(container.id.as_str());
     let mut record = match subject {
@@ -63,7 +67,12 @@ fn detach(context: &mut Context, host: &Host<'_>, subject: &Subject) -> Result<(
         Subject::Name(_) if container.exists() => container.load().map_err(on)?,
         Subject::Name(_) => record::Record::new(),
     };
-    network::detach(host, &container, &record.networks().map_err(on)?).map_err(on)?;
+    let told = record.networks().map_err(on)?;
+    if args.dry_run {
+        let steps = network::plan_detach(host, &container, &told).map_err(on)?;
+        return context.print_steps(Some(&container.id), &steps);
+    }
+    network::detach(host, &container, &told).map_err(on)?;
     if let Subject::Name(_) = subject
         && container.exists()
     {

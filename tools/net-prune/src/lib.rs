@@ -4,6 +4,7 @@
 use cli::{Common, Context, OutputMode, Result, Table, Tool};
 use network::{Host, Pruned};
 use record::Record;
+use serde_json::{Map, Value};
 use store::Store;
 
 /// Remove what containers that are gone left of their networks
@@ -23,6 +24,10 @@ pub struct Args {
     #[command(flatten)]
     pub common: Common,
 
+    /// Print what would be removed as one step a line, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
     /// Print only the names of what was removed
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
@@ -40,23 +45,40 @@ impl Tool for Args {
     }
 }
 
-pub fn run(_args: &Args, context: &mut Context) -> Result<()> {
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;
-    let pruned = network::prune(&Host::new(&store)?)?;
+    let host = Host::new(&store)?;
+    if args.dry_run {
+        let steps: Vec<_> = network::plan_prune(&host)?.iter().map(step).collect();
+        return context.print_steps(None, &steps);
+    }
+    let pruned = network::prune(&host)?;
     match context.mode() {
         OutputMode::Table if pruned.is_empty() => Ok(()),
         OutputMode::Table => context.print_table(&table(&pruned)),
         OutputMode::Quiet => pruned.iter().try_for_each(|thing| context.print(&format!("{}\n", thing.name))),
         OutputMode::Json => pruned.iter().try_for_each(|thing| {
             let mut record = Record::new();
-            let mut section = serde_json::json!({"kind": thing.kind, "name": thing.name});
-            if let Some(id) = &thing.container {
-                section["container"] = id.as_str().into();
-            }
-            record.set("pruned", &section)?;
+            record.set("pruned", &section(thing))?;
             context.print_record(&record)
         }),
     }
+}
+
+/// `{"kind":"lease","name":"10.89.0.2","container":"4f1c…"}`
+fn section(thing: &Pruned) -> Map<String, Value> {
+    let mut section = Map::new();
+    section.insert("kind".into(), thing.kind.into());
+    section.insert("name".into(), thing.name.as_str().into());
+    if let Some(id) = &thing.container {
+        section.insert("container".into(), id.as_str().into());
+    }
+    section
+}
+
+/// The same with what is to be done about it in front.
+fn step(thing: &Pruned) -> Map<String, Value> {
+    std::iter::once(("step".to_owned(), "remove".into())).chain(section(thing)).collect()
 }
 
 fn table(pruned: &[Pruned]) -> Table {

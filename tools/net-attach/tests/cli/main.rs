@@ -1,5 +1,6 @@
 //! The three tools against real traffic. Each test runs in network and mount namespaces of its own.
 
+mod dry_run;
 mod lab;
 
 use lab::{Lab, isolated, wait_for};
