@@ -63,7 +63,10 @@ pub trait Tool: Parser {
 
 /// Runs a tool with the process's arguments.
 pub fn main<T: Tool>(run: fn(&T, &mut Context) -> Result<()>) -> ExitCode {
-    ExitCode::from(run_with(std::env::args_os(), run))
+    let status = run_with(std::env::args_os(), run);
+    // The next stage waits for the end of this one's output, and need not wait for the kernel to take a process apart.
+    let _ = rustix::stdio::dup2_stdout(rustix::stdio::stderr());
+    ExitCode::from(status)
 }
 
 /// Runs a tool with the given arguments, the program's name first; returns the exit status.

@@ -2,6 +2,7 @@
 
 use crate::init::{self, Plan, open_namespaces};
 use crate::message::{Message, receive, send};
+use crate::process::Filter;
 use crate::root::RootFs;
 use crate::seccomp;
 use crate::spec::Spec;
@@ -34,18 +35,17 @@ pub struct Options<'a> {
     pub network_namespace: Option<OwnedFd>,
 }
 
-/// A container that waits to be started.
+/// A container whose first process exists and is not started yet.
 #[derive(Debug)]
 pub struct Created {
     pub pid: i32,
     pub pidfd: OwnedFd,
     pub cgroup: Cgroup,
-    /// Master side of the container's terminal.
-    pub terminal: Option<OwnedFd>,
     socket: OwnedFd,
 }
 
-/// Makes a container: its process is set up and waits ("created" in the runtime specification).
+/// Makes a container's namespaces, control groups and first process, and returns while that still builds its root file system:
+/// [`Created::ready`] waits for it.
 ///
 /// The caller must have one thread and be the one to wait(2) for the process. On failure nothing is left.
 pub fn create(options: Options<'_>) -> Result<Created> {
@@ -62,113 +62,119 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     }
     let default_path = format!("/staves/{}", options.id);
     let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(&default_path);
-    let cgroup = Cgroup::create(path, spec.linux.resources.as_ref())?;
-    let result = clone_child(
-        &options.stdio,
+    let make_cgroup = || Cgroup::create(path, spec.linux.resources.as_ref());
+    // A process is made in a version 2 group. Version 1's many groups are made while it is at work, and it joins them.
+    let group = match cgroup::version() {
+        Some(Version::V1) => None,
+        _ => Some(make_cgroup()?),
+    };
+    let child = Child {
+        stdio: &options.stdio,
         spec,
-        options.rootfs,
-        options.bundle,
-        options.id,
-        &cgroup,
+        rootfs: options.rootfs,
+        bundle: options.bundle,
+        id: options.id,
         filter,
         joined,
-    );
-    let (pid, pidfd, socket) = match result {
+    };
+    let (pid, pidfd, socket) = match child.make(group.as_ref()) {
         Ok(made) => made,
         Err(fault) => {
-            let _ = cgroup.remove();
+            if let Some(cgroup) = group {
+                let _ = cgroup.remove();
+            }
             return Err(fault);
         }
     };
     drop(options.stdio);
-    match receive(&socket) {
-        Ok(Some((Message::Ready, terminal))) => Ok(Created { pid, pidfd, cgroup, terminal, socket }),
-        other => {
-            let fault = match other {
-                Ok(Some((Message::Failed(failure), _))) => failure.into_fault(),
-                Ok(_) => Fault::failed("the container's first process ended while it was set up")
-                    .hint("the memory limit may be too small for it"),
-                Err(fault) => fault,
-            };
-            let _ = sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-            reap(&pidfd);
-            let _ = cgroup.remove();
+    if let Some(cgroup) = group {
+        return Ok(Created { pid, pidfd, cgroup, socket });
+    }
+    match make_cgroup() {
+        Ok(cgroup) => {
+            // A child that has ended by now has left word, and is asked for it by `ready`.
+            let _ = send(&socket, &Message::Join { cgroup: cgroup.directories().to_vec() }, None);
+            Ok(Created { pid, pidfd, cgroup, socket })
+        }
+        Err(fault) => {
+            end(&pidfd);
             Err(fault)
         }
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn clone_child(
-    stdio: &Stdio,
-    spec: &Spec,
-    rootfs: &RootFs,
-    bundle: &Path,
-    id: &str,
-    cgroup: &Cgroup,
-    filter: Option<crate::process::Filter>,
+struct Child<'a> {
+    stdio: &'a Stdio,
+    spec: &'a Spec,
+    rootfs: &'a RootFs,
+    bundle: &'a Path,
+    id: &'a str,
+    filter: Option<Filter>,
     joined: Vec<(LinuxNamespaceType, OwnedFd)>,
-) -> Result<(i32, OwnedFd, OwnedFd)> {
-    let own = |kind: LinuxNamespaceType| {
-        spec.namespace(kind).is_some() && !joined.iter().any(|(other, _)| *other == kind)
-    };
-    let mut flags = 0;
-    for (kind, flag) in [
-        (LinuxNamespaceType::Mount, libc::CLONE_NEWNS),
-        (LinuxNamespaceType::Pid, libc::CLONE_NEWPID),
-        (LinuxNamespaceType::Network, libc::CLONE_NEWNET),
-        (LinuxNamespaceType::Ipc, libc::CLONE_NEWIPC),
-        (LinuxNamespaceType::Uts, libc::CLONE_NEWUTS),
-    ] {
-        if own(kind) {
-            flags |= flag as u64;
+}
+
+impl Child<'_> {
+    /// `cgroup`: the group to be made in; without one it will be told which to join.
+    fn make(self, cgroup: Option<&Cgroup>) -> Result<(i32, OwnedFd, OwnedFd)> {
+        let own = |kind: LinuxNamespaceType| {
+            self.spec.namespace(kind).is_some() && !self.joined.iter().any(|(other, _)| *other == kind)
+        };
+        let mut flags = 0;
+        for (kind, flag) in [
+            (LinuxNamespaceType::Mount, libc::CLONE_NEWNS),
+            (LinuxNamespaceType::Pid, libc::CLONE_NEWPID),
+            (LinuxNamespaceType::Network, libc::CLONE_NEWNET),
+            (LinuxNamespaceType::Ipc, libc::CLONE_NEWIPC),
+            (LinuxNamespaceType::Uts, libc::CLONE_NEWUTS),
+        ] {
+            if own(kind) {
+                flags |= flag as u64;
+            }
         }
-    }
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .explain(|| "make a socket pair".into())?;
-    let directory = cgroup.v2_directory()?;
-    let join = if directory.is_some() { Vec::new() } else { cgroup.join_files()? };
-    let streams = match stdio {
-        Stdio::Terminal => None,
-        Stdio::Streams(streams) => {
-            let copies: std::io::Result<Vec<OwnedFd>> = streams.iter().map(OwnedFd::try_clone).collect();
-            let copies = copies.explain(|| "copy the streams".into())?;
-            Some(<[OwnedFd; 3]>::try_from(copies).map_err(|_| Fault::failed("copy the streams"))?)
-        }
-    };
-    let plan = Plan {
-        id,
-        spec,
-        bundle,
-        rootfs,
-        root_path: spec.root_path(bundle)?,
-        filter,
-        join,
-        cgroup: cgroup.directories().to_vec(),
-        cgroup_is_v2: cgroup.version() == Version::V2,
-        own_cgroup_namespace: own(LinuxNamespaceType::Cgroup),
-        own_network: own(LinuxNamespaceType::Network),
-        own_uts: own(LinuxNamespaceType::Uts),
-        own_mounts: own(LinuxNamespaceType::Mount),
-        join_namespaces: joined,
-        stdio: streams,
-    };
-    let own_pid_namespace = enter_pid_namespace(&plan.join_namespaces)?;
-    let forked = sys::process::clone3(flags, directory.as_ref().map(AsFd::as_fd));
-    match forked {
-        Ok(Fork::Child) => {
-            drop(ours);
-            init::run(plan, &theirs)
-        }
-        Ok(Fork::Parent { pid, pidfd }) => {
-            leave_pid_namespace(own_pid_namespace)?;
-            Ok((pid, pidfd, ours))
-        }
-        Err(error) => {
-            leave_pid_namespace(own_pid_namespace)?;
-            Err(error)
-                .explain(|| "make the container's first process".into())
-                .map_err(|fault| fault.hint("sys-check tells which namespaces this machine offers"))
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .explain(|| "make a socket pair".into())?;
+        let directory = cgroup.map(Cgroup::v2_directory).transpose()?.flatten();
+        let streams = match self.stdio {
+            Stdio::Terminal => None,
+            Stdio::Streams(streams) => {
+                let copies: std::io::Result<Vec<OwnedFd>> = streams.iter().map(OwnedFd::try_clone).collect();
+                let copies = copies.explain(|| "copy the streams".into())?;
+                Some(<[OwnedFd; 3]>::try_from(copies).map_err(|_| Fault::failed("copy the streams"))?)
+            }
+        };
+        let plan = Plan {
+            id: self.id,
+            spec: self.spec,
+            bundle: self.bundle,
+            rootfs: self.rootfs,
+            root_path: self.spec.root_path(self.bundle)?,
+            filter: self.filter,
+            cgroup: cgroup.map(|cgroup| cgroup.directories().to_vec()),
+            own_cgroup_namespace: own(LinuxNamespaceType::Cgroup),
+            own_network: own(LinuxNamespaceType::Network),
+            own_uts: own(LinuxNamespaceType::Uts),
+            own_mounts: own(LinuxNamespaceType::Mount),
+            join_namespaces: self.joined,
+            stdio: streams,
+        };
+        let own_pid_namespace = enter_pid_namespace(&plan.join_namespaces)?;
+        let forked = sys::process::clone3(flags, directory.as_ref().map(AsFd::as_fd));
+        match forked {
+            Ok(Fork::Child) => {
+                drop(ours);
+                init::run(plan, &theirs)
+            }
+            Ok(Fork::Parent { pid, pidfd }) => {
+                leave_pid_namespace(own_pid_namespace)?;
+                Ok((pid, pidfd, ours))
+            }
+            Err(error) => {
+                leave_pid_namespace(own_pid_namespace)?;
+                Err(error)
+                    .explain(|| "make the container's first process".into())
+                    .map_err(|fault| fault.hint("sys-check tells which namespaces this machine offers"))
+            }
         }
     }
 }
@@ -196,7 +202,9 @@ fn join_pid_namespace(fd: impl AsFd) -> Result<()> {
         .explain(|| "join the pid namespace".into())
 }
 
-fn reap(pidfd: &OwnedFd) {
+/// Kills and reaps a container's first process.
+fn end(pidfd: &OwnedFd) {
+    let _ = sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
     let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
     let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
 }
@@ -209,6 +217,21 @@ pub struct StartFailure {
 }
 
 impl Created {
+    /// Waits until the process is set up ("created" in the runtime specification). Returns the master side of its terminal
+    /// if it has one. To be called once. After a failure the process is reaped and its control group gone.
+    pub fn ready(&self) -> Result<Option<OwnedFd>> {
+        let fault = match receive(&self.socket) {
+            Ok(Some((Message::Ready, terminal))) => return Ok(terminal),
+            Ok(Some((Message::Failed(failure), _))) => failure.into_fault(),
+            Ok(_) => Fault::failed("the container's first process ended while it was set up")
+                .hint("the memory limit may be too small for it"),
+            Err(fault) => fault,
+        };
+        end(&self.pidfd);
+        let _ = self.cgroup.remove();
+        Err(fault)
+    }
+
     /// Lets the process execute the command; returns when it has. After a failure the process is ending.
     pub fn start(&self) -> Result<(), StartFailure> {
         let failure = |fault| StartFailure { fault, exit_code: None };

@@ -78,7 +78,7 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
                             fault: failure.into_fault(),
                         });
                     }
-                    Some((Message::Start, _)) => {
+                    Some((Message::Start | Message::Join { .. }, _)) => {
                         return Err(Fault::failed("the process said something unexpected").into());
                     }
                 }

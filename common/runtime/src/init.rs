@@ -11,8 +11,6 @@ use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::mount::{MOUNT_ATTR_RDONLY, MountAttributes};
@@ -25,10 +23,8 @@ pub struct Plan<'a> {
     pub rootfs: &'a RootFs,
     pub root_path: PathBuf,
     pub filter: Option<Filter>,
-    /// Files of the control groups to join by writing to them; empty when the child was made inside its group.
-    pub join: Vec<File>,
-    pub cgroup: Vec<PathBuf>,
-    pub cgroup_is_v2: bool,
+    /// The control groups the child was made in; `None` when it will be told which to join.
+    pub cgroup: Option<Vec<PathBuf>>,
     pub own_cgroup_namespace: bool,
     /// Namespaces that exist already and are joined.
     pub join_namespaces: Vec<(LinuxNamespaceType, OwnedFd)>,
@@ -56,7 +52,7 @@ fn set_up_and_wait(mut plan: Plan<'_>, socket: &OwnedFd) -> Result<Command, Exec
     // Nothing inside may look into this process before it is the command (CVE-2016-9962).
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .explain(|| "become non-dumpable".into())?;
-    join_cgroup(&mut plan)?;
+    let mut groups = Groups::new(&mut plan, socket)?;
     rustix::process::setsid().explain(|| "start a session".into())?;
     join_keyring(plan.id)?;
     join_namespaces(&plan)?;
@@ -64,7 +60,8 @@ fn set_up_and_wait(mut plan: Plan<'_>, socket: &OwnedFd) -> Result<Command, Exec
         sys::process::loopback_up().explain(|| "bring up the loopback interface".into())?;
     }
     set_host_name(&plan)?;
-    let terminal = build_root(&plan)?;
+    let terminal = build_root(&plan, &mut groups)?;
+    groups.joined()?;
     let command = Command::new(plan.spec.process()?, plan.filter.take())?;
     let (master, slave) = match terminal {
         Some((master, slave)) => (Some(master), Some(slave)),
@@ -80,16 +77,55 @@ fn set_up_and_wait(mut plan: Plan<'_>, socket: &OwnedFd) -> Result<Command, Exec
     }
 }
 
-fn join_cgroup(plan: &mut Plan<'_>) -> Result<()> {
-    for mut file in std::mem::take(&mut plan.join) {
-        file.write_all(b"0").explain(|| "join the control group".into())?;
+/// The container's control groups, joined as late as can be where the parent still makes them.
+struct Groups<'a> {
+    directories: Option<Vec<PathBuf>>,
+    own_namespace: bool,
+    version_2: bool,
+    socket: &'a OwnedFd,
+}
+
+impl Groups<'_> {
+    fn new<'a>(plan: &mut Plan<'_>, socket: &'a OwnedFd) -> Result<Groups<'a>> {
+        let directories = plan.cgroup.take();
+        let groups = Groups {
+            own_namespace: plan.own_cgroup_namespace,
+            version_2: directories.is_some(),
+            directories,
+            socket,
+        };
+        if groups.directories.is_some() {
+            groups.enter_namespace()?;
+        }
+        Ok(groups)
     }
-    // After joining, so that the group becomes the root of what the namespace shows.
-    if plan.own_cgroup_namespace {
+
+    /// After joining, so that the group becomes the root of what the namespace shows.
+    fn enter_namespace(&self) -> Result<()> {
+        if !self.own_namespace {
+            return Ok(());
+        }
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
-            .explain(|| "make a cgroup namespace".into())?;
+            .explain(|| "make a cgroup namespace".into())
     }
-    Ok(())
+
+    /// Their directories, once they are joined.
+    fn joined(&mut self) -> Result<&[PathBuf]> {
+        if self.directories.is_none() {
+            let Some((Message::Join { cgroup }, _)) = receive(self.socket)? else {
+                // The parent gave up, or is gone.
+                sys::process::exit_now(125)
+            };
+            for directory in &cgroup {
+                // `tasks`: a process of one thread moves itself without the kernel's global lock.
+                let path = directory.join("tasks");
+                std::fs::write(&path, "0").explain(|| format!("join the control group {}", path.display()))?;
+            }
+            self.directories = Some(cgroup);
+            self.enter_namespace()?;
+        }
+        Ok(self.directories.as_deref().unwrap_or_default())
+    }
 }
 
 fn join_keyring(id: &str) -> Result<()> {
@@ -138,16 +174,20 @@ fn set_host_name(plan: &Plan<'_>) -> Result<()> {
 }
 
 /// Mounts everything, then makes it the root. Returns the terminal if there is to be one.
-fn build_root(plan: &Plan<'_>) -> Result<Option<(OwnedFd, OwnedFd)>> {
+fn build_root(plan: &Plan<'_>, groups: &mut Groups<'_>) -> Result<Option<(OwnedFd, OwnedFd)>> {
     if !plan.own_mounts {
         return Err(Fault::input("a container needs a mount namespace of its own"));
     }
     detach_from_host(plan.spec.linux.rootfs_propagation.as_deref())?;
     let root = plan.rootfs.mount(&plan.root_path)?;
-    let surroundings =
-        Surroundings { cgroup: &plan.cgroup, cgroup_is_v2: plan.cgroup_is_v2, bundle: plan.bundle };
     let mut own_dev = None;
     for mount in &plan.spec.mounts {
+        let needs_groups = mount.typ().as_deref() == Some("cgroup");
+        let surroundings = Surroundings {
+            cgroup_is_v2: groups.version_2,
+            cgroup: if needs_groups { groups.joined()? } else { &[] },
+            bundle: plan.bundle,
+        };
         if let Some(dev) = mounts::make(&root, mount, &surroundings)? {
             own_dev = Some(dev);
         }

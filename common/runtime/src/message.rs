@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// A failure in the child.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub struct Failure {
 pub enum Message {
     /// The child is set up and waits. The master side of its terminal comes along if it has one.
     Ready,
+    /// The control groups are made: join them. Only where the child was not made inside its group.
+    Join { cgroup: Vec<PathBuf> },
     /// Execute the command.
     Start,
     Failed(Failure),
@@ -65,7 +68,7 @@ pub fn send(socket: impl AsFd, message: &Message, fd: Option<BorrowedFd<'_>>) ->
 
 /// `None` when the other side has closed: the child has executed its command, or the parent is gone.
 pub fn receive(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>)>> {
-    let mut bytes = vec![0; 64 << 10];
+    let mut bytes = [0; 16 << 10];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = loop {

@@ -7,7 +7,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use store::ContainerDir;
 
 /// A connection to one container's shim.
@@ -90,35 +90,75 @@ impl AsFd for Client {
     }
 }
 
-/// Starts `ctr-shim` for a container whose bundle is written, and waits until its init process is set up and waiting
-/// ("created" in the OCI runtime specification). The failure of any step there is the result here.
-pub fn start_shim(dir: &ContainerDir) -> Result<Reply> {
-    let (ours, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .explain(|| "make a socket pair".into())?;
-    let program = sibling("ctr-shim")?;
-    // From a read-only mount: what runs in the container was started by this very program, and may try to write to it.
-    let protected =
-        sys::mount::readonly_executable(&program).explain(|| format!("open {}", program.display()))?;
-    let mut command = Command::new(format!("/proc/self/fd/{}", protected.as_raw_fd()));
-    command.arg0("ctr-shim").arg(&dir.bundle).arg(&dir.run).stdin(Stdio::from(theirs)).stdout(Stdio::null());
-    // Messages for people go through the socket; stderr is kept for a shim that cannot even do that.
-    let mut child = command.spawn().explain(|| format!("start {}", program.display()))?;
-    drop(command);
-    let packet = receive(&ours).explain(|| "listen to the container's shim".into())?;
-    let Some(packet) = packet else {
-        let status = child.wait().explain(|| "wait for the container's shim".into())?;
-        return Err(Fault::failed(format!("the container's shim ended: {status}")).on(dir.id.as_str()));
-    };
-    let reply: Reply = serde_json::from_slice(&packet.bytes).explain(|| "read the shim's answer".into())?;
-    match reply.error {
-        Some(failure) => {
-            // Reaped, so that no zombie outlives the failure in a long-lived caller.
-            let _ = child.wait();
-            Err(failure.into_fault().on(dir.id.as_str()))
-        }
-        None => Ok(reply),
+/// A `ctr-shim` that waits to be told that its container's bundle is written.
+///
+/// Started early, it gets ready while its caller waits for something else. Dropped, it ends.
+#[derive(Debug)]
+pub struct Prepared {
+    dir: ContainerDir,
+    // Closed before the process is waited for.
+    socket: Option<OwnedFd>,
+    child: Child,
+}
+
+impl Prepared {
+    pub fn start(dir: &ContainerDir) -> Result<Prepared> {
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .explain(|| "make a socket pair".into())?;
+        let program = sibling("ctr-shim")?;
+        // From a read-only mount: what runs in the container was started by this very program, and may try to write to it.
+        let protected =
+            sys::mount::readonly_executable(&program).explain(|| format!("open {}", program.display()))?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", protected.as_raw_fd()));
+        command.arg0("ctr-shim").arg(&dir.bundle).arg(&dir.run);
+        // Messages for people go through the socket; stderr is kept for a shim that cannot even do that.
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::null());
+        let child = command.spawn().explain(|| format!("start {}", program.display()))?;
+        Ok(Prepared { dir: dir.clone(), socket: Some(ours), child })
     }
+
+    pub fn dir(&self) -> &ContainerDir {
+        &self.dir
+    }
+
+    /// Lets it make the container and waits until that has its namespaces and control groups. What fails there is the
+    /// result here; what fails later, while the root file system is built, is [`Request::Ready`]'s and
+    /// [`Request::Start`]'s.
+    pub fn set_up(mut self) -> Result<Reply> {
+        let id = self.dir.id.as_str();
+        let Some(socket) = self.socket.take() else { return Err(Fault::failed("the shim is in use")) };
+        // One that has ended already is told by the answer.
+        let _ = send(&socket, &Request::Recreate, &[]);
+        let packet = receive(&socket).explain(|| "listen to the container's shim".into())?;
+        let Some(packet) = packet else {
+            let status = self.child.wait().explain(|| "wait for the container's shim".into())?;
+            return Err(Fault::failed(format!("the container's shim ended: {status}")).on(id));
+        };
+        let reply: Reply =
+            serde_json::from_slice(&packet.bytes).explain(|| "read the shim's answer".into())?;
+        match reply.error {
+            Some(failure) => {
+                // Reaped, so that no zombie outlives the failure in a long-lived caller.
+                let _ = self.child.wait();
+                Err(failure.into_fault().on(id))
+            }
+            None => Ok(reply),
+        }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if self.socket.take().is_some() {
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Starts `ctr-shim` for a container whose bundle is written. See [`Prepared::set_up`].
+pub fn start_shim(dir: &ContainerDir) -> Result<Reply> {
+    Prepared::start(dir)?.set_up()
 }
 
 /// A tool of the same build: beside this executable, never by PATH, so that versions cannot be mixed.

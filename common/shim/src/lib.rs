@@ -6,7 +6,7 @@ mod client;
 mod end;
 mod wire;
 
-pub use client::{Client, sibling, start_shim};
+pub use client::{Client, Prepared, sibling, start_shim};
 pub use end::{Deadline, Orphan, Waited, end, ended_record, outcome};
 pub use wire::{MAX_PACKET, Packet, address_of, listen, receive, send};
 
@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
+    /// Answered when the waiting process is set up, or by why it could not be.
+    Ready,
     /// Release the waiting process.
     Start,
     /// Send a signal to the container's init. `stop`: the restart policy is to let it end.
@@ -38,7 +40,8 @@ pub enum Request {
     },
     /// Size of the container's terminal.
     Resize { rows: u16, columns: u16 },
-    /// Before start: make the waiting process again, as the bundle changed.
+    /// Before start: make the waiting process again, as the bundle changed. To a shim that has just been started, on its
+    /// stdin: make it for the first time.
     Recreate,
     /// Before start: end the waiting process and the shim.
     Discard,

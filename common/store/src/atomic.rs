@@ -1,6 +1,7 @@
 //! Files that are either the old one or the new one, never between.
 
 use fault::{Explain, Result};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,6 +15,29 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 /// No fsync: the file is there after a crash of the program, and old or new after a crash of the machine on
 /// file systems that order data before a renaming (ext4, xfs and btrfs do when a file is replaced).
 pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    through_temporary(path, content, mode, |temporary| fs::rename(temporary, path))
+}
+
+/// As [`write`], but after a crash of the machine the file may be empty: for what is written often and matters little then.
+///
+/// Exchanged, not replaced: a file system that orders data before a replacement (ext4's `auto_da_alloc`) makes the caller
+/// wait for the disk.
+pub fn write_unflushed(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    through_temporary(path, content, mode, |temporary| {
+        match renameat_with(CWD, temporary, CWD, path, RenameFlags::EXCHANGE) {
+            Ok(()) => fs::remove_file(temporary),
+            // Nothing there yet, or a file system that cannot.
+            Err(_) => fs::rename(temporary, path),
+        }
+    })
+}
+
+fn through_temporary(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    put: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> Result<()> {
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}-{number}", std::process::id()));
@@ -24,7 +48,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         .mode(mode)
         .open(&temporary)
         .and_then(|mut file| file.write_all(content))
-        .and_then(|()| fs::rename(&temporary, path));
+        .and_then(|()| put(&temporary));
     if written.is_err() {
         // The failure being reported is the one that matters.
         let _ = fs::remove_file(&temporary);

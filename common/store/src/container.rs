@@ -7,6 +7,9 @@ use rustix::fs::{AtFlags, CWD};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+/// The record's `networks` section, in the bundle.
+const NETWORKS: &str = "networks.json";
+
 /// One container's directories.
 #[derive(Clone, Debug)]
 pub struct ContainerDir {
@@ -219,17 +222,43 @@ impl ContainerDir {
         let path = self.bundle.join("container.json");
         let content =
             atomic::read(&path)?.ok_or_else(|| Fault::not_found("no such container").on(self.id.as_str()))?;
-        let text = String::from_utf8(content)
-            .map_err(|_| Fault::input(format!("{} is not UTF-8", path.display())).on(self.id.as_str()))?;
-        Record::parse(&text)
-            .map_err(|fault| fault.within(format!("read {}", path.display())).on(self.id.as_str()))
+        let text = |content, path: &Path| {
+            String::from_utf8(content)
+                .map_err(|_| Fault::input(format!("{} is not UTF-8", path.display())).on(self.id.as_str()))
+        };
+        let within = |path: &Path, fault: Fault| {
+            fault.within(format!("read {}", path.display())).on(self.id.as_str())
+        };
+        let mut record =
+            Record::parse(&text(content, &path)?).map_err(|fault| within(&path, fault))?;
+        let path = self.bundle.join(NETWORKS);
+        // Empty after a power cut: attached to nothing, then.
+        if let Some(networks) = atomic::read(&path)?.filter(|content| !content.is_empty()) {
+            record.set_raw("networks", text(networks, &path)?).map_err(|fault| within(&path, fault))?;
+        }
+        Ok(record)
     }
 
     /// Replaces the container's record.
+    ///
+    /// The attachments have a file of their own: they come when the record has been written a moment before, and a file
+    /// system flushes what is replaced.
     pub fn save(&self, record: &Record) -> Result<()> {
-        let mut line = record.to_line();
+        let mut rest = record.clone();
+        rest.remove("networks");
+        let mut line = rest.to_line();
         line.push('\n');
-        atomic::write(&self.bundle.join("container.json"), line.as_bytes(), 0o600)
+        replace(&self.bundle.join("container.json"), line.as_bytes())?;
+        let path = self.bundle.join(NETWORKS);
+        match record.raw("networks") {
+            Some(networks) => replace(&path, networks.as_bytes()),
+            None => match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(error).explain(|| format!("remove {}", path.display()))
+                }
+                _ => Ok(()),
+            },
+        }
     }
 
     /// Changes the record under the container's lock, so that two tools never overwrite each other's sections.
@@ -243,19 +272,27 @@ impl ContainerDir {
     }
 
     pub fn live_state(&self) -> Result<Option<LiveState>> {
-        parse(&self.run.join("state.json"))
+        let path = self.run.join("state.json");
+        atomic::read(&path)?.map(|content| parse(&content, &path)).transpose()
     }
 
     pub fn write_live_state(&self, state: &LiveState) -> Result<()> {
         write(&self.run.join("state.json"), state)
     }
 
+    /// Empty after a power cut: a run whose end nobody saw.
     pub fn last_run(&self) -> Result<Option<LastRun>> {
-        parse(&self.bundle.join("last_run.json"))
+        let path = self.bundle.join("last_run.json");
+        match atomic::read(&path)? {
+            Some(content) if content.is_empty() => Ok(Some(LastRun::default())),
+            Some(content) => parse(&content, &path).map(Some),
+            None => Ok(None),
+        }
     }
 
     pub fn write_last_run(&self, run: &LastRun) -> Result<()> {
-        write(&self.bundle.join("last_run.json"), run)
+        let content = serde_json::to_vec(run).explain(|| "write the last run".into())?;
+        atomic::write_unflushed(&self.bundle.join("last_run.json"), &content, 0o600)
     }
 
     /// Whether a ctr-shim looks after it.
@@ -322,9 +359,16 @@ pub fn check_name(name: &str) -> Result<()> {
     Err(Fault::usage("not a valid name").on(name).hint("letters, digits, and after the first also _ . -"))
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
-    let Some(content) = atomic::read(path)? else { return Ok(None) };
-    serde_json::from_slice(&content).map(Some).explain(|| format!("read {}", path.display()))
+fn parse<T: for<'de> Deserialize<'de>>(content: &[u8], path: &Path) -> Result<T> {
+    serde_json::from_slice(content).explain(|| format!("read {}", path.display()))
+}
+
+/// Writes only what is not there already.
+fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    if atomic::read(path)?.as_deref() == Some(content) {
+        return Ok(());
+    }
+    atomic::write(path, content, 0o600)
 }
 
 fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {

@@ -8,7 +8,7 @@ mod names;
 pub mod userfiles;
 mod volumes;
 
-pub use make::{Plan, create, plan, refresh, update};
+pub use make::{Plan, create, dry_run, prepare, refresh, update};
 
 use args::{CommandWords, CreateFlags};
 use cli::{Common, Context, Explain, Fault, Result, Tool};
@@ -63,6 +63,9 @@ impl Tool for Args {
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let store = Store::from_env()?;
+    // While the stages before this one are at work.
+    let mut prepared = if args.dry_run { None } else { Some(prepare(&store)?) };
     // A root directory takes the place of what would come down the pipe.
     let records = if args.flags.rootfs.is_some() && std::io::stdin().is_terminal() {
         vec![Record::new()]
@@ -79,10 +82,9 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
         return Ok(());
     }
-    let store = Store::from_env()?;
     context.each(records, |context, record| {
         let subject = subject(&record);
-        one(args, context, &store, record).map_err(|fault| match subject {
+        one(args, context, &store, record, prepared.take()).map_err(|fault| match subject {
             Some(subject) => fault.on(subject),
             None => fault,
         })
@@ -90,15 +92,22 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-fn one(args: &Args, context: &mut Context, store: &Store, record: Record) -> Result<()> {
+fn one(
+    args: &Args,
+    context: &mut Context,
+    store: &Store,
+    record: Record,
+    prepared: Option<shim::Prepared>,
+) -> Result<()> {
     let mut config = record.config()?;
     args.flags.apply(&args.words.command, &mut config)?;
     if args.dry_run {
-        let plan = plan(store, &record, config, &mut |warning| context.warn("", warning))?;
+        let plan = dry_run(store, &record, config, &mut |warning| context.warn("", warning))?;
         let text = serde_json::to_string(&plan).explain(|| "write the plan".into())?;
         return context.print(&format!("{text}\n"));
     }
-    let made = create_with_cidfile(store, record, config, args.flags.cidfile.as_deref(), &mut |warning| {
+    let cidfile = args.flags.cidfile.as_deref();
+    let made = create_with_cidfile(store, record, config, cidfile, prepared, &mut |warning| {
         context.warn("", warning);
     })?;
     let container: Container = made.require("container")?;
@@ -112,9 +121,10 @@ pub fn create_with_cidfile(
     record: Record,
     config: record::Config,
     cidfile: Option<&std::path::Path>,
+    prepared: Option<shim::Prepared>,
     warn: &mut dyn FnMut(&str),
 ) -> Result<Record> {
-    let Some(path) = cidfile else { return create(store, record, config, warn) };
+    let Some(path) = cidfile else { return create(store, record, config, prepared, warn) };
     // Taken before anything is made: two containers with one file would be a mix-up.
     let mut file = std::fs::File::create_new(path).map_err(|error| {
         if error.kind() == std::io::ErrorKind::AlreadyExists {
@@ -123,7 +133,7 @@ pub fn create_with_cidfile(
         }
         Fault::failed(format!("make {}", path.display())).because(error)
     })?;
-    let made = create(store, record, config, warn).and_then(|made| {
+    let made = create(store, record, config, prepared, warn).and_then(|made| {
         let id = made.require::<Container>("container")?.id;
         file.write_all(id.as_bytes()).explain(|| format!("write {}", path.display()))?;
         Ok(made)

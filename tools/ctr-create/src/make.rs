@@ -8,7 +8,7 @@ use record::{Config, Container, Record, Rootfs, Volume};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat};
 use serde::Serialize;
 use serde_json::{Value, json};
-use shim::{Client, Request};
+use shim::{Client, Prepared, Request};
 use std::path::{Path, PathBuf};
 use store::{ContainerDir, Lock, Status, Store, atomic};
 
@@ -28,11 +28,11 @@ pub struct Plan {
     #[serde(skip)]
     rootfs: Rootfs,
     #[serde(skip)]
-    prepared: Prepared,
+    uses: Uses,
 }
 
 #[derive(Debug, Default)]
-struct Prepared {
+struct Uses {
     volumes: Vec<VolumeUse>,
     binds: Vec<BindUse>,
     hostname: String,
@@ -42,16 +42,31 @@ struct Prepared {
 /// A warning about one container.
 pub type Warn<'a> = &'a mut dyn FnMut(&str);
 
+/// An id for a container to come, with its shim already starting.
+pub fn prepare(store: &Store) -> Result<Prepared> {
+    Prepared::start(&store.container_dir(&names::new_id()?))
+}
+
 /// Makes the container a record describes, with `config` in place of the record's. A record of a container that exists
-/// already gives that container, changed if the record was.
+/// already gives that container, changed if the record was. `prepared`: from [`prepare`], to be faster.
 ///
 /// Returns the record with its `config` and `container` sections set. On failure nothing is left.
-pub fn create(store: &Store, record: Record, config: Config, warn: Warn<'_>) -> Result<Record> {
+pub fn create(
+    store: &Store,
+    record: Record,
+    config: Config,
+    prepared: Option<Prepared>,
+    warn: Warn<'_>,
+) -> Result<Record> {
     if let Some(dir) = existing(store, &record, &config)? {
         return again(store, &dir, record, config, warn);
     }
-    let plan = plan(store, &record, config, warn)?;
-    apply(store, record, plan)
+    let id = match &prepared {
+        Some(prepared) => prepared.dir().id.clone(),
+        None => names::new_id()?,
+    };
+    let plan = plan(store, &record, config, id, warn)?;
+    apply(store, record, plan, prepared)
 }
 
 /// The container a record tells of, if it is here and no other name is wished for.
@@ -67,8 +82,12 @@ fn existing(store: &Store, record: &Record, config: &Config) -> Result<Option<Co
     Ok(dir.exists().then_some(dir))
 }
 
-pub fn plan(store: &Store, record: &Record, config: Config, warn: Warn<'_>) -> Result<Plan> {
-    let id = names::new_id()?;
+/// What would be done for a record that describes no container yet.
+pub fn dry_run(store: &Store, record: &Record, config: Config, warn: Warn<'_>) -> Result<Plan> {
+    plan(store, record, config, names::new_id()?, warn)
+}
+
+fn plan(store: &Store, record: &Record, config: Config, id: String, warn: Warn<'_>) -> Result<Plan> {
     let name = match &config.name {
         Some(name) => {
             store::check_name(name)?;
@@ -154,7 +173,7 @@ fn plan_for(
         spec,
         config,
         rootfs,
-        prepared: Prepared {
+        uses: Uses {
             volumes: generated.volumes,
             binds: generated.binds,
             hostname,
@@ -163,7 +182,7 @@ fn plan_for(
     })
 }
 
-fn apply(store: &Store, mut record: Record, plan: Plan) -> Result<Record> {
+fn apply(store: &Store, mut record: Record, plan: Plan, prepared: Option<Prepared>) -> Result<Record> {
     let dir = store.container_dir(&plan.id);
     let made = Unfinished { store, dir: &dir, name: &plan.name };
     store.make_dir(&store.root().join("containers"))?;
@@ -173,8 +192,8 @@ fn apply(store: &Store, mut record: Record, plan: Plan) -> Result<Record> {
     let lock = Lock::directory(&dir.bundle)?;
     store.take_name(&plan.name, &plan.id)?;
     let created_at = jiff::Timestamp::now().to_string();
-    volumes::prepare_binds(&plan.prepared.binds)?;
-    volumes::prepare(store, &plan.prepared.volumes, &plan.rootfs, &created_at)?;
+    volumes::prepare_binds(&plan.uses.binds)?;
+    volumes::prepare(store, &plan.uses.volumes, &plan.rootfs, &created_at)?;
     write_files(&dir, &plan)?;
     let container = Container {
         id: plan.id.clone(),
@@ -187,8 +206,11 @@ fn apply(store: &Store, mut record: Record, plan: Plan) -> Result<Record> {
     };
     set_sections(&mut record, &plan, &container)?;
     dir.save(&record)?;
+    let reply = match prepared {
+        Some(prepared) => prepared.set_up()?,
+        None => shim::start_shim(&dir)?,
+    };
     drop(lock);
-    let reply = shim::start_shim(&dir)?;
     made.finished();
     record.set("container", &Container { pid: reply.pid, ..container })?;
     Ok(record)
@@ -197,7 +219,7 @@ fn apply(store: &Store, mut record: Record, plan: Plan) -> Result<Record> {
 /// ctr-stop needs it after the image is gone.
 fn stop_signal(plan: &Plan) -> record::Extra {
     let mut extra = record::Extra::new();
-    if let Some(signal) = plan.prepared.stop_signal {
+    if let Some(signal) = plan.uses.stop_signal {
         extra.insert("stop_signal".into(), json!(signal));
     }
     extra
@@ -211,7 +233,7 @@ fn set_sections(record: &mut Record, plan: &Plan, container: &Container) -> Resu
         read_only: used.read_only,
         ..Volume::default()
     };
-    let volumes: Vec<Volume> = plan.prepared.volumes.iter().map(volume).collect();
+    let volumes: Vec<Volume> = plan.uses.volumes.iter().map(volume).collect();
     record.set("rootfs", &plan.rootfs)?;
     record.set("config", &plan.config)?;
     // What a copied record tells of the container it was copied from.
@@ -230,7 +252,7 @@ fn write_files(dir: &ContainerDir, plan: &Plan) -> Result<()> {
     let path = |name: &str| dir.bundle.join(name);
     let spec = serde_json::to_vec(&plan.spec).explain(|| "write the specification".into())?;
     write(&path("config.json"), &spec, 0o600)?;
-    write(&path("hostname"), format!("{}\n", plan.prepared.hostname).as_bytes(), 0o644)?;
+    write(&path("hostname"), format!("{}\n", plan.uses.hostname).as_bytes(), 0o644)?;
     let host_network = plan.config.network.as_deref() == Some("host");
     let hosts =
         if host_network { std::fs::read("/etc/hosts").unwrap_or_default() } else { LOCAL_HOSTS.into() };
@@ -381,11 +403,11 @@ fn rewrite(
     let name = config.name.clone().unwrap_or_else(|| container.name.clone());
     let plan = plan_for(store, &stored, config, rootfs, (dir.id.clone(), name), warn)?;
     let now = jiff::Timestamp::now().to_string();
-    volumes::prepare_binds(&plan.prepared.binds)?;
-    volumes::prepare(store, &plan.prepared.volumes, &plan.rootfs, &now)?;
+    volumes::prepare_binds(&plan.uses.binds)?;
+    volumes::prepare(store, &plan.uses.volumes, &plan.rootfs, &now)?;
     let spec = serde_json::to_vec(&plan.spec).explain(|| "write the specification".into())?;
     atomic::write(&dir.bundle.join("config.json"), &spec, 0o600)?;
-    atomic::write(&dir.bundle.join("hostname"), format!("{}\n", plan.prepared.hostname).as_bytes(), 0o644)?;
+    atomic::write(&dir.bundle.join("hostname"), format!("{}\n", plan.uses.hostname).as_bytes(), 0o644)?;
     container.extra.extend(stop_signal(&plan));
     dir.update(|stored| {
         let networks = stored.raw("networks").map(str::to_owned);

@@ -125,6 +125,9 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         return context.print(&show::pipeline(args, image, &config));
     }
     let store = Store::from_env()?;
+    // Both get ready while the image is looked for.
+    let prepared = ctr_create::prepare(&store)?;
+    let network = stages::NetAttach::start(&config)?;
     let mut record = Record::new();
     if let Some(image) = image {
         let found = stages::image(&store, image, args)?;
@@ -132,10 +135,10 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         let described = record.require("image")?;
         record.set("rootfs", &img_unpack::unpack(&store, &described)?)?;
     }
-    let network = stages::NetAttach::start(&config)?;
     let record = {
         let mut warn = |warning: &str| context.warn("", warning);
-        ctr_create::create_with_cidfile(&store, record, config, args.flags.cidfile.as_deref(), &mut warn)?
+        let cidfile = args.flags.cidfile.as_deref();
+        ctr_create::create_with_cidfile(&store, record, config, cidfile, Some(prepared), &mut warn)?
     };
     let container: Container = record.require("container")?;
     let dir = store.container_dir(&container.id);

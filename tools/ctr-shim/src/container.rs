@@ -29,14 +29,14 @@ enum Process {
     Foreign(foreign::Created),
 }
 
-/// Sets up a container that waits to be started.
+/// Makes a container that will wait to be started; [`Run::ready`] tells when it does.
 pub fn create(
     dir: &ContainerDir,
     settings: &Settings,
     seccomp_cache: &Path,
     network: Option<OwnedFd>,
 ) -> Result<Run> {
-    let (stdio, mut ends) =
+    let (stdio, ends) =
         if settings.terminal { (Stdio::Terminal, Ends::default()) } else { streams(settings)? };
     let (process, terminal, cgroup) = match &settings.runtime {
         None => {
@@ -50,23 +50,22 @@ pub fn create(
                 seccomp_cache,
                 network_namespace: network,
             })?;
-            let terminal = created.terminal.as_ref().map(OwnedFd::try_clone).transpose();
             let cgroup = created.cgroup.directories().to_vec();
-            (Process::Own(created), terminal.explain(|| "copy the terminal".into())?, cgroup)
+            (Process::Own(created), None, cgroup)
         }
         Some(program) => {
             let (created, terminal) = foreign::create(program, dir, settings, stdio)?;
             (Process::Foreign(created), terminal, Vec::new())
         }
     };
-    if let Some(master) = &terminal {
-        let copy = || master.try_clone().explain(|| "copy the terminal".into());
-        ends = Ends { input: Some(copy()?), outputs: [Some(copy()?), None] };
-    }
     for fd in ends.outputs.iter().chain([&ends.input]).flatten() {
         set_nonblocking(fd)?;
     }
-    Ok(Run { process, input: ends.input, outputs: ends.outputs, terminal, cgroup })
+    let mut run = Run { process, input: ends.input, outputs: ends.outputs, terminal: None, cgroup };
+    if let Some(master) = terminal {
+        run.take_terminal(master)?;
+    }
+    Ok(run)
 }
 
 #[derive(Default)]
@@ -110,6 +109,25 @@ impl Run {
             Process::Own(created) => created.pidfd.as_fd(),
             Process::Foreign(created) => created.pidfd.as_fd(),
         }
+    }
+
+    /// Waits until the container is set up. To be called once; after a failure nothing is left of it.
+    pub fn ready(&mut self) -> Result<()> {
+        if let Process::Own(created) = &self.process
+            && let Some(master) = created.ready()?
+        {
+            self.take_terminal(master)?;
+        }
+        Ok(())
+    }
+
+    fn take_terminal(&mut self, master: OwnedFd) -> Result<()> {
+        let copy = || master.try_clone().explain(|| "copy the terminal".into());
+        self.input = Some(copy()?);
+        self.outputs = [Some(copy()?), None];
+        set_nonblocking(&master)?;
+        self.terminal = Some(master);
+        Ok(())
     }
 
     pub fn start(&self, id: &str) -> Result<(), StartFailure> {

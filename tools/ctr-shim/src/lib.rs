@@ -1,6 +1,6 @@
 //! Looks after one container: its parent, its streams, its log, its exit status, its restart policy.
 //!
-//! Started by `ctr-create` and `ctr-start` with a socket as stdin, on which it says how setting up the container went. From
+//! Started by `ctr-create` and `ctr-start` with a socket as stdin, on which it is told to begin and says how that went. From
 //! then on it listens on the container's `shim.sock` (see `common/shim`).
 #![forbid(unsafe_code)]
 
@@ -56,6 +56,10 @@ pub fn serve(bundle: &Path, run: &Path) -> ExitCode {
     let _ = rustix::process::setsid();
     // Whatever the caller's is: the container sees some of what is made.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    // Started before there is anything to do; whoever did so may have thought better of it.
+    if !matches!(shim::receive(rustix::stdio::stdin()), Ok(Some(_))) {
+        return ExitCode::SUCCESS;
+    }
     let outcome = server::Server::set_up(bundle, run);
     let reply = match &outcome {
         Ok(server) => shim::Reply { ok: true, pid: Some(server.pid()), error: None },
@@ -66,6 +70,7 @@ pub fn serve(bundle: &Path, run: &Path) -> ExitCode {
     match outcome {
         Ok(mut server) => {
             leave_streams();
+            server.complete();
             sys::process::trim_heap();
             server.serve();
             ExitCode::SUCCESS

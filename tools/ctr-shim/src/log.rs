@@ -19,7 +19,8 @@ pub struct Log {
 
 struct Target {
     path: PathBuf,
-    file: File,
+    /// Opened when there is something to write: most containers that are made to do one thing say nothing.
+    file: Option<File>,
     size: u64,
     max_size: Option<u64>,
     max_file: u32,
@@ -31,9 +32,7 @@ impl Log {
             LogWish::None => None,
             LogWish::JsonFile { max_size, max_files } => {
                 let path = bundle.join("log.json");
-                let file = open(&path)?;
-                let size = file.metadata().explain(|| format!("look at {}", path.display()))?.len();
-                Some(Target { path, file, size, max_size: *max_size, max_file: *max_files })
+                Some(Target { path, file: None, size: 0, max_size: *max_size, max_file: *max_files })
             }
         };
         Ok(Log { target, begun: [Vec::new(), Vec::new()], out: Vec::new() })
@@ -104,10 +103,7 @@ impl Log {
         if let Some(target) = &mut self.target
             && !self.out.is_empty()
         {
-            target.rotate_if_full(self.out.len() as u64);
-            if target.file.write_all(&self.out).is_ok() {
-                target.size += self.out.len() as u64;
-            }
+            target.write(&self.out);
         }
         self.out.clear();
         if self.out.capacity() > 256 << 10 {
@@ -117,6 +113,21 @@ impl Log {
 }
 
 impl Target {
+    fn write(&mut self, bytes: &[u8]) {
+        if self.file.is_none() {
+            self.open();
+        }
+        self.rotate_if_full(bytes.len() as u64);
+        if self.file.as_mut().is_some_and(|file| file.write_all(bytes).is_ok()) {
+            self.size += bytes.len() as u64;
+        }
+    }
+
+    fn open(&mut self) {
+        self.file = open(&self.path).ok();
+        self.size = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |data| data.len());
+    }
+
     /// Between lines only. `log.json.1` is the newest of the old ones.
     fn rotate_if_full(&mut self, coming: u64) {
         let Some(max_size) = self.max_size else { return };
@@ -132,10 +143,7 @@ impl Target {
         } else {
             let _ = std::fs::remove_file(&self.path);
         }
-        if let Ok(file) = open(&self.path) {
-            self.file = file;
-            self.size = 0;
-        }
+        self.open();
     }
 }
 

@@ -9,6 +9,7 @@ use crate::log::Log;
 use crate::restart::{self, BackOff};
 use crate::settings::Settings;
 use fault::{Explain, Fault, Result};
+use runtime::StartFailure;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
@@ -45,6 +46,8 @@ pub struct Server {
     clients: Vec<Client>,
     log: Log,
     run: Option<Run>,
+    /// Why the container could not be set up; whoever starts it is told.
+    failure: Option<Fault>,
     network: Option<OwnedFd>,
     phase: Phase,
     started: Option<Instant>,
@@ -60,7 +63,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the lock, sets the container up and opens the socket.
+    /// Takes the lock, opens the socket and makes the container; [`Server::complete`] waits until that is set up.
     pub fn set_up(bundle: &Path, run_dir: &Path) -> Result<Server> {
         let (store, dir) = locate(bundle, run_dir)?;
         let on = about(dir.id.clone());
@@ -93,6 +96,7 @@ impl Server {
             clients: Vec::new(),
             log,
             run: Some(run),
+            failure: None,
             network,
             phase: Phase::Waiting,
             started: None,
@@ -106,6 +110,17 @@ impl Server {
         };
         server.write_state("created").map_err(&on)?;
         Ok(server)
+    }
+
+    /// Waits until the container is set up. A failure is for whoever starts it.
+    pub fn complete(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        if let Err(fault) = run.ready() {
+            self.run = None;
+            self.network = None;
+            self.failure = Some(fault);
+            let _ = self.write_state("created");
+        }
     }
 
     pub fn pid(&self) -> i32 {
@@ -248,6 +263,10 @@ impl Server {
     fn act(&mut self, index: usize, request: &Request, fds: Vec<OwnedFd>) -> Result<Option<Reply>, Refusal> {
         let done = || Reply { ok: true, ..Reply::default() };
         match request {
+            Request::Ready => match &self.failure {
+                Some(fault) => Ok(Some(Reply { error: Some(Failure::of(fault, None)), ..Reply::default() })),
+                None => Ok(Some(Reply { ok: true, pid: Some(self.pid()), error: None })),
+            },
             Request::Start => {
                 // Whoever asks is told of a failure by the reply, before which no exit event may come.
                 let waits = std::mem::replace(&mut self.clients[index].waits, false);

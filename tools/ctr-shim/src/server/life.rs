@@ -7,10 +7,14 @@ impl Server {
         if self.phase != Phase::Waiting {
             return Err(Fault::conflict("the container is running already").into());
         }
-        let Some(run) = &self.run else { return Err(Fault::conflict("the container has ended").into()) };
         // Whoever asks for a start is attached by now, so no output can come before its reader.
-        let pid = run.pid();
-        if let Err(failure) = run.start(&self.dir.id) {
+        let pid = self.pid();
+        let outcome = match (self.failure.take(), &self.run) {
+            (Some(fault), _) => Err(StartFailure { fault, exit_code: None }),
+            (None, Some(run)) => run.start(&self.dir.id),
+            (None, None) => return Err(Fault::conflict("the container has ended").into()),
+        };
+        if let Err(failure) = outcome {
             self.last_run = LastRun {
                 started_at: None,
                 finished_at: Some(now()),
@@ -129,7 +133,7 @@ impl Server {
 
     pub(super) fn restart(&mut self) {
         let network = self.network.as_ref().and_then(|fd| fd.try_clone().ok());
-        let outcome = container::create(&self.dir, &self.settings, &cache(&self.store), network);
+        let outcome = self.make_run(network);
         match outcome {
             Ok(run) => {
                 self.run = Some(run);
@@ -143,6 +147,12 @@ impl Server {
                 self.settle_end();
             }
         }
+    }
+
+    fn make_run(&self, network: Option<OwnedFd>) -> Result<Run> {
+        let mut run = container::create(&self.dir, &self.settings, &cache(&self.store), network)?;
+        run.ready()?;
+        Ok(run)
     }
 
     /// No further run after the last one.
@@ -163,7 +173,8 @@ impl Server {
         self.settings = settings;
         self.log = Log::open(&self.dir.bundle, &self.settings.log)?;
         let network = self.network.as_ref().and_then(|fd| fd.try_clone().ok());
-        match container::create(&self.dir, &self.settings, &cache(&self.store), network) {
+        self.failure = None;
+        match self.make_run(network) {
             Ok(run) => {
                 self.run = Some(run);
                 self.write_state("created")
