@@ -4,6 +4,7 @@
 use cli::{Common, Context, Result, Tool};
 use network::{Host, Request};
 use record::{Attachment, Port, Record};
+use shim::Client;
 use store::{ContainerDir, Store, Subject};
 
 /// Attach containers to a network
@@ -94,7 +95,7 @@ fn attach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
     for note in host.take_notes() {
         context.warn("", &note);
     }
-    let attachments = attached.map_err(on)?;
+    let attachments = attached.map_err(|fault| not_set_up(&container).unwrap_or(fault)).map_err(on)?;
     if let Subject::Name(_) = subject {
         record = container.current().map_err(on)?;
     }
@@ -110,6 +111,12 @@ fn set_up(container: &ContainerDir) -> Result<()> {
 
 fn needs_set_up(container: &ContainerDir) -> bool {
     !container.has_shim() && container.bundle.join("config.json").exists()
+}
+
+/// Why the container could not be set up, if that is so: it explains whatever failed after it.
+fn not_set_up(container: &ContainerDir) -> Option<cli::Fault> {
+    let client = Client::connect(container).ok().flatten()?;
+    client.request(&shim::Request::Ready, &[]).err()
 }
 
 /// `brisk_cooper   bridge   10.89.0.2   0.0.0.0:8080->80/tcp`
