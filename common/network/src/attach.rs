@@ -33,6 +33,22 @@ pub struct Request<'r> {
     pub publish: &'r [String],
 }
 
+impl Request<'_> {
+    /// The record's ports and the flags', as a record says them.
+    pub fn ports(&self) -> Vec<PortWish> {
+        let mut ports = self.config.ports.clone();
+        for text in self.publish {
+            let there = Wish::parse(text).is_ok_and(|flag| {
+                ports.iter().any(|port| Wish::from_record(port).is_ok_and(|port| port == flag))
+            });
+            if !there {
+                ports.push(PortWish::Text(text.clone()));
+            }
+        }
+        ports
+    }
+}
+
 /// Attaches a container that is set up; one that is attached already gets the ports it lacks.
 ///
 /// Empty when its record asks for a network that is not ours to make: `none`, `host`, `container:…`. Fails with a
@@ -249,16 +265,7 @@ impl Work<'_> {
         networks.extend(attachment.cloned());
         stored.set("networks", &networks)?;
         let mut config = stored.config()?;
-        let mut ports = self.request.config.ports.clone();
-        for text in self.request.publish {
-            let wish = PortWish::Text(text.clone());
-            let there = Wish::parse(text).is_ok_and(|flag| {
-                ports.iter().any(|port| Wish::from_record(port).is_ok_and(|port| port == flag))
-            });
-            if !there {
-                ports.push(wish);
-            }
-        }
+        let ports = self.request.ports();
         if attachment.is_some() && config.ports != ports {
             config.ports = ports;
             stored.set("config", &config)?;

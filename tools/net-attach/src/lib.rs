@@ -3,7 +3,7 @@
 
 use cli::{Common, Context, Result, Tool};
 use network::{Host, Request};
-use record::{Attachment, Port, Record};
+use record::{Attachment, Config, Port, Record};
 use shim::Client;
 use store::{ContainerDir, Store, Subject};
 
@@ -96,8 +96,13 @@ fn attach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
         context.warn("", &note);
     }
     let attachments = attached.map_err(|fault| not_set_up(&container).unwrap_or(fault)).map_err(on)?;
-    if let Subject::Name(_) = subject {
-        record = container.current().map_err(on)?;
+    match subject {
+        Subject::Name(_) => record = container.current().map_err(on)?,
+        // As kept with the container: a later stage would take a record without them for an edited one.
+        Subject::Record(_) if !attachments.is_empty() && request.ports() != config.ports => {
+            record.set("config", &Config { ports: request.ports(), ..config })?;
+        }
+        Subject::Record(_) => {}
     }
     record.set("networks", &attachments)?;
     context.print_result(&record, &container.id, &line(&record, &attachments))

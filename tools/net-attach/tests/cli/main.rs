@@ -112,10 +112,11 @@ fn attaching_again_changes_nothing() {
         );
         assert_eq!((lab.leases().len(), lab.claims().len(), lab.elements()), (1, 2, 2));
 
-        // More ports are added, and serve.
+        // More ports are added, and serve. The record tells of them, so that a later stage does not take them for given up.
         lab.serve(Some(web.pid), "tcp", 81, "more");
-        let more = lab.attach(&web, &["-p", "8181:81"]);
-        assert_eq!(more["ports"].as_array().unwrap().len(), 3);
+        let more = lab.pipe("net-attach", &["-p", "8181:81"], &record).json();
+        assert_eq!(more["networks"][0]["ports"].as_array().unwrap().len(), 3);
+        assert_eq!(more["config"]["ports"], serde_json::json!(["8080:80", "53/udp", "8181:81"]));
         assert!(lab.call(None, "tcp", "127.0.0.1:8181").starts_with("more"));
         assert!(lab.call(Some(web.pid), "tcp", "10.89.0.1:8181").starts_with("more"));
 
