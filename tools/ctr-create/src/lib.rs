@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod edited;
 pub mod facts;
 mod make;
 mod names;

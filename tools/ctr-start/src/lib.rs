@@ -1,6 +1,7 @@
 //! Start containers, and attach to one.
 #![forbid(unsafe_code)]
 
+mod plan;
 mod ready;
 pub mod session;
 pub mod terminal;
@@ -9,7 +10,7 @@ pub use ready::{make_ready, network_again};
 pub use session::{End, Options, Session};
 
 use cli::{Common, Context, Fault, Result, Tool};
-use record::{Container, Record};
+use record::{Config, Container, Record};
 use shim::{Client, Reply, Request};
 use std::os::fd::{AsFd, OwnedFd};
 use store::{ContainerDir, Status, Store, Subject};
@@ -54,6 +55,10 @@ pub struct Args {
     #[arg(long)]
     pub no_sig_proxy: bool,
 
+    /// Print what would be done as one step a line, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
     /// Print ids only
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
@@ -96,7 +101,12 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     };
     let store = Store::from_env()?;
     if !args.attaches() {
-        context.each(subjects, |context, subject| start_one(context, &store, &subject));
+        context.each(subjects, |context, subject| {
+            if args.dry_run {
+                return plan::print(context, &store, &subject, |_| Ok(None));
+            }
+            start_one(context, &store, &subject)
+        });
         return Ok(());
     }
     let [subject] = subjects.as_slice() else {
@@ -106,7 +116,11 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         return Err(Fault::usage("only one container can be attached to at a time"));
     };
     let by_name = matches!(subject, Subject::Name(_));
-    let attached = attached(args, context, &store, subject, input, keys, by_name);
+    let attached = if args.dry_run {
+        plan::print(context, &store, subject, |config| options(args, config, input, keys, by_name).map(Some))
+    } else {
+        attached(args, context, &store, subject, input, keys, by_name)
+    };
     if let Err(fault) = attached {
         context.report_as(&fault, 125);
     }
@@ -115,16 +129,22 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
 
 fn start_one(context: &mut Context, store: &Store, subject: &Subject) -> Result<()> {
     let dir = subject.find(store)?;
-    let record = match subject {
-        Subject::Record(record) => Some(&**record),
-        Subject::Name(_) => None,
-    };
-    if let Some(client) = make_ready(store, &dir, record, &mut |warning| context.warn(&dir.id, warning))? {
+    if let Some(client) =
+        make_ready(store, &dir, record_of(subject), &mut |warning| context.warn(&dir.id, warning))?
+    {
         start(&client, &dir).map_err(|(fault, _)| fault)?;
     }
     let record = subject.current(&dir)?;
     let container: Container = record.require("container")?;
     context.print_result(&record, &container.id, &container.name)
+}
+
+/// The record that came in, which may have been edited.
+fn record_of(subject: &Subject) -> Option<&Record> {
+    match subject {
+        Subject::Record(record) => Some(record),
+        Subject::Name(_) => None,
+    }
 }
 
 /// Sends the start request. A failure comes with docker's status for it, if there is one.
@@ -149,11 +169,7 @@ fn attached(
     by_name: bool,
 ) -> Result<()> {
     let dir = subject.find(store)?;
-    let record = match subject {
-        Subject::Record(record) => Some(&**record),
-        Subject::Name(_) => None,
-    };
-    let ready = make_ready(store, &dir, record, &mut |warning| context.warn(&dir.id, warning))?;
+    let ready = make_ready(store, &dir, record_of(subject), &mut |warning| context.warn(&dir.id, warning))?;
     let runs_already = ready.is_none();
     let client = match ready {
         Some(client) => client,
@@ -165,6 +181,22 @@ fn attached(
         })?,
     };
     let config = dir.load()?.config()?;
+    let options = options(args, &config, input, keys, by_name)?;
+    if runs_already {
+        let end = Session::attach(&dir, client, options)?.run()?;
+        finish(context, &dir, &end);
+        return Ok(());
+    }
+    run_session(context, &dir, client, options).map(drop)
+}
+
+fn options(
+    args: &Args,
+    config: &Config,
+    input: Option<OwnedFd>,
+    keys: DetachKeys,
+    by_name: bool,
+) -> Result<Options> {
     let interactive = args.interactive || args.stdin_fd.is_some();
     let input = match input {
         Some(input) => Some(input),
@@ -176,19 +208,13 @@ fn attached(
         }
         None => None,
     };
-    let options = Options {
+    Ok(Options {
         input: input.filter(|_| config.interactive),
         interactive: interactive && config.interactive,
         terminal: config.tty,
         detach_keys: keys,
         signal_proxy: !args.no_sig_proxy && !config.tty,
-    };
-    if runs_already {
-        let end = Session::attach(&dir, client, options)?.run()?;
-        finish(context, &dir, &end);
-        return Ok(());
-    }
-    run_session(context, &dir, client, options).map(drop)
+    })
 }
 
 /// Attaches, starts, and stays until the end; the container's exit status becomes this tool's. `None` when it could not
@@ -238,7 +264,7 @@ pub(crate) fn is_running(dir: &ContainerDir) -> Result<bool> {
 }
 
 /// A record's config, for those who start what they were handed.
-pub(crate) fn config_of(record: Option<&Record>) -> Result<Option<record::Config>> {
+pub(crate) fn config_of(record: Option<&Record>) -> Result<Option<Config>> {
     match record {
         Some(record) if record.contains("config") => record.config().map(Some),
         _ => Ok(None),
