@@ -88,3 +88,30 @@ fn starting_says_what_it_would_execute_and_set_up_again() {
     assert_eq!(steps[1]["networks"], json!(["bridge"]));
     assert_eq!(bench.sh("ctr-start -a web").expect(0).stdout, "c\n");
 }
+
+#[test]
+fn a_container_that_runs_is_neither_started_nor_entered() {
+    let Some(bench) = Bench::new() else { return };
+    bench
+        .sh("img-pull $R/busybox:1 | img-unpack | ctr-create --name web -e A=b -- sleep 1000 | ctr-start >$DIR/web")
+        .expect(0);
+    assert_eq!(plan(&bench, "ctr-start --dry-run web"), Vec::<Value>::new());
+    assert_eq!(names(&plan(&bench, "ctr-start --dry-run -a web")), ["attach"]);
+    harmless(&bench, "jq -c '.config.env = []' <$DIR/web | ctr-start --dry-run", 5);
+
+    let steps = plan(&bench, "ctr-exec --dry-run -u 1 -w /var -e C=d web touch /tmp/touched");
+    assert_eq!(names(&steps), ["execute"]);
+    let execute = &steps[0];
+    assert_eq!(execute["args"], json!(["touch", "/tmp/touched"]));
+    assert_eq!((&execute["cwd"], &execute["user"]["uid"]), (&json!("/var"), &json!(1)));
+    let env = execute["env"].as_array().unwrap();
+    assert!(env.contains(&json!("A=b")) && env.contains(&json!("C=d")), "{execute}");
+    assert!(!execute["cgroups"].as_array().unwrap().is_empty(), "{execute}");
+    bench.sh("ctr-exec web ls /tmp/touched").expect(1);
+    assert_eq!(names(&plan(&bench, "ctr-exec --dry-run - true <$DIR/web")), ["execute"]);
+    harmless(&bench, "ctr-exec --dry-run -u nobody-knows web true", 125);
+    harmless(&bench, "ctr-exec --dry-run nobody true", 125);
+    bench.sh("ctr-kill web").expect(0);
+    let refused = harmless(&bench, "ctr-exec --dry-run web true", 125);
+    assert!(refused.stderr.contains("exited, not running"), "{}", refused.stderr);
+}

@@ -9,6 +9,7 @@ mod terminal;
 use cgroup::Cgroup;
 use cli::{Common, Context, Explain, Fault, Result, Tool};
 use ctr_start::terminal::DetachKeys;
+use oci_spec::runtime::Process;
 use runtime::{ExecOptions, Executed, Spec};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,6 +65,10 @@ pub struct Args {
     /// Keys that end a session at a terminal, and the command with it; empty for none
     #[arg(long, value_name = "KEYS", default_value = DetachKeys::DEFAULT)]
     pub detach_keys: String,
+
+    /// Print what would be executed, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 
     /// Container, by name or id; `-` reads its record from stdin
     #[arg(value_name = "CONTAINER")]
@@ -124,6 +129,9 @@ fn exec(
         directories => Cgroup::open(directories)?,
     };
     let user_terminal = terminal::UserTerminal::open(args)?;
+    if args.dry_run {
+        return context.print_steps(Some(&dir.id), &[step(&process, &cgroup, args.detach)]);
+    }
     let cache = store.root().join("cache/seccomp");
     let executed = runtime::exec(ExecOptions {
         pidfd,
@@ -148,6 +156,20 @@ fn exec(
     let status = terminal::attend(&executed, user_terminal, keys)?;
     context.exit_with(status);
     Ok(())
+}
+
+/// What would be done, for `--dry-run`.
+fn step(process: &Process, cgroup: &Cgroup, detach: bool) -> serde_json::Value {
+    serde_json::json!({
+        "step": "execute",
+        "args": process.args(),
+        "env": process.env(),
+        "cwd": process.cwd(),
+        "user": process.user(),
+        "terminal": process.terminal().unwrap_or(false),
+        "cgroups": cgroup.directories(),
+        "detach": detach,
+    })
 }
 
 fn running(dir: &ContainerDir) -> Result<LiveState> {
