@@ -5,21 +5,33 @@
 //! ready, and waits; [`Created::start`] lets it execute the command. Nothing is ever mounted on the host.
 #![forbid(unsafe_code)]
 
+mod bitmap;
 mod capabilities;
 mod create;
 mod devices;
 mod exec;
+pub mod hooks;
 mod init;
+pub mod labels;
+pub mod mappings;
 mod masks;
 mod message;
 mod mounts;
-mod process;
+pub mod netdevices;
+mod netlink;
+pub mod process;
+mod procfs;
+pub mod rdt;
 mod root;
+pub mod scheduling;
 pub mod seccomp;
-mod spec;
+pub mod spec;
+mod state;
+pub mod timens;
 
 pub use create::{Created, Options, StartFailure, Stdio, create};
 pub use exec::{ExecOptions, Executed, exec, protect_own_executable};
 pub use message::Failure;
 pub use root::RootFs;
-pub use spec::{Linux, Spec};
+pub use spec::{Linux, Process, Spec};
+pub use state::{State, Status};

@@ -9,4 +9,5 @@ pub mod fs;
 pub mod mount;
 pub mod overlay;
 pub mod process;
+pub mod scheduling;
 pub mod seccomp;

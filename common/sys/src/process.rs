@@ -211,6 +211,14 @@ pub fn set_resource_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()>
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The same for another process (prlimit(2)).
+pub fn set_resource_limit_of(pid: i32, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the limit is a valid structure for the call, and the old one is not asked for.
+    let result = unsafe { libc::prlimit64(pid, resource as _, &raw const limit, std::ptr::null_mut()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Starts a program with every signal at its default and none blocked, whatever this process has set.
 pub fn spawn_with_default_signals(command: &mut std::process::Command) -> io::Result<std::process::Child> {
     use std::os::unix::process::CommandExt;

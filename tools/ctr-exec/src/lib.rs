@@ -9,8 +9,7 @@ mod terminal;
 use cgroup::Cgroup;
 use cli::{Common, Context, Explain, Fault, Result, Tool};
 use ctr_start::terminal::DetachKeys;
-use oci_spec::runtime::Process;
-use runtime::{ExecOptions, Executed, Spec};
+use runtime::{ExecOptions, Executed, Process, Spec};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -162,11 +161,11 @@ fn exec(
 fn step(process: &Process, cgroup: &Cgroup, detach: bool) -> serde_json::Value {
     serde_json::json!({
         "step": "execute",
-        "args": process.args(),
-        "env": process.env(),
+        "args": process.args,
+        "env": process.env,
         "cwd": process.cwd(),
-        "user": process.user(),
-        "terminal": process.terminal().unwrap_or(false),
+        "user": process.user,
+        "terminal": process.terminal,
         "cgroups": cgroup.directories(),
         "detach": detach,
     })

@@ -5,8 +5,8 @@ use cli::{Explain, Fault, Kind, Result};
 use ctr_create::args::CreateFlags;
 use oci::users::{self, UserFiles};
 use oci::wishes::env;
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process, User};
-use runtime::Spec;
+use runtime::spec::CapabilityLists;
+use runtime::{Process, Spec};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -17,31 +17,28 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 
 pub fn process(args: &Args, spec: &Spec, pid: i32) -> Result<Process> {
     let mut process = spec.process()?.clone();
-    process.set_args(Some(args.command.clone()));
-    process.set_terminal(Some(args.tty));
-    let mut environment = process.env().clone().unwrap_or_default();
+    process.args.clone_from(&args.command);
+    process.terminal = args.tty;
+    let mut environment = std::mem::take(&mut process.env);
     if args.tty && !env::has(&environment, "TERM") {
         environment.push("TERM=xterm".to_owned());
     }
     if let Some(user) = &args.user {
         let who = users::resolve(user, &[], &user_files(pid)?)?;
         env::set(&mut environment, &format!("HOME={}", who.home));
-        let mut new = User::default();
-        new.set_uid(who.uid).set_gid(who.gid).set_additional_gids(Some(who.groups));
-        new.set_umask(process.user().umask());
-        process.set_user(new);
-        let sets = process.capabilities().as_ref().map(|sets| capabilities(sets, who.uid));
-        process.set_capabilities(sets);
+        (process.user.uid, process.user.gid) = (who.uid, who.gid);
+        process.user.additional_gids = who.groups;
+        process.capabilities = process.capabilities.map(|sets| capabilities(sets, who.uid));
     }
     for variable in asked_environment(args)? {
         env::set(&mut environment, &variable);
     }
-    process.set_env(Some(environment));
+    process.env = environment;
     if let Some(workdir) = &args.workdir {
         if !workdir.starts_with('/') {
             return Err(Fault::usage(format!("the working directory {workdir} is not absolute")));
         }
-        process.set_cwd(PathBuf::from(workdir));
+        process.cwd = PathBuf::from(workdir);
     }
     Ok(process)
 }
@@ -57,16 +54,9 @@ fn asked_environment(args: &Args) -> Result<Vec<String>> {
 }
 
 /// The superuser has what the container may have; anybody else nothing at once, as after any change of user.
-fn capabilities(sets: &LinuxCapabilities, uid: u32) -> LinuxCapabilities {
-    let bounding = sets.bounding().clone().unwrap_or_default();
-    let held = if uid == 0 { bounding.clone() } else { Capabilities::new() };
-    let mut new = LinuxCapabilities::default();
-    new.set_bounding(Some(bounding));
-    new.set_effective(Some(held.clone()));
-    new.set_permitted(Some(held));
-    new.set_inheritable(sets.inheritable().clone());
-    new.set_ambient(None);
-    new
+fn capabilities(sets: CapabilityLists, uid: u32) -> CapabilityLists {
+    let held = if uid == 0 { sets.bounding.clone() } else { Vec::new() };
+    CapabilityLists { effective: held.clone(), permitted: held, ambient: Vec::new(), ..sets }
 }
 
 /// The container's passwd and group files as they are now.

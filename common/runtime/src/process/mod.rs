@@ -1,0 +1,380 @@
+//! From a set-up container to the user's command: user, limits, capabilities, seccomp, execve.
+
+mod environment;
+mod program;
+
+pub use crate::procfs::{private_proc, write_proc};
+
+use crate::capabilities::Sets;
+use crate::hooks::{self, Hooks, Place, Point};
+use crate::scheduling::Scheduling;
+use crate::spec::{Linux, Process};
+use crate::state::State;
+use crate::{labels, spec};
+use fault::{Explain, Fault, Result};
+use rustix::fs::{FileType, FsWord, Gid, Mode, Uid, fchown, fstat, fstatfs};
+use rustix::io::Errno;
+use std::borrow::Cow;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+const PIPEFS_MAGIC: FsWord = 0x5049_5045;
+const DEVPTS_SUPER_MAGIC: FsWord = 0x1cd1;
+
+/// A failure to run the command, with docker's status for it.
+pub struct ExecFailure {
+    pub fault: Fault,
+    pub exit_code: Option<i32>,
+}
+
+impl From<Fault> for ExecFailure {
+    fn from(fault: Fault) -> ExecFailure {
+        ExecFailure { fault, exit_code: None }
+    }
+}
+
+/// A compiled filter and its flags.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    pub program: Vec<u8>,
+    pub flags: u32,
+}
+
+/// Everything worked out before privileges are given up.
+pub struct Command {
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    cwd: PathBuf,
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    umask: Option<u32>,
+    sets: Option<Sets>,
+    limits: Vec<(u32, u64, u64)>,
+    no_new_privileges: bool,
+    apparmor: Option<String>,
+    selinux: Option<String>,
+    oom_score_adj: Option<i32>,
+    scheduling: Scheduling,
+    filter: Option<Filter>,
+    terminal: bool,
+    home: bool,
+    preserved: u32,
+    start_hooks: Option<(Hooks, State)>,
+}
+
+impl Command {
+    pub fn new(process: &Process, filter: Option<Filter>) -> Result<Command> {
+        process.check()?;
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        Ok(Command {
+            arguments: environment::c_strings(&process.args, "argument")?,
+            environment: environment::c_strings(&process.env, "environment variable")?,
+            cwd: process.cwd.clone(),
+            uid: process.user.uid,
+            gid: process.user.gid,
+            groups: process.user.additional_gids.clone(),
+            umask: process.user.umask,
+            sets: process.capabilities.as_ref().map(Sets::of),
+            limits: limits(process),
+            no_new_privileges: process.no_new_privileges,
+            apparmor: given(&process.apparmor_profile),
+            selinux: given(&process.selinux_label),
+            oom_score_adj: process.oom_score_adj,
+            scheduling: Scheduling::of(process)?,
+            filter,
+            terminal: process.terminal,
+            home: false,
+            preserved: 0,
+            start_hooks: None,
+        })
+    }
+
+    /// With what holds for every process of the container: memory policy and personality.
+    pub fn in_container(mut self, linux: &Linux) -> Result<Command> {
+        self.scheduling.add_container(linux)?;
+        Ok(self)
+    }
+
+    /// With runc's environment: each variable once, the last one's value, and `HOME` from the container's passwd file where
+    /// it is missing or empty.
+    pub fn with_home(mut self) -> Result<Command> {
+        self.environment = environment::once_each(self.environment)?;
+        self.home = true;
+        Ok(self)
+    }
+
+    /// The command gets so many descriptors after the standard streams; they must be open and the caller's own.
+    pub fn preserving(mut self, descriptors: u32) -> Command {
+        self.preserved = descriptors;
+        self
+    }
+
+    /// Limits and the OOM score were set from outside by [`set_limits_of`], as it has to be in a user namespace.
+    pub fn limited_from_outside(mut self) -> Command {
+        self.limits.clear();
+        self.oom_score_adj = None;
+        self
+    }
+
+    /// Runs the `startContainer` hooks just before the command. They are the container's programs, so they run with no more
+    /// privileges than its command.
+    pub fn with_start_hooks(mut self, hooks: &Hooks, state: State) -> Command {
+        if !hooks.start_container.is_empty() {
+            let hooks = Hooks { start_container: hooks.start_container.clone(), ..Hooks::default() };
+            self.start_hooks = Some((hooks, state));
+        }
+        self
+    }
+
+    /// `process.execCPUAffinity.initial`: before joining the container's control groups.
+    pub fn enter_initial_affinity(&self) -> Result<()> {
+        self.scheduling.enter_initial_affinity()
+    }
+
+    /// `process.execCPUAffinity.final`: after joining them. `reset` frees a process of which nothing is said from the
+    /// affinity of whoever started it.
+    pub fn enter_final_affinity(&self, reset: bool) -> Result<()> {
+        if reset && !self.scheduling.has_affinity() {
+            crate::scheduling::reset_affinity();
+        }
+        self.scheduling.enter_final_affinity()
+    }
+
+    /// Becomes the command. Returns only on failure.
+    pub fn execute(&self) -> ExecFailure {
+        let environment = self.environment();
+        match self.give_up_privileges().and_then(|()| self.run_start_hooks(&environment)) {
+            Ok(()) => self.find_and_execute(&environment),
+            Err(fault) => fault.into(),
+        }
+    }
+
+    fn environment(&self) -> Cow<'_, [CString]> {
+        if !self.home || environment::lookup(&self.environment, b"HOME").is_some() {
+            return Cow::Borrowed(&self.environment);
+        }
+        let mut environment = self.environment.clone();
+        environment.push(environment::home(self.uid));
+        Cow::Owned(environment)
+    }
+
+    fn run_start_hooks(&self, environment: &[CString]) -> Result<()> {
+        let Some((hooks, state)) = &self.start_hooks else { return Ok(()) };
+        let environment: Vec<String> =
+            environment.iter().map(|pair| pair.to_string_lossy().into_owned()).collect();
+        // Nothing of this runtime's is for them either.
+        sys::process::close_on_exec_from(3).explain(|| "close descriptors".into())?;
+        let place = Place { directory: None, environment: Some(&environment) };
+        hooks::run(hooks, Point::StartContainer, state, place)
+    }
+
+    fn give_up_privileges(&self) -> Result<()> {
+        if let Some(score) = self.oom_score_adj {
+            write_proc(&private_proc()?, "self/oom_score_adj", &score.to_string())
+                .map_err(|fault| oom_score_fault(fault, score))?;
+        }
+        for (resource, soft, hard) in &self.limits {
+            sys::process::set_resource_limit(*resource, *soft, *hard)
+                .explain(|| format!("set {} to {soft}:{hard}", resource_name(*resource)))
+                .map_err(|fault| fault.hint("raising a hard limit needs CAP_SYS_RESOURCE"))?;
+        }
+        labels::apply(self.apparmor.as_deref(), self.selinux.as_deref())?;
+        self.scheduling.apply()?;
+        rustix::process::umask(Mode::from_raw_mode(self.umask.unwrap_or(0o022)));
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).explain(|| "set no_new_privs".into())?;
+        } else {
+            // Without no_new_privs, loading a filter takes CAP_SYS_ADMIN, so it comes before that is given up.
+            self.load_filter()?;
+        }
+        // The working directory is entered with the container's user below, but for one only root can see.
+        let entered = self.enter_cwd().is_ok();
+        if let Some(sets) = &self.sets {
+            sets.limit_bounding()?;
+        }
+        if self.uid != 0 {
+            self.own_streams()?;
+        }
+        self.change_user()?;
+        if let Some(sets) = &self.sets {
+            sets.apply()?;
+        }
+        if !entered {
+            self.enter_cwd()?;
+        }
+        self.check_cwd()?;
+        if self.no_new_privileges {
+            self.load_filter()?;
+        }
+        Ok(())
+    }
+
+    fn load_filter(&self) -> Result<()> {
+        match &self.filter {
+            Some(filter) => {
+                sys::seccomp::load(&filter.program, filter.flags).explain(|| "load the seccomp filter".into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the user the standard streams that were made for it, so that it can open `/dev/stdout`: pipes and the
+    /// container's terminal. Files and terminals of whoever started it keep their owner.
+    fn own_streams(&self) -> Result<()> {
+        let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+        for stream in streams {
+            if self.is_made_for_it(stream)? {
+                match fchown(stream, Some(Uid::from_raw(self.uid)), None) {
+                    // Of somebody the user namespace does not know, or on a read-only file system.
+                    Ok(()) | Err(Errno::PERM | Errno::ROFS) => {}
+                    Err(error) => {
+                        return Err(std::io::Error::from(error))
+                            .explain(|| "give the standard streams to the user".into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_made_for_it(&self, stream: BorrowedFd<'_>) -> Result<bool> {
+        let stat = match fstat(stream) {
+            Ok(stat) => stat,
+            // Closed by whoever started it.
+            Err(Errno::BADF) => return Ok(false),
+            Err(error) => {
+                return Err(std::io::Error::from(error)).explain(|| "look at the standard streams".into());
+            }
+        };
+        if stat.st_uid == self.uid {
+            return Ok(false);
+        }
+        let magic = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Fifo => PIPEFS_MAGIC,
+            FileType::CharacterDevice if self.terminal => DEVPTS_SUPER_MAGIC,
+            _ => return Ok(false),
+        };
+        Ok(fstatfs(stream).is_ok_and(|stat| stat.f_type == magic))
+    }
+
+    fn change_user(&self) -> Result<()> {
+        // The kernel forgets it when the user or group changes (prctl(2)).
+        let death_signal = if (self.uid, self.gid) == (0, 0) {
+            None
+        } else {
+            rustix::process::parent_process_death_signal()
+                .explain(|| "look at the parent death signal".into())?
+        };
+        rustix::thread::set_keep_capabilities(true).explain(|| "keep capabilities".into())?;
+        self.set_groups()?;
+        let gid = Gid::from_raw(self.gid);
+        rustix::thread::set_thread_res_gid(gid, gid, gid)
+            .explain(|| format!("become group {}", self.gid))
+            .map_err(unmapped)?;
+        let uid = Uid::from_raw(self.uid);
+        rustix::thread::set_thread_res_uid(uid, uid, uid)
+            .explain(|| format!("become user {}", self.uid))
+            .map_err(unmapped)?;
+        rustix::thread::set_keep_capabilities(false).explain(|| "keep capabilities no longer".into())?;
+        if death_signal.is_some() {
+            rustix::process::set_parent_process_death_signal(death_signal)
+                .explain(|| "set the parent death signal".into())?;
+        }
+        Ok(())
+    }
+
+    fn set_groups(&self) -> Result<()> {
+        let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        match rustix::thread::set_thread_groups(&groups) {
+            // A user namespace made by an ordinary user; runc leaves the groups out there, too.
+            Err(Errno::PERM) if setgroups_denied() => Ok(()),
+            other => other.explain(|| "set the supplementary groups".into()).map_err(unmapped),
+        }
+    }
+
+    fn enter_cwd(&self) -> Result<()> {
+        rustix::process::chdir(&self.cwd)
+            .explain(|| format!("change to the working directory {}", self.cwd.display()))
+    }
+
+    /// A directory from outside the root shows itself by its name (CVE-2024-21626).
+    fn check_cwd(&self) -> Result<()> {
+        let here = rustix::process::getcwd(Vec::new()).explain(|| "find the working directory".into())?;
+        if here.as_bytes().first() == Some(&b'/') {
+            return Ok(());
+        }
+        Err(Fault::denied(format!("the working directory {} is outside the container", self.cwd.display())))
+    }
+
+    fn find_and_execute(&self, environment: &[CString]) -> ExecFailure {
+        let name = self.arguments[0].to_string_lossy().into_owned();
+        let path = environment::lookup(environment, b"PATH");
+        let program = match program::find(&name, path.as_deref()) {
+            Ok(program) => program,
+            Err(failure) => return failure,
+        };
+        // Last of all, so that nothing opened meanwhile slips through.
+        if let Err(error) = sys::process::close_on_exec_from(3 + self.preserved) {
+            return Fault::failed("close descriptors").because(error).into();
+        }
+        sys::process::reset_signals();
+        program::failure(&program, sys::process::execve(&program, &self.arguments, environment))
+    }
+}
+
+/// Sets a process's resource limits and OOM score: its own superuser may not raise the ones nor lower the other.
+pub fn set_limits_of(pid: i32, process: &Process) -> Result<()> {
+    for (resource, soft, hard) in limits(process) {
+        sys::process::set_resource_limit_of(pid, resource, soft, hard)
+            .explain(|| format!("set {} to {soft}:{hard}", resource_name(resource)))
+            .map_err(|fault| fault.hint("raising a hard limit needs CAP_SYS_RESOURCE"))?;
+    }
+    if let Some(score) = process.oom_score_adj {
+        std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
+            .explain(|| format!("write to /proc/{pid}"))
+            .map_err(|fault| oom_score_fault(fault, score))?;
+    }
+    Ok(())
+}
+
+/// Gives a terminal the size the specification asks for, if it does.
+pub fn set_console_size(terminal: impl AsFd, process: &Process) -> Result<()> {
+    let Some((rows, columns)) = process.console_size().filter(|size| *size != (0, 0)) else { return Ok(()) };
+    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(terminal, size)
+        .explain(|| format!("resize the terminal to {columns}x{rows}"))
+}
+
+fn limits(process: &Process) -> Vec<(u32, u64, u64)> {
+    // Names that are none were refused by `Process::check`.
+    let numbered = |limit: &spec::Rlimit| limit.resource().map(|resource| (resource, limit.soft, limit.hard));
+    process.rlimits.iter().filter_map(numbered).collect()
+}
+
+fn resource_name(number: u32) -> &'static str {
+    spec::RESOURCES.iter().find(|(_, resource)| *resource == number).map_or("?", |(name, _)| name)
+}
+
+fn oom_score_fault(fault: Fault, score: i32) -> Fault {
+    fault.within(format!("set the OOM score adjustment {score}")).hint("lowering it needs CAP_SYS_RESOURCE")
+}
+
+fn unmapped(fault: Fault) -> Fault {
+    match fault.os_error() {
+        Some(libc::EINVAL) => fault.hint("the id is not mapped in the container's user namespace"),
+        _ => fault,
+    }
+}
+
+fn setgroups_denied() -> bool {
+    let read = || -> Result<String> {
+        let proc = private_proc()?;
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&proc, "self/setgroups", flags, Mode::empty())
+            .explain(|| "open /proc/self/setgroups".into())?;
+        std::io::read_to_string(std::fs::File::from(file)).explain(|| "read /proc/self/setgroups".into())
+    };
+    read().is_ok_and(|text| text.trim() == "deny")
+}
