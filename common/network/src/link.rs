@@ -68,6 +68,10 @@ pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
+/// What the kernel uses of a veth in any case. Left to itself it makes one per processor, then takes the others away
+/// again, and waits for all processors to have seen it.
+const ONE_QUEUE: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+
 /// Makes a pair, one end on the bridge and up, the other in the container, in one request. The other cannot be up
 /// at once, because the kernel makes it before it has something to be connected with.
 ///
@@ -77,9 +81,11 @@ pub fn make_veth(host: &Socket, veth: &Veth<'_>) -> io::Result<()> {
     peer.attributes.push(LinkAttribute::IfName(veth.peer.to_owned()));
     peer.attributes.push(LinkAttribute::Address(veth.mac.to_vec()));
     peer.attributes.push(LinkAttribute::NetNsFd(veth.namespace.as_raw_fd()));
+    peer.attributes.extend(ONE_QUEUE);
     let mut link = link_up();
     link.attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
     link.attributes.push(LinkAttribute::Controller(veth.bridge));
+    link.attributes.extend(ONE_QUEUE);
     link.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),

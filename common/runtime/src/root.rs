@@ -14,7 +14,8 @@ use std::path::{Component, Path, PathBuf};
 #[derive(Clone, Debug)]
 pub enum RootFs {
     /// Unpacked layers, lowest first, under a read-write layer of the container's own.
-    Overlay { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
+    /// `volatile`: see [`sys::overlay::Writable`].
+    Overlay { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf, volatile: bool },
     /// A directory as it is.
     Directory,
 }
@@ -29,7 +30,9 @@ impl RootFs {
     /// Mounts the root at `mount_point`, in this mount namespace.
     pub fn mount(&self, mount_point: &Path) -> Result<Root> {
         let tree = match self {
-            RootFs::Overlay { lower, upper, work } => sys::overlay::mount(lower, Some((upper, work)))?,
+            RootFs::Overlay { lower, upper, work, volatile } => {
+                sys::overlay::mount(lower, Some(sys::overlay::Writable { upper, work, volatile: *volatile }))?
+            }
             // A mount of its own, as pivot_root(2) wants one.
             RootFs::Directory => open_tree(
                 CWD,

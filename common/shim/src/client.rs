@@ -99,6 +99,8 @@ pub struct Prepared {
     // Closed before the process is waited for.
     socket: Option<OwnedFd>,
     child: Child,
+    /// Held, because letting go of a mount makes the kernel wait for all processors.
+    _protected: OwnedFd,
 }
 
 impl Prepared {
@@ -115,7 +117,7 @@ impl Prepared {
         // Messages for people go through the socket; stderr is kept for a shim that cannot even do that.
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null());
         let child = command.spawn().explain(|| format!("start {}", program.display()))?;
-        Ok(Prepared { dir: dir.clone(), socket: Some(ours), child })
+        Ok(Prepared { dir: dir.clone(), socket: Some(ours), child, _protected: protected })
     }
 
     pub fn dir(&self) -> &ContainerDir {
@@ -125,7 +127,7 @@ impl Prepared {
     /// Lets it make the container and waits until that has its namespaces and control groups. What fails there is the
     /// result here; what fails later, while the root file system is built, is [`Request::Ready`]'s and
     /// [`Request::Start`]'s.
-    pub fn set_up(mut self) -> Result<Reply> {
+    pub fn set_up(&mut self) -> Result<Reply> {
         let id = self.dir.id.as_str();
         let Some(socket) = self.socket.take() else { return Err(Fault::failed("the shim is in use")) };
         // One that has ended already is told by the answer.

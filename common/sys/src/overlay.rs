@@ -4,15 +4,47 @@ use fault::{Explain, Fault, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen,
 };
 use rustix::process::{chdir, fchdir};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// A detached overlay of `lower`, lowest first; read-write with an upper and a work directory, else read-only. It is
-/// gone when the descriptor is closed, unless it was put somewhere by then.
-pub fn mount(lower: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<OwnedFd> {
+/// How long the upper directory may still be in use by a mount that is being taken down, and how often to look.
+const LONGEST_IN_USE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// The read-write part of an overlay.
+#[derive(Clone, Copy, Debug)]
+pub struct Writable<'a> {
+    pub upper: &'a Path,
+    pub work: &'a Path,
+    /// Nothing is ever synced, neither by what runs in it nor when it is unmounted (Linux 5.10): for what nobody needs after
+    /// a crash of the machine.
+    pub volatile: bool,
+}
+
+/// A detached overlay of `lower`, lowest first; read-only without a writable part. It is gone when the descriptor is
+/// closed, unless it was put somewhere by then.
+pub fn mount(lower: &[PathBuf], writable: Option<Writable<'_>>) -> Result<OwnedFd> {
+    if let Some(Writable { work, .. }) = writable {
+        // The kernel's mark of a volatile overlay, which it never removes.
+        let _ = std::fs::remove_dir(work.join("work/incompat/volatile"));
+    }
+    let deadline = Instant::now() + LONGEST_IN_USE;
+    loop {
+        match mount_once(lower, writable) {
+            Err(fault) if fault.os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            mounted => return mounted,
+        }
+    }
+}
+
+fn mount_once(lower: &[PathBuf], writable: Option<Writable<'_>>) -> Result<OwnedFd> {
     match attempt(writable, |context| add_one_by_one(context, lower)) {
         // Linux before 6.7 knows no `lowerdir+`. Before 6.5 it takes any option and complains in the end.
         Err(fault) if fault.os_error() == Some(libc::EINVAL) && !lower.is_empty() => {
@@ -24,7 +56,7 @@ pub fn mount(lower: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<Owne
 }
 
 fn attempt(
-    writable: Option<(&Path, &Path)>,
+    writable: Option<Writable<'_>>,
     set_lower: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
 ) -> Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
@@ -37,9 +69,12 @@ fn attempt(
         if said.is_empty() { fault } else { fault.hint(format!("the kernel says: {said}")) }
     };
     set_lower(context.as_fd()).map_err(|error| failed(error, "lower layers"))?;
-    if let Some((upper, work)) = writable {
+    if let Some(Writable { upper, work, volatile }) = writable {
         for (key, value) in [("upperdir", upper), ("workdir", work)] {
             fsconfig_set_string(&context, key, value).map_err(|error| failed(error, key))?;
+        }
+        if volatile {
+            fsconfig_set_flag(&context, "volatile").map_err(|error| failed(error, "volatile"))?;
         }
     }
     fsconfig_create(&context).map_err(|error| failed(error, "create"))?;

@@ -83,13 +83,16 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
         return Ok(());
     }
+    let mut unused = prepared.as_mut();
     context.each(records, |context, record| {
         let subject = subject(&record);
-        one(args, context, &store, record, prepared.take()).map_err(|fault| match subject {
+        one(args, context, &store, record, unused.take()).map_err(|fault| match subject {
             Some(subject) => fault.on(subject),
             None => fault,
         })
     });
+    // The mount it holds goes with this process, when nobody waits for that any more.
+    std::mem::forget(prepared);
     Ok(())
 }
 
@@ -98,7 +101,7 @@ fn one(
     context: &mut Context,
     store: &Store,
     record: Record,
-    prepared: Option<shim::Prepared>,
+    prepared: Option<&mut shim::Prepared>,
 ) -> Result<()> {
     let mut config = record.config()?;
     args.flags.apply(&args.words.command, &mut config)?;
@@ -122,7 +125,7 @@ pub fn create_with_cidfile(
     record: Record,
     config: record::Config,
     cidfile: Option<&std::path::Path>,
-    prepared: Option<shim::Prepared>,
+    prepared: Option<&mut shim::Prepared>,
     warn: &mut dyn FnMut(&str),
 ) -> Result<Record> {
     let Some(path) = cidfile else { return create(store, record, config, prepared, warn) };

@@ -55,7 +55,7 @@ pub fn create(
     store: &Store,
     record: Record,
     config: Config,
-    prepared: Option<Prepared>,
+    prepared: Option<&mut Prepared>,
     warn: Warn<'_>,
 ) -> Result<Record> {
     if let Some(dir) = existing(store, &record, &config)? {
@@ -182,7 +182,7 @@ fn plan_for(
     })
 }
 
-fn apply(store: &Store, mut record: Record, plan: Plan, prepared: Option<Prepared>) -> Result<Record> {
+fn apply(store: &Store, mut record: Record, plan: Plan, prepared: Option<&mut Prepared>) -> Result<Record> {
     let dir = store.container_dir(&plan.id);
     let made = Unfinished { store, dir: &dir, name: &plan.name };
     store.make_dir(&store.root().join("containers"))?;

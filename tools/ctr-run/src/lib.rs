@@ -126,7 +126,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     let store = Store::from_env()?;
     // Both get ready while the image is looked for.
-    let prepared = ctr_create::prepare(&store)?;
+    let mut prepared = ctr_create::prepare(&store)?;
     let network = stages::NetAttach::start(&config)?;
     let mut record = Record::new();
     if let Some(image) = image {
@@ -138,7 +138,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let record = {
         let mut warn = |warning: &str| context.warn("", warning);
         let cidfile = args.flags.cidfile.as_deref();
-        ctr_create::create_with_cidfile(&store, record, config, cidfile, Some(prepared), &mut warn)?
+        ctr_create::create_with_cidfile(&store, record, config, cidfile, Some(&mut prepared), &mut warn)?
     };
     let container: Container = record.require("container")?;
     let dir = store.container_dir(&container.id);

@@ -22,6 +22,10 @@ pub struct Run {
     /// Master side of the terminal; the same as input and first output.
     pub terminal: Option<OwnedFd>,
     pub cgroup: Vec<PathBuf>,
+    /// The mount namespace, held so that the kernel takes the mounts down, and syncs the read-write layer's file system, when
+    /// everybody has been told of the end. `None` where something of the host's is mounted: that is free when
+    /// the container has ended.
+    pub mounts: Option<OwnedFd>,
 }
 
 enum Process {
@@ -38,7 +42,7 @@ pub fn create(
 ) -> Result<Run> {
     let (stdio, ends) =
         if settings.terminal { (Stdio::Terminal, Ends::default()) } else { streams(settings)? };
-    let (process, terminal, cgroup) = match &settings.runtime {
+    let (process, terminal, cgroup, mounts) = match &settings.runtime {
         None => {
             let spec = Spec::load(&dir.bundle)?;
             let created = runtime::create(runtime::Options {
@@ -51,21 +55,36 @@ pub fn create(
                 network_namespace: network,
             })?;
             let cgroup = created.cgroup.directories().to_vec();
-            (Process::Own(created), None, cgroup)
+            let mounts = if has_host_mounts(&spec, &dir.bundle) { None } else { namespace_of(created.pid, "mnt") };
+            (Process::Own(created), None, cgroup, mounts)
         }
         Some(program) => {
             let (created, terminal) = foreign::create(program, dir, settings, stdio)?;
-            (Process::Foreign(created), terminal, Vec::new())
+            (Process::Foreign(created), terminal, Vec::new(), None)
         }
     };
     for fd in ends.outputs.iter().chain([&ends.input]).flatten() {
         set_nonblocking(fd)?;
     }
-    let mut run = Run { process, input: ends.input, outputs: ends.outputs, terminal: None, cgroup };
+    let mut run = Run { process, input: ends.input, outputs: ends.outputs, terminal: None, cgroup, mounts };
     if let Some(master) = terminal {
         run.take_terminal(master)?;
     }
     Ok(run)
+}
+
+/// Anything bound that is not of the container's own files.
+fn has_host_mounts(spec: &Spec, bundle: &Path) -> bool {
+    spec.mounts.iter().any(|mount| {
+        let bound = mount.typ().as_deref() == Some("bind")
+            || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
+        bound && !mount.source().as_deref().is_some_and(|source| source.starts_with(bundle))
+    })
+}
+
+/// A namespace of a process that exists: it is the caller's child and not reaped.
+pub fn namespace_of(pid: i32, kind: &str) -> Option<OwnedFd> {
+    std::fs::File::open(format!("/proc/{pid}/ns/{kind}")).ok().map(OwnedFd::from)
 }
 
 #[derive(Default)]

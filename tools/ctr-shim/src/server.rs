@@ -49,6 +49,8 @@ pub struct Server {
     /// Why the container could not be set up; whoever starts it is told.
     failure: Option<Fault>,
     network: Option<OwnedFd>,
+    /// [`Run::mounts`] of a run that has ended, until everybody has been told.
+    mounts: Option<OwnedFd>,
     phase: Phase,
     started: Option<Instant>,
     last_run: LastRun,
@@ -84,7 +86,8 @@ impl Server {
         let log = Log::open(&dir.bundle, &settings.log).map_err(&on)?;
         let listener = shim::listen(&dir.run).map_err(&on)?;
         let run = container::create(&dir, &settings, &cache(&store), None).map_err(&on)?;
-        let network = network_of(&run);
+        // Kept open, so that the network outlives a restart.
+        let network = container::namespace_of(run.pid(), "net");
         let last_run = dir.last_run().ok().flatten().unwrap_or_default();
         let server = Server {
             store,
@@ -98,6 +101,7 @@ impl Server {
             run: Some(run),
             failure: None,
             network,
+            mounts: None,
             phase: Phase::Waiting,
             started: None,
             last_run,
@@ -470,11 +474,6 @@ fn locate(bundle: &Path, run: &Path) -> Result<(Store, ContainerDir)> {
 
 fn cache(store: &Store) -> PathBuf {
     store.root().join("cache/seccomp")
-}
-
-/// Kept open, so that the network outlives a restart.
-fn network_of(run: &Run) -> Option<OwnedFd> {
-    std::fs::File::open(format!("/proc/{}/ns/net", run.pid())).ok().map(OwnedFd::from)
 }
 
 fn now() -> String {

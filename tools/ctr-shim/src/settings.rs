@@ -27,17 +27,19 @@ impl Settings {
             restart: RestartPolicy::parse(config.restart.as_deref().unwrap_or("no"))?,
             log: LogWish::parse(config.log_driver.as_deref(), &config.log_opts)?,
             runtime: config.runtime.as_deref().map(find_runtime).transpose()?,
-            rootfs: root_fs(record.rootfs()?, bundle)?,
+            rootfs: root_fs(record.rootfs()?, bundle, config.auto_remove)?,
         })
     }
 }
 
-fn root_fs(rootfs: Option<Rootfs>, bundle: &Path) -> Result<RootFs> {
+fn root_fs(rootfs: Option<Rootfs>, bundle: &Path, volatile: bool) -> Result<RootFs> {
     match rootfs {
         Some(rootfs) if rootfs.driver == "overlay" => Ok(RootFs::Overlay {
             lower: rootfs.layers.iter().map(PathBuf::from).collect(),
             upper: bundle.join("upper"),
             work: bundle.join("work"),
+            // Gone with its container: nothing in it is worth waiting for the disk.
+            volatile,
         }),
         Some(rootfs) if rootfs.driver == "directory" => Ok(RootFs::Directory),
         Some(rootfs) => Err(Fault::input(format!("rootfs driver {:?} is unknown", rootfs.driver))),

@@ -128,7 +128,10 @@ impl Server {
     pub(super) fn end_run(&mut self) -> bool {
         self.input.clear();
         self.input_ended = false;
-        self.run.take().is_some_and(|run| run.clean_up(&self.dir.id))
+        self.run.take().is_some_and(|mut run| {
+            self.mounts = run.mounts.take();
+            run.clean_up(&self.dir.id)
+        })
     }
 
     pub(super) fn restart(&mut self) {
@@ -149,7 +152,9 @@ impl Server {
         }
     }
 
-    fn make_run(&self, network: Option<OwnedFd>) -> Result<Run> {
+    fn make_run(&mut self, network: Option<OwnedFd>) -> Result<Run> {
+        // The last run's read-write layer is free again.
+        self.mounts = None;
         let mut run = container::create(&self.dir, &self.settings, &cache(&self.store), network)?;
         run.ready()?;
         Ok(run)
@@ -225,7 +230,8 @@ impl Server {
         });
         self.leave();
         self.tell_end(code);
-        // The container is gone; nobody has to wait for its files to be deleted.
+        // Nobody has to wait for the container's mounts to be taken down, or for its files to be deleted.
+        self.mounts = None;
         drop(remains);
     }
 
