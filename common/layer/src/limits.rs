@@ -2,8 +2,10 @@
 
 /// Longest path, without the final NUL of the kernel's `PATH_MAX`.
 pub const MAX_PATH: usize = 4095;
-/// A PAX header, and with it the extended attributes of one entry.
+/// The PAX headers of one entry together, and with them its extended attributes.
 pub const MAX_PAX: u64 = 1 << 20;
+/// Extended attributes of one entry; the kernel lists no more than 64 KiB of names (listxattr(2)).
+pub const MAX_XATTRS: usize = 4096;
 /// GNU long names; longer than any path the kernel takes.
 pub const MAX_LONG_NAME: u64 = 64 << 10;
 /// Pieces of a sparse file.

@@ -93,6 +93,7 @@ impl<R: BufRead> Archive<R> {
     /// (GNU tar accepts that too; a layer cut there does not have its digest).
     pub fn next(&mut self, entry: &mut Entry) -> Result<bool> {
         let mut extended = Extended::default();
+        let mut extended_left = MAX_PAX;
         let mut long_name: Option<Vec<u8>> = None;
         let mut long_link: Option<Vec<u8>> = None;
         // A run of headers that only prepare an entry is work for nothing: bounded.
@@ -104,7 +105,10 @@ impl<R: BufRead> Archive<R> {
             }
             let fields = header::fields(&block)?;
             match fields.kind {
-                b'x' | b'X' => pax::parse(&self.read_small(&fields, MAX_PAX)?, &mut extended)?,
+                b'x' | b'X' => {
+                    pax::parse(&self.read_small(&fields, extended_left)?, &mut extended)?;
+                    extended_left -= fields.size;
+                }
                 b'L' => long_name = Some(without_nul(self.read_small(&fields, MAX_LONG_NAME)?)),
                 b'K' => long_link = Some(without_nul(self.read_small(&fields, MAX_LONG_NAME)?)),
                 // Defaults for all later entries, a comment as a rule: not applied, as in docker. And a volume's label.
@@ -205,7 +209,7 @@ impl<R: BufRead> Archive<R> {
         entry.mtime = extended.mtime.unwrap_or(Timespec { tv_sec: fields.mtime, tv_nsec: 0 });
         entry.atime = extended.atime;
         entry.device = fields.device;
-        entry.xattrs = extended.xattrs;
+        entry.xattrs = extended.xattrs.into_iter().collect();
         entry.sparse = None;
         // Kinds other than files have no data, whatever their size says (so do GNU tar and Go's reader).
         let size = if entry.kind == Kind::File { extended.size.unwrap_or(fields.size) } else { 0 };

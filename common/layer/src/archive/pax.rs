@@ -1,9 +1,10 @@
 //! PAX extended headers: `LENGTH KEY=VALUE\n` records (POSIX pax, "pax Extended Header").
 
 use super::sparse::Segment;
-use crate::limits::MAX_SEGMENTS;
+use crate::limits::{MAX_SEGMENTS, MAX_XATTRS};
 use fault::{Fault, Result};
 use rustix::fs::Timespec;
+use std::collections::BTreeMap;
 
 /// What extended headers say about the entry that follows. A value that is there replaces the header's.
 #[derive(Default)]
@@ -16,7 +17,7 @@ pub struct Extended {
     pub mtime: Option<Timespec>,
     pub atime: Option<Timespec>,
     /// `SCHILY.xattr.NAME`, as star, GNU tar and every image builder write them.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub sparse: GnuSparse,
 }
 
@@ -69,9 +70,9 @@ fn split_record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 
 fn apply(key: &[u8], value: &[u8], into: &mut Extended) -> Result<()> {
     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-        into.xattrs.retain(|(known, _)| known != name);
-        into.xattrs.push((name.to_vec(), value.to_vec()));
-        return Ok(());
+        into.xattrs.insert(name.to_vec(), value.to_vec());
+        let few = into.xattrs.len() <= MAX_XATTRS;
+        return few.then_some(()).ok_or_else(|| bad("too many extended attributes"));
     }
     // An empty value takes a record back: the header's field counts again.
     let text = Some(value).filter(|v| !v.is_empty());
@@ -229,8 +230,8 @@ mod tests {
         let mut extended = Extended::default();
         parse(&data, &mut extended).unwrap();
         assert_eq!(extended.path.as_deref(), Some(&b"a\nb=c"[..]));
-        assert_eq!(extended.xattrs[0].1, [0, 1, b'\n', 0xff]);
-        assert_eq!(extended.xattrs[1].1, b"");
+        assert_eq!(extended.xattrs[&b"security.capability"[..]], [0, 1, b'\n', 0xff]);
+        assert_eq!(extended.xattrs[&b"user.empty"[..]], b"");
         assert_eq!(extended.size, None);
     }
 
@@ -252,5 +253,18 @@ mod tests {
         ] {
             assert!(parse(bad, &mut Extended::default()).is_err(), "{:?}", String::from_utf8_lossy(bad));
         }
+    }
+
+    #[test]
+    fn attributes_are_counted() {
+        // Two headers of one entry, as a list that was searched for each new one took the square of their number.
+        let header = |range: std::ops::Range<usize>| -> Vec<u8> {
+            range.flat_map(|n| record(&format!("SCHILY.xattr.user.{n}"), b"")).collect()
+        };
+        let mut extended = Extended::default();
+        parse(&header(0..MAX_XATTRS), &mut extended).unwrap();
+        parse(&header(0..1), &mut extended).unwrap();
+        assert_eq!(extended.xattrs.len(), MAX_XATTRS);
+        assert!(parse(&header(MAX_XATTRS..MAX_XATTRS + 1), &mut extended).is_err());
     }
 }

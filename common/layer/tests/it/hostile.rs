@@ -150,6 +150,8 @@ fn malformed_archives_are_input_failures() {
     for _ in 0..100 {
         headers_only = headers_only.pax(&[("comment", b"x")]);
     }
+    let comment = vec![b'1'; 600 << 10];
+    let half = |layer: Layer| layer.pax(&[("comment", &comment)]);
     let blobs: Vec<(&str, Vec<u8>)> = vec![
         ("cut in a header", good[..700].to_vec()),
         ("cut in data", good[..3000].to_vec()),
@@ -164,6 +166,7 @@ fn malformed_archives_are_input_failures() {
         ("bzip2", b"BZh91AY&SY".to_vec()),
         ("xz", b"\xfd7zXZ\0\0\0".to_vec()),
         ("huge PAX header", Layer::new().item(&huge_pax).file("x", b"").tar()),
+        ("PAX headers huge together", half(half(Layer::new())).file("x", b"").tar()),
         ("PAX size", numbers("size", b"9223372036854775807")),
         ("PAX size too large", numbers("size", b"18446744073709551615")),
         ("uid", numbers("uid", b"4294967295")),
