@@ -55,7 +55,7 @@ impl<'a> Terminal<'a> {
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
         let mut screen = String::new();
-        let give_up = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let give_up = std::time::Instant::now() + std::time::Duration::from_mins(1);
         while std::time::Instant::now() < give_up {
             screen = self.screen();
             if screen.contains(text) {

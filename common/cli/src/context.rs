@@ -61,10 +61,9 @@ impl Context {
             return OutputMode::Quiet;
         }
         match self.common.output {
-            Some(OutputFormat::Json) => OutputMode::Json,
             Some(OutputFormat::Table) => OutputMode::Table,
             None if io::stdout().is_terminal() => OutputMode::Table,
-            None => OutputMode::Json,
+            Some(OutputFormat::Json) | None => OutputMode::Json,
         }
     }
 

@@ -207,7 +207,7 @@ impl Bar {
         let Some(total) = self.total.filter(|total| *total > 0) else {
             return format!("{label}  {}", bytes(self.current));
         };
-        let filled = (self.current.min(total) as u128 * BAR_WIDTH as u128 / u128::from(total)) as usize;
+        let filled = (u128::from(self.current.min(total)) * BAR_WIDTH as u128 / u128::from(total)) as usize;
         format!(
             "{label}  [{}{}]  {} / {}",
             "=".repeat(filled),

@@ -109,6 +109,8 @@ impl Descriptor {
 
 /// A manifest or an index, told apart by media type and content.
 #[derive(Clone, Debug)]
+// There is one at a time.
+#[allow(clippy::large_enum_variant)]
 pub enum Document {
     Manifest(Manifest),
     Index(Index),

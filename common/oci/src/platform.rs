@@ -45,7 +45,8 @@ impl Platform {
         }
         match parts.as_slice() {
             [one] if is_os(&one.to_ascii_lowercase()) => {
-                Ok(Platform { os: one.to_ascii_lowercase(), ..Platform::host() })
+                let host = Platform::host();
+                Ok(Platform::of(one, &host.architecture, host.variant.as_deref()))
             }
             [one] => {
                 let platform = Platform::of(std::env::consts::OS, one, None);
@@ -71,11 +72,9 @@ impl Platform {
             ("x86_64" | "x86-64", variant) => ("amd64", variant),
             ("aarch64" | "arm64", None | Some("8" | "v8")) => ("arm64", None),
             ("aarch64", variant) => ("arm64", variant),
-            ("armhf", _) => ("arm", Some("v7")),
-            ("armel", _) => ("arm", Some("v6")),
-            ("arm", None | Some("7")) => ("arm", Some("v7")),
+            ("armhf", _) | ("arm", None | Some("7")) => ("arm", Some("v7")),
+            ("armel", _) | ("arm", Some("6")) => ("arm", Some("v6")),
             ("arm", Some("5")) => ("arm", Some("v5")),
-            ("arm", Some("6")) => ("arm", Some("v6")),
             ("arm", Some("8")) => ("arm", Some("v8")),
             ("powerpc64le", variant) => ("ppc64le", variant),
             ("loongarch64", variant) => ("loong64", variant),
@@ -199,9 +198,11 @@ mod tests {
             ("linux/arm/6", "linux/arm/v6"),
             ("i686", "linux/386"),
             ("windows/amd64", "windows/amd64"),
+            ("macOS/arm64", "darwin/arm64"),
         ] {
             assert_eq!(Platform::parse(typed).unwrap().to_string(), expected, "{typed}");
         }
+        assert_eq!(Platform::parse("macos").unwrap(), Platform::parse("Darwin").unwrap());
         for bad in ["", "/", "linux/", "/amd64", "a/b/c/d", "lin ux/amd64", "nonsense", "linux/amd64/"] {
             assert_eq!(Platform::parse(bad).unwrap_err().kind(), fault::Kind::Usage, "{bad:?}");
         }

@@ -324,7 +324,7 @@ mod tests {
         let (_fixture, store) = Fixture::new("commit");
         let diff_id = make(&store, b"one", "1-1".into());
         assert!(store.has_layer(&diff_id));
-        assert_eq!(store.layers().unwrap(), [diff_id.clone()]);
+        assert_eq!(store.layers().unwrap(), std::slice::from_ref(&diff_id));
         assert_eq!(store.layer_info(&diff_id).unwrap().unwrap().diff_id, diff_id);
         // The second to come keeps the first one's.
         let file = store.layer_fs(&diff_id).join("file");

@@ -16,9 +16,8 @@ const MAX_DEPTH: usize = 64;
 ///
 /// Never follows a symbolic link. Does cross mount points: unmount first.
 pub fn remove_tree(path: &Path) -> Result<u64> {
-    let name = match path.file_name().map(|name| CString::new(name.as_encoded_bytes())) {
-        Some(Ok(name)) => name,
-        _ => return Err(io::Error::from(io::ErrorKind::InvalidInput)).explain(|| what(path)),
+    let Some(Ok(name)) = path.file_name().map(|name| CString::new(name.as_encoded_bytes())) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput)).explain(|| what(path));
     };
     let parent = match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => rustix::fs::openat(CWD, parent, DIRECTORY, Mode::empty()),

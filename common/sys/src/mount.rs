@@ -32,6 +32,7 @@ pub const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
 
 /// Changes the mount a descriptor stands for (mount_setattr(2), Linux 5.12), and with `recursive` those below it.
 pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attributes: MountAttributes) -> io::Result<()> {
+    const NOTHING: &CStr = c"";
     let attr = libc::mount_attr {
         attr_set: attributes.set,
         attr_clr: attributes.clear,
@@ -42,7 +43,6 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attributes: MountAt
     if recursive {
         flags |= libc::AT_RECURSIVE;
     }
-    const NOTHING: &CStr = c"";
     // SAFETY: the descriptor is open, the path an empty C string, and `attr` a valid structure of the size given.
     let result = unsafe {
         libc::syscall(

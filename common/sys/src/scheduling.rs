@@ -131,6 +131,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stderr)]
     fn a_memory_policy_is_set() {
         in_a_thread(|| {
             // A node that no machine has, and no node where there must be one.
@@ -142,7 +143,7 @@ mod tests {
                     assert!(maps.lines().next().unwrap().contains("bind:0"), "{maps}");
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
-                    println!("SKIPPED: this kernel has no memory policies");
+                    eprintln!("SKIPPED: this kernel has no memory policies");
                 }
                 Err(error) => panic!("{error}"),
             }

@@ -16,6 +16,7 @@ pub const FLAG_SPEC_ALLOW: u32 = 4;
 /// Fails with `EINVAL` if the bytes are not a whole number of instructions, 1 to 4096 of them, or the kernel
 /// finds the program unsound.
 pub fn load(program: &[u8], flags: u32) -> io::Result<()> {
+    const SECCOMP_SET_MODE_FILTER: libc::c_long = 1;
     let count = program.len() / INSTRUCTION_BYTES;
     if !program.len().is_multiple_of(INSTRUCTION_BYTES) || count == 0 || count > 4096 {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -31,7 +32,6 @@ pub fn load(program: &[u8], flags: u32) -> io::Result<()> {
         });
     }
     let filter = libc::sock_fprog { len: count as u16, filter: instructions.as_mut_ptr() };
-    const SECCOMP_SET_MODE_FILTER: libc::c_long = 1;
     // SAFETY: `filter` describes `count` instructions in a live vector; the kernel copies and verifies them.
     let result =
         unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const filter) };

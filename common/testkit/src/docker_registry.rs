@@ -59,7 +59,7 @@ fn try_start(storage: &Path, read_only: bool) -> Option<DockerRegistry> {
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let give_up = Instant::now() + Duration::from_secs(60);
+    let give_up = Instant::now() + Duration::from_mins(1);
     while Instant::now() < give_up {
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {
             return Some(DockerRegistry { process, port, _settings: settings });

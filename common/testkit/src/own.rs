@@ -153,6 +153,8 @@ impl Ran {
 
     /// The same, having made sure that it ended so.
     #[track_caller]
+    // Often that is all there is to know.
+    #[allow(clippy::return_self_not_must_use)]
     pub fn expect(self, status: i32) -> Ran {
         assert_eq!(self.status, status, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
@@ -209,7 +211,7 @@ impl Place {
 
     /// A tool of this build, or any program, with this place as its state and the tools first in PATH.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.resolve(program));
+        let mut command = Command::new(resolve(program));
         self.furnish(&mut command);
         command
     }
@@ -231,11 +233,12 @@ impl Place {
     pub fn sh(&self, script: &str) -> Ran {
         Ran::of(self.command("bash").args(["-o", "pipefail", "-c", script]))
     }
+}
 
-    fn resolve(&self, program: &str) -> PathBuf {
-        let built = profile_dir().join(program);
-        if built.is_file() { built } else { PathBuf::from(program) }
-    }
+/// A tool of this build, or else whatever PATH has.
+fn resolve(program: &str) -> PathBuf {
+    let built = profile_dir().join(program);
+    if built.is_file() { built } else { PathBuf::from(program) }
 }
 
 impl Default for Place {

@@ -61,18 +61,15 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let keys = DetachKeys::parse(&args.detach_keys)?;
     let given = args.stdin_fd.map(session::descriptor).transpose()?;
     let named = args.container.is_some();
-    let subject = match &args.container {
-        Some(name) => Subject::from(name.clone()),
-        None => {
-            let mut records = context.require_records()?;
-            if records.len() > 1 {
-                return Err(Fault::usage("only one container can be attached to at a time"));
-            }
-            match records.pop() {
-                Some(record) => Subject::from(record),
-                None => return Ok(()),
-            }
+    let subject = if let Some(name) = &args.container {
+        Subject::from(name.clone())
+    } else {
+        let mut records = context.require_records()?;
+        if records.len() > 1 {
+            return Err(Fault::usage("only one container can be attached to at a time"));
         }
+        let Some(record) = records.pop() else { return Ok(()) };
+        Subject::from(record)
     };
     let store = Store::from_env()?;
     let dir = subject.find(&store)?;

@@ -163,12 +163,12 @@ fn control_groups_nobody_looks_after() {
     };
     // What has a shim's arguments, with a child in the second group.
     let join = |group: &cgroup::Cgroup, program: &str| {
-        let files: String = group
+        let files = group
             .directories()
             .iter()
             .map(|directory| format!("echo 0 > {}/cgroup.procs; ", directory.display()))
-            .collect();
-        format!("{files} exec {program}")
+            .collect::<Vec<_>>();
+        format!("{} exec {program}", files.concat())
     };
     let mut orphan = Command::new("sh")
         .args(["-c", &join(&groups[0], "sleep 1000")])

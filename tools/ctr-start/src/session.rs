@@ -145,7 +145,7 @@ impl Session {
                         }
                     }
                     Source::Input => {
-                        if let Some(end) = self.move_input(&mut input, &mut buffer)? {
+                        if let Some(end) = self.move_input(&mut input, &mut buffer) {
                             return Ok(end);
                         }
                     }
@@ -204,9 +204,8 @@ impl Session {
                 self.from_container[stream] = None;
                 return Ok(true);
             }
-            Ok(_) => return Ok(true),
+            Ok(_) | Err(Errno::INTR | Errno::AGAIN) => return Ok(true),
             Err(Errno::PIPE) => return Ok(stream != 0 || self.lose(stream)),
-            Err(Errno::INTR | Errno::AGAIN) => return Ok(true),
             Err(_) => {}
         }
         let count = match rustix::io::read(from, &mut *buffer) {
@@ -233,11 +232,12 @@ impl Session {
         stream != 0
     }
 
-    fn move_input(&mut self, input: &mut Option<OwnedFd>, buffer: &mut [u8]) -> Result<Option<End>> {
-        let (Some(from), Some(to)) = (input.as_ref(), &self.to_container) else { return Ok(None) };
+    /// `Some` when the user detached.
+    fn move_input(&mut self, input: &mut Option<OwnedFd>, buffer: &mut [u8]) -> Option<End> {
+        let (Some(from), Some(to)) = (input.as_ref(), &self.to_container) else { return None };
         let count = match rustix::io::read(from, &mut *buffer) {
             Ok(count) => count,
-            Err(Errno::INTR | Errno::AGAIN) => return Ok(None),
+            Err(Errno::INTR | Errno::AGAIN) => return None,
             // A terminal that is gone.
             Err(_) => 0,
         };
@@ -245,7 +245,7 @@ impl Session {
             // Closing the pipe closes the container's stdin.
             self.to_container = None;
             *input = None;
-            return Ok(None);
+            return None;
         }
         let (bytes, detached) = if self.options.terminal {
             self.options.detach_keys.scan(&buffer[..count])
@@ -256,7 +256,7 @@ impl Session {
             self.to_container = None;
             *input = None;
         }
-        Ok(detached.then_some(End::Detached))
+        detached.then_some(End::Detached)
     }
 
     fn take_signals(&self, tty: Option<&OwnedFd>) {
@@ -270,7 +270,7 @@ impl Session {
                 (libc::SIGWINCH, Some(tty)) => self.send_size(tty),
                 (libc::SIGWINCH | libc::SIGPIPE, _) => {}
                 (number, _) if self.options.signal_proxy => {
-                    self.tell(&Request::Signal { signal: number, stop: false })
+                    self.tell(&Request::Signal { signal: number, stop: false });
                 }
                 // What it would have done.
                 (number, _) => sys::process::die_of(number),

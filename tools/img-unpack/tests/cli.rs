@@ -38,7 +38,7 @@ fn names_in_records_out_and_once_is_enough() {
     put(&place, "app", &two_layers());
     let record = unpack(&place, &["app"]).expect(0).json();
     let layers: Vec<&str> =
-        record["rootfs"]["layers"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
+        record["rootfs"]["layers"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert_eq!(record["rootfs"]["driver"], "overlay");
     assert_eq!(fs::read(format!("{}/etc/kept", layers[0])).unwrap(), b"1");
     assert_eq!(fs::read(format!("{}/etc/new", layers[1])).unwrap(), b"2");

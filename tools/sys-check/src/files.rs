@@ -22,7 +22,7 @@ fn existing(path: &Path) -> PathBuf {
 fn state_place(store: &Store) -> Row {
     const NAME: &str = "state";
     let root = store.root();
-    let kind = match statfs(&existing(root)) {
+    let kind = match statfs(existing(root)) {
         Ok(found) => found.f_type as u64,
         Err(error) => {
             return Row::missing(

@@ -116,7 +116,7 @@ fn print(rows: &[Row], context: &mut Context) -> Result<()> {
         OutputMode::Quiet => {
             let names: Vec<&str> =
                 rows.iter().filter(|row| row.status != Status::Ok).map(|row| row.name).collect();
-            context.print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
+            names.iter().try_for_each(|name| context.print(&format!("{name}\n")))
         }
         OutputMode::Table => {
             let mut table = Table::new(&["NAME", "STATUS", "DETAIL"]);
@@ -125,12 +125,12 @@ fn print(rows: &[Row], context: &mut Context) -> Result<()> {
             }
             context.print_table(&table)?;
             // A table cuts its last column at the terminal's width, and advice must be readable to its end.
-            let advice: String = rows
+            let advice: Vec<String> = rows
                 .iter()
                 .filter(|row| !row.hint.is_empty())
                 .map(|row| format!("{}: {}\n", row.name, row.hint))
                 .collect();
-            if advice.is_empty() { Ok(()) } else { context.print(&format!("\n{advice}")) }
+            if advice.is_empty() { Ok(()) } else { context.print(&format!("\n{}", advice.concat())) }
         }
     }
 }

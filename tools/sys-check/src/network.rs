@@ -16,18 +16,17 @@ pub fn rows() -> Vec<Row> {
     })
     .join()
     .unwrap_or(Err(Errno::IO));
-    let mut rows = match tried {
-        Ok((veth, bridge, firewall)) => vec![
+    let mut rows = if let Ok((veth, bridge, firewall)) = tried {
+        vec![
             judge("link-veth", veth, "load it: modprobe veth"),
             judge("link-bridge", bridge, "load it: modprobe bridge"),
             judge("nftables", firewall, "load it: modprobe nf_tables"),
-        ],
-        Err(_) => {
-            let hint = "run sys-check as root to see; without, use --network none or host";
-            ["link-veth", "link-bridge", "nftables"]
-                .map(|name| Row::warn(name, "not allowed to try", hint))
-                .into()
-        }
+        ]
+    } else {
+        let hint = "run sys-check as root to see; without, use --network none or host";
+        ["link-veth", "link-bridge", "nftables"]
+            .map(|name| Row::warn(name, "not allowed to try", hint))
+            .into()
     };
     rows.push(forwarding());
     rows

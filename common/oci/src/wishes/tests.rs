@@ -63,6 +63,6 @@ proptest::proptest! {
         let _ = Security::parse(std::slice::from_ref(&text));
         let _ = nano_cpus(&record::Quantity::Text(text.clone()));
         let files = crate::users::UserFiles { passwd: Some(text.clone()), group: Some(text.clone()) };
-        let _ = crate::users::resolve(&text, &[text.clone()], &files);
+        let _ = crate::users::resolve(&text, std::slice::from_ref(&text), &files);
     }
 }
