@@ -74,12 +74,8 @@ impl Generator<'_> {
         if self.config.tty {
             environment.push("TERM=xterm".to_owned());
         }
-        for variable in self.image.env.iter().filter(|text| text.find('=').is_some_and(|at| at > 0)) {
-            env::set(&mut environment, variable);
-        }
-        for variable in &self.config.env {
-            env::set(&mut environment, variable);
-        }
+        let of_image = self.image.env.iter().filter(|text| text.find('=').is_some_and(|at| at > 0));
+        env::set_all(&mut environment, of_image.chain(&self.config.env));
         if !env::has(&environment, "HOME") {
             environment.push(format!("HOME={}", user.home));
         }
