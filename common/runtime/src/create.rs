@@ -1,15 +1,20 @@
 //! The parent's side of making a container.
 
-use crate::init::{self, Plan, open_namespaces};
+use crate::gate::{self, Gate, StartFailure};
+use crate::hooks::{self, Hooks, Place, Point};
+use crate::init::{self, Entrance, Plan};
 use crate::message::{Message, receive, send};
-use crate::process::Filter;
+use crate::namespaces::{ChildrenElsewhere, Namespaces, join};
+use crate::process::{Filter, set_limits_of};
 use crate::root::RootFs;
-use crate::seccomp;
 use crate::spec::Spec;
+use crate::state::{State, Status};
+use crate::{labels, mappings, netdevices, rdt, seccomp};
 use cgroup::{Cgroup, Version};
 use fault::{Explain, Fault, Result};
-use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::thread::LinkNameSpaceType;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use sys::process::Fork;
@@ -21,6 +26,8 @@ pub enum Stdio {
     Streams([OwnedFd; 3]),
     /// They come from the container's own terminal.
     Terminal,
+    /// The caller's.
+    Inherited,
 }
 
 pub struct Options<'a> {
@@ -33,6 +40,24 @@ pub struct Options<'a> {
     pub seccomp_cache: &'a Path,
     /// A network namespace to use instead of a new one: a restarted container keeps its own.
     pub network_namespace: Option<OwnedFd>,
+    /// Where the order to start comes from.
+    pub gate: Gate<'a>,
+    /// The container ends when the caller does.
+    pub dies_with_parent: bool,
+    pub manners: Manners,
+}
+
+/// What engines ask of an OCI runtime by flags.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manners {
+    /// Put the root over "/" instead of exchanging them, for hosts whose own root is a ramdisk.
+    pub no_pivot: bool,
+    /// Leave the session keyring as it is.
+    pub no_new_keyring: bool,
+    /// How many descriptors after the standard streams the command gets.
+    pub preserve_fds: u32,
+    /// runc's environment: each variable once, and `HOME` where it is missing.
+    pub home: bool,
 }
 
 /// A container whose first process exists and is not started yet.
@@ -41,7 +66,10 @@ pub struct Created {
     pub pid: i32,
     pub pidfd: OwnedFd,
     pub cgroup: Cgroup,
+    pub rdt: Option<rdt::Group>,
     socket: OwnedFd,
+    /// What is to be run outside, when the child has come to it.
+    hooks: Option<(Hooks, State)>,
 }
 
 /// Makes a container's namespaces, control groups and first process, and returns while that still builds its root file system:
@@ -50,16 +78,25 @@ pub struct Created {
 /// The caller must have one thread and be the one to wait(2) for the process. On failure nothing is left.
 pub fn create(options: Options<'_>) -> Result<Created> {
     let spec = options.spec;
-    // First of all, so that a profile that cannot be compiled has made nothing yet.
+    let process = spec.process()?;
+    // First of all, so that what cannot be done has made nothing yet.
+    labels::check(process)?;
     let filter = match &spec.linux.seccomp {
         Some(section) => Some(seccomp::filter(section.get(), options.seccomp_cache)?),
         None => None,
     };
-    let mut joined = open_namespaces(spec)?;
-    if let Some(network) = options.network_namespace {
-        joined.retain(|(kind, _)| *kind != LinuxNamespaceType::Network);
-        joined.push((LinuxNamespaceType::Network, network));
+    let rdt = match &spec.linux.intel_rdt {
+        Some(wishes) => Some((rdt::root()?, wishes)),
+        None => None,
+    };
+    let namespaces = Namespaces::open(spec, options.network_namespace)?;
+    if let Some(user) = namespaces.joined(Kind::User) {
+        mappings::agree(&spec.linux, user.as_fd())?;
     }
+    let entrance = match options.gate {
+        Gate::Caller => None,
+        Gate::Socket(path) => Some(gate::listen(path)?),
+    };
     let default_path = format!("/staves/{}", options.id);
     let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(&default_path);
     let make_cgroup = || Cgroup::create(path, spec.linux.resources.as_ref());
@@ -68,14 +105,25 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         Some(Version::V1) => None,
         _ => Some(make_cgroup()?),
     };
+    let state = State {
+        oci_version: spec.oci_version.clone(),
+        id: options.id.to_owned(),
+        status: Status::Creating,
+        pid: None,
+        bundle: options.bundle.to_owned(),
+        annotations: spec.annotations.clone(),
+    };
     let child = Child {
         stdio: &options.stdio,
         spec,
         rootfs: options.rootfs,
         bundle: options.bundle,
-        id: options.id,
+        state: &state,
         filter,
-        joined,
+        namespaces: &namespaces,
+        entrance,
+        dies_with_parent: options.dies_with_parent,
+        manners: options.manners,
     };
     let (pid, pidfd, socket) = match child.make(group.as_ref()) {
         Ok(made) => made,
@@ -87,14 +135,16 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         }
     };
     drop(options.stdio);
-    if let Some(cgroup) = group {
-        return Ok(Created { pid, pidfd, cgroup, socket });
-    }
-    match make_cgroup() {
-        Ok(cgroup) => {
+    let hooks = Some(&spec.hooks).filter(|hooks| !hooks.is_empty());
+    let hooks = hooks.map(|hooks| (hooks.clone(), State { pid: Some(pid), ..state }));
+    let furnished = furnish(spec, &namespaces, pid, &socket, rdt.as_ref().map(|_| options.id));
+    match furnished.and_then(|rdt| Ok((group.map_or_else(make_cgroup, Ok)?, rdt))) {
+        Ok((cgroup, rdt)) => {
             // A child that has ended by now has left word, and is asked for it by `ready`.
-            let _ = send(&socket, &Message::Join { cgroup: cgroup.directories().to_vec() }, None);
-            Ok(Created { pid, pidfd, cgroup, socket })
+            if cgroup.version() == Version::V1 {
+                let _ = send(&socket, &Message::Join { cgroup: cgroup.directories().to_vec() }, None);
+            }
+            Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks })
         }
         Err(fault) => {
             end(&pidfd);
@@ -103,40 +153,56 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     }
 }
 
+/// Gives the new process what has to come from outside.
+fn furnish(
+    spec: &Spec,
+    namespaces: &Namespaces,
+    pid: i32,
+    socket: &OwnedFd,
+    rdt_for: Option<&str>,
+) -> Result<Option<rdt::Group>> {
+    if namespaces.owns(Kind::User) {
+        mappings::write(pid, &spec.linux.uid_mappings, &spec.linux.gid_mappings)?;
+    }
+    if init::is_limited_from_outside(namespaces) {
+        set_limits_of(pid, spec.process()?)?;
+    }
+    if !spec.linux.net_devices.is_empty() {
+        let path = format!("/proc/{pid}/ns/net");
+        let namespace = std::fs::File::open(&path).explain(|| format!("open {path}"))?;
+        netdevices::move_into(&spec.linux.net_devices, namespace.as_fd())?;
+    }
+    if namespaces.owns(Kind::User) {
+        send(socket, &Message::Mapped, None)?;
+    }
+    match (&spec.linux.intel_rdt, rdt_for) {
+        (Some(wishes), Some(id)) => rdt::apply(&rdt::root()?, wishes, id, pid).map(Some),
+        _ => Ok(None),
+    }
+}
+
 struct Child<'a> {
     stdio: &'a Stdio,
     spec: &'a Spec,
     rootfs: &'a RootFs,
     bundle: &'a Path,
-    id: &'a str,
+    state: &'a State,
     filter: Option<Filter>,
-    joined: Vec<(LinuxNamespaceType, OwnedFd)>,
+    namespaces: &'a Namespaces,
+    entrance: Option<OwnedFd>,
+    dies_with_parent: bool,
+    manners: Manners,
 }
 
 impl Child<'_> {
     /// `cgroup`: the group to be made in; without one it will be told which to join.
     fn make(self, cgroup: Option<&Cgroup>) -> Result<(i32, OwnedFd, OwnedFd)> {
-        let own = |kind: LinuxNamespaceType| {
-            self.spec.namespace(kind).is_some() && !self.joined.iter().any(|(other, _)| *other == kind)
-        };
-        let mut flags = 0;
-        for (kind, flag) in [
-            (LinuxNamespaceType::Mount, libc::CLONE_NEWNS),
-            (LinuxNamespaceType::Pid, libc::CLONE_NEWPID),
-            (LinuxNamespaceType::Network, libc::CLONE_NEWNET),
-            (LinuxNamespaceType::Ipc, libc::CLONE_NEWIPC),
-            (LinuxNamespaceType::Uts, libc::CLONE_NEWUTS),
-        ] {
-            if own(kind) {
-                flags |= flag as u64;
-            }
-        }
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .explain(|| "make a socket pair".into())?;
         let directory = cgroup.map(Cgroup::v2_directory).transpose()?.flatten();
         let streams = match self.stdio {
-            Stdio::Terminal => None,
+            Stdio::Terminal | Stdio::Inherited => None,
             Stdio::Streams(streams) => {
                 let copies: std::io::Result<Vec<OwnedFd>> = streams.iter().map(OwnedFd::try_clone).collect();
                 let copies = copies.explain(|| "copy the streams".into())?;
@@ -144,104 +210,136 @@ impl Child<'_> {
             }
         };
         let plan = Plan {
-            id: self.id,
+            state: self.state,
             spec: self.spec,
             bundle: self.bundle,
             rootfs: self.rootfs,
             root_path: self.spec.root_path(self.bundle)?,
             filter: self.filter,
             cgroup: cgroup.map(|cgroup| cgroup.directories().to_vec()),
-            own_cgroup_namespace: own(LinuxNamespaceType::Cgroup),
-            own_network: own(LinuxNamespaceType::Network),
-            own_uts: own(LinuxNamespaceType::Uts),
-            own_mounts: own(LinuxNamespaceType::Mount),
-            join_namespaces: self.joined,
+            namespaces: self.namespaces,
             stdio: streams,
+            entrance: match self.entrance {
+                Some(listener) => Entrance::Listener(listener),
+                None => Entrance::Parent,
+            },
+            dies_with_parent: self.dies_with_parent,
+            manners: self.manners,
         };
-        let own_pid_namespace = enter_pid_namespace(&plan.join_namespaces)?;
-        let forked = sys::process::clone3(flags, directory.as_ref().map(AsFd::as_fd));
-        match forked {
-            Ok(Fork::Child) => {
+        let elsewhere = plan.namespaces.joined(Kind::Pid).map(ChildrenElsewhere::enter).transpose()?;
+        let made = match plan.namespaces.joined(Kind::User) {
+            None => sys::process::clone3(plan.namespaces.clone_flags(), directory.as_ref().map(AsFd::as_fd))
+                .map(Some)
+                .explain(|| "make the container's first process".into())
+                .map_err(|fault| fault.hint("sys-check tells which namespaces this machine offers"))?,
+            Some(user) => make_in_user_namespace(plan.namespaces, user, directory.as_ref())?,
+        };
+        match made {
+            Some(Fork::Child) => {
                 drop(ours);
-                init::run(plan, &theirs)
+                init::run(plan, theirs)
             }
-            Ok(Fork::Parent { pid, pidfd }) => {
-                leave_pid_namespace(own_pid_namespace)?;
+            Some(Fork::Parent { pid, pidfd }) => {
+                drop(elsewhere);
                 Ok((pid, pidfd, ours))
             }
-            Err(error) => {
-                leave_pid_namespace(own_pid_namespace)?;
-                Err(error)
-                    .explain(|| "make the container's first process".into())
-                    .map_err(|fault| fault.hint("sys-check tells which namespaces this machine offers"))
-            }
+            None => Err(Fault::failed("make the container's first process in its user namespace")
+                .hint("this process may not join that namespace, or it knows no superuser")),
         }
     }
 }
 
-/// A pid namespace is joined by the children of the process that joins it. Returns our own to go back to.
-fn enter_pid_namespace(joined: &[(LinuxNamespaceType, OwnedFd)]) -> Result<Option<std::fs::File>> {
-    let Some((_, fd)) = joined.iter().find(|(kind, _)| *kind == LinuxNamespaceType::Pid) else {
-        return Ok(None);
+/// Namespaces belong to the user namespace their maker is in: a process in between joins that and makes the child, the
+/// caller's own by CLONE_PARENT. It sends the child's descriptor, or nothing.
+fn make_in_user_namespace(
+    namespaces: &Namespaces,
+    user: &OwnedFd,
+    group: Option<&OwnedFd>,
+) -> Result<Option<Fork>> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .explain(|| "make a socket pair".into())?;
+    let between = sys::process::clone3(0, group.map(AsFd::as_fd))
+        .explain(|| "make a process to join the user namespace".into())?;
+    let Fork::Parent { pidfd, .. } = between else {
+        drop(ours);
+        let joined = join(user, LinkNameSpaceType::User).and_then(|()| crate::namespaces::become_superuser());
+        if joined.is_err() {
+            sys::process::exit_now(1)
+        }
+        let flags = namespaces.clone_flags() | libc::CLONE_PARENT as u64;
+        return match sys::process::clone3(flags, None) {
+            Ok(Fork::Child) => Ok(Some(Fork::Child)),
+            Ok(Fork::Parent { pid, pidfd }) => {
+                let told = send(&theirs, &Message::Made { pid }, Some(pidfd.as_fd()));
+                sys::process::exit_now(told.is_err().into())
+            }
+            Err(_) => sys::process::exit_now(1),
+        };
     };
-    let own = std::fs::File::open("/proc/self/ns/pid").explain(|| "open the own pid namespace".into())?;
-    join_pid_namespace(fd)?;
-    Ok(Some(own))
-}
-
-fn leave_pid_namespace(own: Option<std::fs::File>) -> Result<()> {
-    match own {
-        Some(own) => join_pid_namespace(&own),
-        None => Ok(()),
+    drop(theirs);
+    let told = receive(&ours);
+    reap(&pidfd);
+    match told? {
+        Some((Message::Made { pid }, Some(pidfd))) => Ok(Some(Fork::Parent { pid, pidfd })),
+        _ => Ok(None),
     }
-}
-
-fn join_pid_namespace(fd: impl AsFd) -> Result<()> {
-    let link = rustix::thread::LinkNameSpaceType::ProcessID;
-    rustix::thread::move_into_link_name_space(fd.as_fd(), Some(link))
-        .explain(|| "join the pid namespace".into())
 }
 
 /// Kills and reaps a container's first process.
 fn end(pidfd: &OwnedFd) {
     let _ = sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+    reap(pidfd);
+}
+
+fn reap(pidfd: &OwnedFd) {
     let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
     let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
 }
 
-/// How [`Created::start`] failed.
-pub struct StartFailure {
-    pub fault: Fault,
-    /// 126 or 127 when it was the command that could not be run.
-    pub exit_code: Option<i32>,
-}
-
 impl Created {
-    /// Waits until the process is set up ("created" in the runtime specification). Returns the master side of its terminal
-    /// if it has one. To be called once. After a failure the process is reaped and its control group gone.
+    /// Waits until the process is set up ("created" in the runtime specification), and runs the hooks that are run
+    /// meanwhile. Returns the master side of its terminal if it has one. To be called once. After a failure the process is
+    /// reaped and its control group gone.
     pub fn ready(&self) -> Result<Option<OwnedFd>> {
-        let fault = match receive(&self.socket) {
-            Ok(Some((Message::Ready, terminal))) => return Ok(terminal),
-            Ok(Some((Message::Failed(failure), _))) => failure.into_fault(),
-            Ok(_) => Fault::failed("the container's first process ended while it was set up")
-                .hint("the memory limit may be too small for it"),
+        let fault = match self.wait_until_ready() {
+            Ok(terminal) => return Ok(terminal),
             Err(fault) => fault,
         };
         end(&self.pidfd);
         let _ = self.cgroup.remove();
+        if let Some(group) = &self.rdt {
+            let _ = group.remove();
+        }
         Err(fault)
     }
 
-    /// Lets the process execute the command; returns when it has. After a failure the process is ending.
-    pub fn start(&self) -> Result<(), StartFailure> {
-        let failure = |fault| StartFailure { fault, exit_code: None };
-        send(&self.socket, &Message::Start, None).map_err(failure)?;
-        match receive(&self.socket).map_err(failure)? {
-            None => Ok(()),
-            Some((Message::Failed(reason), _)) => {
-                Err(StartFailure { exit_code: reason.exit_code, fault: reason.into_fault() })
+    fn wait_until_ready(&self) -> Result<Option<OwnedFd>> {
+        loop {
+            match receive(&self.socket)? {
+                Some((Message::Ready, terminal)) => return Ok(terminal),
+                Some((Message::Mounted, _)) => {
+                    self.run_hooks()?;
+                    send(&self.socket, &Message::Proceed, None)?;
+                }
+                Some((Message::Failed(failure), _)) => return Err(failure.into_fault()),
+                _ => {
+                    return Err(Fault::failed("the container's first process ended while it was set up")
+                        .hint("the memory limit may be too small for it"));
+                }
             }
-            Some(_) => Err(failure(Fault::failed("the container's first process said something unexpected"))),
         }
+    }
+
+    fn run_hooks(&self) -> Result<()> {
+        let Some((hooks, state)) = &self.hooks else { return Ok(()) };
+        let place = Place { directory: Some(&state.bundle), environment: None };
+        hooks::run(hooks, Point::Prestart, state, place)?;
+        hooks::run(hooks, Point::CreateRuntime, state, place)
+    }
+
+    /// Lets the process execute the command; returns when it has. After a failure the process is ending. For
+    /// [`Gate::Caller`].
+    pub fn start(&self) -> Result<(), StartFailure> {
+        gate::start(&self.socket)
     }
 }

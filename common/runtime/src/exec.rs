@@ -1,14 +1,17 @@
 //! A further process in a running container.
 
-use crate::init::join_all;
+use crate::create::{Manners, Stdio};
+use crate::gate::StartFailure;
 use crate::message::{Failure, Message, receive, send};
-use crate::process::{Command, ExecFailure};
-use crate::seccomp;
-use crate::spec::Process;
+use crate::namespaces::{become_superuser, join_all};
+use crate::process::{Command, ExecFailure, set_limits_of};
+use crate::spec::{ConsoleSize, Linux, Process};
+use crate::{init, labels, rdt, seccomp};
 use cgroup::Cgroup;
 use fault::{Explain, Fault, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior, set_parent_process_death_signal};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -19,14 +22,23 @@ pub struct ExecOptions<'a> {
     /// The container's init.
     pub pidfd: OwnedFd,
     pub process: &'a Process,
+    /// What holds for every process of the container.
+    pub linux: Option<&'a Linux>,
     /// Text of the container's seccomp section.
     pub seccomp: Option<&'a str>,
     pub seccomp_cache: &'a Path,
     pub cgroup: &'a Cgroup,
+    pub rdt: Option<&'a rdt::Group>,
     /// The process goes on when this one ends.
     pub detach: bool,
-    /// stdin, stdout, stderr for the process; `None` gives it a terminal of its own.
-    pub stdio: Option<[OwnedFd; 3]>,
+    pub stdio: Stdio,
+    /// The container has a user namespace that is not the caller's.
+    pub user_namespace: bool,
+    /// The container has a time namespace that is not the caller's.
+    pub time_namespace: bool,
+    /// Join the session keyring of the container with this id.
+    pub keyring: Option<&'a str>,
+    pub manners: Manners,
 }
 
 /// A process that is executing its command.
@@ -40,27 +52,41 @@ pub struct Executed {
 
 /// Enters the container and runs the process there, as this process's child. This process is in the container's
 /// namespaces afterwards, and must have had one thread.
-pub fn exec(options: ExecOptions<'_>) -> Result<Executed, crate::create::StartFailure> {
-    exec_inner(options)
-        .map_err(|failure| crate::create::StartFailure { fault: failure.fault, exit_code: failure.exit_code })
+pub fn exec(options: ExecOptions<'_>) -> Result<Executed, StartFailure> {
+    exec_inner(options).map_err(|failure| StartFailure { fault: failure.fault, exit_code: failure.exit_code })
 }
 
 fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
+    labels::check(options.process)?;
     let filter = match options.seccomp {
         Some(section) => Some(seccomp::filter(section, options.seccomp_cache)?),
         None => None,
     };
-    let command = Command::new(options.process, filter)?;
+    let mut command = Command::new(options.process, filter)?.preserving(options.manners.preserve_fds);
+    if let Some(linux) = options.linux {
+        command = command.in_container(linux)?;
+    }
+    if options.manners.home {
+        command = command.with_home()?;
+    }
     let join = options.cgroup.join_files()?;
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .explain(|| "become non-dumpable".into())?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).explain(|| "become non-dumpable".into())?;
+    if options.user_namespace {
+        // The child inherits them; in there it could set them no more.
+        set_limits_of(rustix::process::getpid().as_raw_pid(), options.process)?;
+        command = command.limited_from_outside();
+    }
+    if let Some(group) = options.rdt {
+        group.join(rustix::process::getpid().as_raw_pid())?;
+    }
+    command.enter_initial_affinity()?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .explain(|| "make a socket pair".into())?;
-    join_all(&options.pidfd)?;
+    join_all(&options.pidfd, options.user_namespace, options.time_namespace)?;
     match sys::process::clone3(0, None).explain(|| "make a process in the container".into())? {
         Fork::Child => {
             drop(ours);
-            run(&command, join, options.stdio, options.detach, &theirs)
+            run(&command, join, options, &theirs)
         }
         Fork::Parent { pid, pidfd } => {
             drop(theirs);
@@ -78,23 +104,15 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
                             fault: failure.into_fault(),
                         });
                     }
-                    Some((Message::Start | Message::Join { .. }, _)) => {
-                        return Err(Fault::failed("the process said something unexpected").into());
-                    }
+                    Some(_) => return Err(Fault::failed("the process said something unexpected").into()),
                 }
             }
         }
     }
 }
 
-fn run(
-    command: &Command,
-    join: Vec<std::fs::File>,
-    stdio: Option<[OwnedFd; 3]>,
-    detach: bool,
-    socket: &OwnedFd,
-) -> ! {
-    let failure = match enter(join, stdio, detach, socket) {
+fn run(command: &Command, join: Vec<std::fs::File>, options: ExecOptions<'_>, socket: &OwnedFd) -> ! {
+    let failure = match enter(command, join, options, socket) {
         Ok(()) => command.execute(),
         Err(fault) => fault.into(),
     };
@@ -103,34 +121,56 @@ fn run(
 }
 
 fn enter(
+    command: &Command,
     join: Vec<std::fs::File>,
-    stdio: Option<[OwnedFd; 3]>,
-    detach: bool,
+    options: ExecOptions<'_>,
     socket: &OwnedFd,
 ) -> Result<()> {
-    if !detach {
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+    if options.user_namespace {
+        become_superuser()?;
+    }
+    if !options.detach {
+        set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .explain(|| "set the parent death signal".into())?;
     }
     for mut file in join {
         file.write_all(b"0").explain(|| "join the control group".into())?;
     }
+    command.enter_final_affinity(false)?;
     rustix::process::setsid().explain(|| "start a session".into())?;
-    let (streams, master) = match stdio {
-        Some(streams) => (streams, None),
-        None => {
-            let (master, slave) = terminal()?;
+    if let Some(id) = options.keyring {
+        init::join_keyring(id, &options.process.selinux_label)?;
+    }
+    let mut master = None;
+    let streams = match options.stdio {
+        Stdio::Inherited => None,
+        Stdio::Streams(streams) => Some(streams),
+        Stdio::Terminal => {
+            let (ours, slave) = terminal()?;
+            rustix::process::ioctl_tiocsctty(&slave).explain(|| "take the controlling terminal".into())?;
+            if let Some(size) = &options.process.console_size {
+                set_size(&ours, size)?;
+            }
+            master = Some(ours);
             let copy = || slave.try_clone().explain(|| "copy the terminal".into());
-            ([copy()?, copy()?, copy()?], Some(master))
+            Some([copy()?, copy()?, copy()?])
         }
     };
-    if master.is_some() {
-        rustix::process::ioctl_tiocsctty(&streams[0]).explain(|| "take the controlling terminal".into())?;
-    }
-    for (number, stream) in streams.iter().enumerate() {
+    for (number, stream) in streams.iter().flatten().enumerate() {
         sys::process::duplicate_to(stream.as_fd(), number as i32).explain(|| "set up the streams".into())?;
     }
     send(socket, &Message::Ready, master.as_ref().map(AsFd::as_fd))
+}
+
+pub fn set_size(terminal: &OwnedFd, size: &ConsoleSize) -> Result<()> {
+    let cells = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
+    let size = rustix::termios::Winsize {
+        ws_row: cells(size.height),
+        ws_col: cells(size.width),
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(terminal, size).explain(|| "set the terminal's size".into())
 }
 
 /// A terminal of the container's devpts. Its master must be the real multiplexer's (character device 5:2).

@@ -1,23 +1,29 @@
 //! The child: builds the container around itself, says it is ready, waits, and becomes the command.
 
+use crate::create::Manners;
+use crate::exec::set_size;
+use crate::gate;
+use crate::hooks::{self, Place, Point};
 use crate::message::{Failure, Message, receive, send};
 use crate::mounts::{self, Surroundings};
+use crate::namespaces::{Namespaces, become_superuser};
 use crate::process::{Command, ExecFailure, Filter, private_proc, write_proc};
 use crate::root::{Root, RootFs};
 use crate::spec::Spec;
-use crate::{devices, masks};
+use crate::state::{State, Status};
+use crate::{devices, labels, masks, timens};
 use fault::{Explain, Fault, Result};
-use oci_spec::runtime::LinuxNamespaceType;
+use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior, set_parent_process_death_signal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use sys::mount::{MOUNT_ATTR_RDONLY, MountAttributes};
 
 /// What the child needs, made ready by the parent.
 pub struct Plan<'a> {
-    pub id: &'a str,
+    pub state: &'a State,
     pub spec: &'a Spec,
     pub bundle: &'a Path,
     pub rootfs: &'a RootFs,
@@ -25,74 +31,133 @@ pub struct Plan<'a> {
     pub filter: Option<Filter>,
     /// The control groups the child was made in; `None` when it will be told which to join.
     pub cgroup: Option<Vec<PathBuf>>,
-    pub own_cgroup_namespace: bool,
-    /// Namespaces that exist already and are joined.
-    pub join_namespaces: Vec<(LinuxNamespaceType, OwnedFd)>,
-    pub own_network: bool,
-    pub own_uts: bool,
-    pub own_mounts: bool,
-    /// Standard streams; with a terminal they come from it.
+    pub namespaces: &'a Namespaces,
+    /// Standard streams; without them those of the terminal or, if there is none, the parent's.
     pub stdio: Option<[OwnedFd; 3]>,
+    pub entrance: Entrance,
+    pub dies_with_parent: bool,
+    pub manners: Manners,
+}
+
+/// Where the order to start comes from.
+pub enum Entrance {
+    Parent,
+    Listener(OwnedFd),
+}
+
+/// In a user namespace a process may not do so itself.
+pub fn is_limited_from_outside(namespaces: &Namespaces) -> bool {
+    namespaces.owns(Kind::User) || namespaces.joined(Kind::User).is_some()
 }
 
 /// Runs in the child and does not return.
-pub fn run(plan: Plan<'_>, socket: &OwnedFd) -> ! {
-    let failure = match set_up_and_wait(plan, socket) {
+pub fn run(plan: Plan<'_>, socket: OwnedFd) -> ! {
+    let mut asker = socket;
+    let failure = match set_up_and_wait(plan, &mut asker) {
         Ok(command) => command.execute(),
         Err(failure) => failure,
     };
-    // The parent may be gone; there is nobody else to tell.
-    let _ = send(socket, &Message::Failed(Failure::of(&failure.fault, failure.exit_code)), None);
+    // Whoever asked may be gone; there is nobody else to tell.
+    let _ = send(&asker, &Message::Failed(Failure::of(&failure.fault, failure.exit_code)), None);
     sys::process::exit_now(failure.exit_code.unwrap_or(125))
 }
 
-fn set_up_and_wait(mut plan: Plan<'_>, socket: &OwnedFd) -> Result<Command, ExecFailure> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+/// `asker`: who is to be told of failures, first the parent, then whoever gives the order to start.
+fn set_up_and_wait(mut plan: Plan<'_>, asker: &mut OwnedFd) -> Result<Command, ExecFailure> {
+    if plan.namespaces.owns(Kind::User) {
+        let Some((Message::Mapped, _)) = receive(&*asker)? else { given_up() };
+        become_superuser()?;
+    }
+    set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .explain(|| "set the parent death signal".into())?;
+    enter_time_namespace(&plan)?;
     // Nothing inside may look into this process before it is the command (CVE-2016-9962).
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-        .explain(|| "become non-dumpable".into())?;
-    let mut groups = Groups::new(&mut plan, socket)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).explain(|| "become non-dumpable".into())?;
+    let mut groups = Groups::new(&mut plan, asker)?;
     rustix::process::setsid().explain(|| "start a session".into())?;
-    join_keyring(plan.id)?;
-    join_namespaces(&plan)?;
-    if plan.own_network {
+    let process = plan.spec.process()?;
+    if !plan.manners.no_new_keyring {
+        join_keyring(&plan.state.id, &process.selinux_label)?;
+    }
+    plan.namespaces.join()?;
+    if plan.namespaces.owns(Kind::Network) {
         sys::process::loopback_up().explain(|| "bring up the loopback interface".into())?;
     }
     set_host_name(&plan)?;
     let terminal = build_root(&plan, &mut groups)?;
     groups.joined()?;
-    let command = Command::new(plan.spec.process()?, plan.filter.take())?;
-    let (master, slave) = match terminal {
-        Some((master, slave)) => (Some(master), Some(slave)),
-        None => (None, None),
-    };
+    let command = command(&plan, plan.filter.clone())?;
+    command.enter_final_affinity(true)?;
+    if let (Some((master, _)), Some(size)) = (&terminal, &process.console_size) {
+        set_size(master, size)?;
+    }
+    let (master, slave) = terminal.map_or((None, None), |(master, slave)| (Some(master), Some(slave)));
     set_up_streams(plan.stdio.take(), slave)?;
-    send(socket, &Message::Ready, master.as_ref().map(AsFd::as_fd))?;
+    if !plan.dies_with_parent {
+        set_parent_process_death_signal(None).explain(|| "clear the parent death signal".into())?;
+    }
+    send(&*asker, &Message::Ready, master.as_ref().map(AsFd::as_fd))?;
     drop(master);
-    match receive(socket)? {
+    if let Entrance::Listener(listener) = &plan.entrance {
+        *asker = gate::wait(listener)?;
+    }
+    match receive(&*asker)? {
         Some((Message::Start, _)) => Ok(command),
-        // The parent gave up, or is gone.
-        _ => sys::process::exit_now(125),
+        _ => given_up(),
     }
 }
 
+/// The parent gave up, or is gone.
+fn given_up() -> ! {
+    sys::process::exit_now(125)
+}
+
+fn command(plan: &Plan<'_>, filter: Option<Filter>) -> Result<Command> {
+    let mut command = Command::new(plan.spec.process()?, filter)?
+        .in_container(&plan.spec.linux)?
+        .preserving(plan.manners.preserve_fds)
+        .with_start_hooks(&plan.spec.hooks, own_state(plan, Status::Created));
+    if plan.manners.home {
+        command = command.with_home()?;
+    }
+    if is_limited_from_outside(plan.namespaces) {
+        command = command.limited_from_outside();
+    }
+    Ok(command)
+}
+
+/// The container's state as hooks inside it are told.
+fn own_state(plan: &Plan<'_>, status: Status) -> State {
+    State { status, pid: Some(rustix::process::getpid().as_raw_pid()), ..plan.state.clone() }
+}
+
+fn enter_time_namespace(plan: &Plan<'_>) -> Result<()> {
+    if !plan.namespaces.owns(Kind::Time) {
+        return Ok(());
+    }
+    // The file to be written belongs to the host's superuser otherwise.
+    if is_limited_from_outside(plan.namespaces) {
+        set_dumpable_behavior(DumpableBehavior::Dumpable).explain(|| "become dumpable".into())?;
+    }
+    timens::enter_new(&plan.spec.linux.time_offsets)
+}
+
 /// The container's control groups, joined as late as can be where the parent still makes them.
-struct Groups<'a> {
+struct Groups {
     directories: Option<Vec<PathBuf>>,
     own_namespace: bool,
     version_2: bool,
-    socket: &'a OwnedFd,
+    socket: OwnedFd,
 }
 
-impl Groups<'_> {
-    fn new<'a>(plan: &mut Plan<'_>, socket: &'a OwnedFd) -> Result<Groups<'a>> {
+impl Groups {
+    fn new(plan: &mut Plan<'_>, socket: &OwnedFd) -> Result<Groups> {
         let directories = plan.cgroup.take();
         let groups = Groups {
-            own_namespace: plan.own_cgroup_namespace,
+            own_namespace: plan.namespaces.owns(Kind::Cgroup),
             version_2: directories.is_some(),
             directories,
-            socket,
+            socket: socket.try_clone().explain(|| "copy a descriptor".into())?,
         };
         if groups.directories.is_some() {
             groups.enter_namespace()?;
@@ -112,14 +177,12 @@ impl Groups<'_> {
     /// Their directories, once they are joined.
     fn joined(&mut self) -> Result<&[PathBuf]> {
         if self.directories.is_none() {
-            let Some((Message::Join { cgroup }, _)) = receive(self.socket)? else {
-                // The parent gave up, or is gone.
-                sys::process::exit_now(125)
-            };
+            let Some((Message::Join { cgroup }, _)) = receive(&self.socket)? else { given_up() };
             for directory in &cgroup {
                 // `tasks`: a process of one thread moves itself without the kernel's global lock.
                 let path = directory.join("tasks");
-                std::fs::write(&path, "0").explain(|| format!("join the control group {}", path.display()))?;
+                std::fs::write(&path, "0")
+                    .explain(|| format!("join the control group {}", path.display()))?;
             }
             self.directories = Some(cgroup);
             self.enter_namespace()?;
@@ -128,38 +191,25 @@ impl Groups<'_> {
     }
 }
 
-fn join_keyring(id: &str) -> Result<()> {
+pub fn join_keyring(id: &str, label: &str) -> Result<()> {
     let name = std::ffi::CString::new(format!("_ses.{id}")).map_err(|_| Fault::input("NUL in the id"))?;
-    match sys::process::join_new_session_keyring(&name) {
-        Ok(()) => Ok(()),
+    let labelled = !label.is_empty();
+    if labelled {
+        labels::label_keys(Some(label))?;
+    }
+    let joined = match sys::process::join_new_session_keyring(&name) {
         // No keyrings in this kernel, or the user's quota of keys is used up: docker goes on as well.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EDQUOT)) => Ok(()),
-        Err(error) => Err(error).explain(|| "join a new session keyring".into()),
+        joined => joined.explain(|| "join a new session keyring".into()),
+    };
+    if labelled {
+        labels::label_keys(None)?;
     }
-}
-
-fn join_namespaces(plan: &Plan<'_>) -> Result<()> {
-    for (kind, fd) in &plan.join_namespaces {
-        let link = match kind {
-            LinuxNamespaceType::Network => LinkNameSpaceType::Network,
-            LinuxNamespaceType::Ipc => LinkNameSpaceType::InterProcessCommunication,
-            LinuxNamespaceType::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
-            LinuxNamespaceType::Mount => LinkNameSpaceType::Mount,
-            LinuxNamespaceType::Cgroup => LinkNameSpaceType::ControlGroup,
-            // The parent has done so: it takes effect for a process's children.
-            LinuxNamespaceType::Pid => continue,
-            LinuxNamespaceType::User | LinuxNamespaceType::Time => {
-                return Err(Fault::input("this namespace cannot be joined"));
-            }
-        };
-        rustix::thread::move_into_link_name_space(fd.as_fd(), Some(link))
-            .explain(|| format!("join the {kind} namespace"))?;
-    }
-    Ok(())
+    joined
 }
 
 fn set_host_name(plan: &Plan<'_>) -> Result<()> {
-    if !plan.own_uts {
+    if !plan.namespaces.owns(Kind::Uts) && plan.namespaces.joined(Kind::Uts).is_none() {
         return Ok(());
     }
     if !plan.spec.hostname.is_empty() {
@@ -174,11 +224,12 @@ fn set_host_name(plan: &Plan<'_>) -> Result<()> {
 }
 
 /// Mounts everything, then makes it the root. Returns the terminal if there is to be one.
-fn build_root(plan: &Plan<'_>, groups: &mut Groups<'_>) -> Result<Option<(OwnedFd, OwnedFd)>> {
-    if !plan.own_mounts {
+fn build_root(plan: &Plan<'_>, groups: &mut Groups) -> Result<Option<(OwnedFd, OwnedFd)>> {
+    if !plan.namespaces.owns(Kind::Mount) {
         return Err(Fault::input("a container needs a mount namespace of its own"));
     }
-    detach_from_host(plan.spec.linux.rootfs_propagation.as_deref())?;
+    let propagation = Propagation::of(plan.spec.linux.rootfs_propagation.as_deref())?;
+    mount_change("/", propagation.before).explain(|| "detach from the host's mounts".into())?;
     let root = plan.rootfs.mount(&plan.root_path)?;
     let mut own_dev = None;
     for mount in &plan.spec.mounts {
@@ -206,7 +257,15 @@ fn build_root(plan: &Plan<'_>, groups: &mut Groups<'_>) -> Result<Option<(OwnedF
     masks::make_readonly(&root, &plan.spec.linux.readonly_paths)?;
     masks::mask(&root, &plan.spec.linux.masked_paths)?;
     make_working_directory(plan.spec, &root);
-    pivot(&root)?;
+    run_hooks(plan, groups)?;
+    if plan.manners.no_pivot {
+        move_over(&root)?
+    } else {
+        pivot(&root)?
+    }
+    if let Some(flags) = propagation.after {
+        mount_change("/", flags).explain(|| "set the root's propagation".into())?;
+    }
     if plan.spec.root_is_readonly() {
         let readonly = MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
         sys::mount::mount_setattr(root.fd.as_fd(), false, readonly)
@@ -215,18 +274,47 @@ fn build_root(plan: &Plan<'_>, groups: &mut Groups<'_>) -> Result<Option<(OwnedF
     Ok(terminal)
 }
 
-/// What is mounted from here on stays here. Mounts made on the host later still come in, as a bind with `rslave` wants.
-fn detach_from_host(propagation: Option<&str>) -> Result<()> {
-    let flags = match propagation {
-        None | Some("" | "slave" | "rslave") => {
-            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC
-        }
-        Some("private" | "rprivate") => MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-        Some("shared" | "rshared") => return Ok(()),
-        Some("unbindable" | "runbindable") => MountPropagationFlags::UNBINDABLE | MountPropagationFlags::REC,
-        Some(other) => return Err(Fault::input(format!("rootfsPropagation {other:?} is unknown"))),
-    };
-    mount_change("/", flags).explain(|| "detach from the host's mounts".into())
+/// `linux.rootfsPropagation`.
+struct Propagation {
+    /// What is mounted from here on stays here. Mounts made on the host later still come in, as a bind with `rslave` wants.
+    before: MountPropagationFlags,
+    /// Of the root, once it is that.
+    after: Option<MountPropagationFlags>,
+}
+
+impl Propagation {
+    fn of(name: Option<&str>) -> Result<Propagation> {
+        use MountPropagationFlags as Flags;
+        let slave = Flags::DOWNSTREAM | Flags::REC;
+        let (before, after) = match name {
+            None | Some("" | "rslave") => (slave, None),
+            Some("slave") => (slave, Some(Flags::DOWNSTREAM)),
+            Some("private") => (Flags::PRIVATE | Flags::REC, Some(Flags::PRIVATE)),
+            Some("rprivate") => (Flags::PRIVATE | Flags::REC, None),
+            Some("shared") => (slave, Some(Flags::SHARED)),
+            Some("rshared") => (slave, Some(Flags::SHARED | Flags::REC)),
+            Some("unbindable") => (slave, Some(Flags::UNBINDABLE)),
+            Some("runbindable") => (slave, Some(Flags::UNBINDABLE | Flags::REC)),
+            Some(other) => {
+                return Err(Fault::input(format!("linux.rootfsPropagation: {other:?} is unknown")));
+            }
+        };
+        Ok(Propagation { before, after })
+    }
+}
+
+/// Those outside by the parent, then those in the container's namespaces, all while the host's root is still there.
+fn run_hooks(plan: &Plan<'_>, groups: &mut Groups) -> Result<()> {
+    let hooks = &plan.spec.hooks;
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    // What they are told of has its limits, and the parent's order to join comes before its word to go on.
+    groups.joined()?;
+    send(&groups.socket, &Message::Mounted, None)?;
+    let Some((Message::Proceed, _)) = receive(&groups.socket)? else { given_up() };
+    let place = Place { directory: Some(plan.bundle), environment: None };
+    hooks::run(hooks, Point::CreateContainer, &own_state(plan, Status::Creating), place)
 }
 
 /// docker makes a missing working directory. What is in its way shows when it is entered.
@@ -244,6 +332,15 @@ fn pivot(root: &Root) -> Result<()> {
     sys::mount::pivot_to_working_directory().explain(|| "make it the root".into())?;
     // The old root lies on top at "/" now; under it is the new one.
     unmount(".", UnmountFlags::DETACH).explain(|| "let go of the host's root".into())?;
+    rustix::process::chdir("/").explain(|| "enter the new root".into())
+}
+
+/// Where the host's root is a ramdisk, which cannot be exchanged for another: `--no-pivot`.
+fn move_over(root: &Root) -> Result<()> {
+    rustix::process::fchdir(&root.fd).explain(|| "enter the root file system".into())?;
+    move_mount(&root.fd, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .explain(|| "put it over the host's root".into())?;
+    rustix::process::chroot(".").explain(|| "make it the root".into())?;
     rustix::process::chdir("/").explain(|| "enter the new root".into())
 }
 
@@ -286,30 +383,4 @@ fn set_up_streams(stdio: Option<[OwnedFd; 3]>, terminal: Option<OwnedFd>) -> Res
     // They are duplicates now; the originals' numbers are closed with them.
     drop(streams);
     Ok(())
-}
-
-/// Opens the namespaces that are given by path.
-pub fn open_namespaces(spec: &Spec) -> Result<Vec<(LinuxNamespaceType, OwnedFd)>> {
-    let mut opened = Vec::new();
-    for namespace in &spec.linux.namespaces {
-        let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) else {
-            continue;
-        };
-        let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .explain(|| format!("open the {} namespace {}", namespace.typ(), path.display()))?;
-        opened.push((namespace.typ(), fd));
-    }
-    Ok(opened)
-}
-
-/// Joins every namespace of a running process in one call (setns(2) with a pid descriptor, Linux 5.8).
-pub fn join_all(pidfd: &OwnedFd) -> Result<()> {
-    let all = ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::CONTROL_GROUP
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::PROCESS_ID
-        | ThreadNameSpaceType::NETWORK;
-    rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), all)
-        .explain(|| "enter the container's namespaces".into())
 }

@@ -25,10 +25,22 @@ pub struct Failure {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
+    /// The users and groups of the child's user namespace are there.
+    Mapped,
+    /// The process in between has made the child, whose descriptor comes along.
+    Made {
+        pid: i32,
+    },
+    /// The root file system is built, and not entered yet: hooks run now.
+    Mounted,
+    /// They have.
+    Proceed,
     /// The child is set up and waits. The master side of its terminal comes along if it has one.
     Ready,
     /// The control groups are made: join them. Only where the child was not made inside its group.
-    Join { cgroup: Vec<PathBuf> },
+    Join {
+        cgroup: Vec<PathBuf>,
+    },
     /// Execute the command.
     Start,
     Failed(Failure),

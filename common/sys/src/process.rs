@@ -14,7 +14,7 @@ pub enum Fork {
     Child,
 }
 
-/// Makes a child process as `fork` does, in new namespaces (`CLONE_NEW*` flags of clone(2)) and, given the open
+/// Makes a child process as `fork` does, in new namespaces (`CLONE_NEW*` flags of clone(2); with `CLONE_PARENT` a sibling) and, given the open
 /// directory of a version 2 control group, inside it from its first instruction (Linux 5.7).
 ///
 /// Fails with `EDEADLK` if this process has more than one thread: the child would have a copy of locks whose
@@ -35,7 +35,8 @@ pub fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<For
         pidfd: (&raw mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        // A sibling's death is told as this process's own.
+        exit_signal: if namespaces & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
         stack: 0,
         stack_size: 0,
         tls: 0,

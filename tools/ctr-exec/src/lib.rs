@@ -9,7 +9,7 @@ mod terminal;
 use cgroup::Cgroup;
 use cli::{Common, Context, Explain, Fault, Result, Tool};
 use ctr_start::terminal::DetachKeys;
-use runtime::{ExecOptions, Executed, Process, Spec};
+use runtime::{ExecOptions, Executed, Manners, NamespaceKind, Process, Spec, Stdio};
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -135,11 +135,17 @@ fn exec(
     let executed = runtime::exec(ExecOptions {
         pidfd,
         process: &process,
+        linux: Some(&spec.linux),
         seccomp: spec.linux.seccomp.as_deref().map(serde_json::value::RawValue::get),
         seccomp_cache: &cache,
         cgroup: &cgroup,
+        rdt: None,
         detach: args.detach,
-        stdio: if args.tty { None } else { Some(streams(args)?) },
+        stdio: if args.tty { Stdio::Terminal } else { Stdio::Streams(streams(args)?) },
+        user_namespace: spec.namespace(NamespaceKind::User).is_some(),
+        time_namespace: spec.namespace(NamespaceKind::Time).is_some(),
+        keyring: None,
+        manners: Manners::default(),
     });
     let executed = match executed {
         Ok(executed) => executed,
@@ -152,7 +158,7 @@ fn exec(
     if args.detach {
         return Ok(());
     }
-    let status = terminal::attend(&executed, user_terminal, keys)?;
+    let status = terminal::attend(&executed, &user_terminal, keys)?;
     context.exit_with(status);
     Ok(())
 }

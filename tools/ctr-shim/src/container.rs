@@ -3,7 +3,7 @@
 use crate::foreign;
 use crate::settings::Settings;
 use fault::{Explain, Result};
-use runtime::{Created, Spec, StartFailure, Stdio};
+use runtime::{Created, Gate, Manners, Spec, StartFailure, Stdio};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,6 +53,9 @@ pub fn create(
                 stdio,
                 seccomp_cache,
                 network_namespace: network,
+                gate: Gate::Caller,
+                dies_with_parent: true,
+                manners: Manners::default(),
             })?;
             let cgroup = created.cgroup.directories().to_vec();
             let mounts = if has_host_mounts(&spec, &dir.bundle) { None } else { namespace_of(created.pid, "mnt") };

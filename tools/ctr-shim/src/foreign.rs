@@ -58,6 +58,7 @@ pub fn create(
             command.stdin(stdin).stdout(stdout).stderr(stderr);
             None
         }
+        Stdio::Inherited => None,
     };
     let status = command.arg(&dir.id).status().explain(|| format!("run {}", program.display()))?;
     // The container's ends of the pipes are the runtime's streams; kept here they would never close.

@@ -1,0 +1,140 @@
+//! Namespaces made, and joined by path (namespaces(7)).
+
+use crate::spec::Spec;
+use fault::{Explain, Fault, Result};
+use oci_spec::runtime::LinuxNamespaceType as Kind;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::thread::{
+    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Made by flags of clone3(2), the user namespace first and the others in it.
+const MADE_BY_CLONE: [(Kind, libc::c_int); 6] = [
+    (Kind::User, libc::CLONE_NEWUSER),
+    (Kind::Mount, libc::CLONE_NEWNS),
+    (Kind::Pid, libc::CLONE_NEWPID),
+    (Kind::Network, libc::CLONE_NEWNET),
+    (Kind::Ipc, libc::CLONE_NEWIPC),
+    (Kind::Uts, libc::CLONE_NEWUTS),
+];
+
+/// Which namespaces a container gets, and whence.
+#[derive(Debug)]
+pub struct Namespaces {
+    joined: Vec<(Kind, OwnedFd)>,
+    own: Vec<Kind>,
+}
+
+impl Namespaces {
+    /// Opens those that are given by path. `network`: one to use in place of what the specification says.
+    pub fn open(spec: &Spec, network: Option<OwnedFd>) -> Result<Namespaces> {
+        let mut namespaces = Namespaces { joined: Vec::new(), own: Vec::new() };
+        for namespace in &spec.linux.namespaces {
+            let kind = namespace.typ();
+            if kind == Kind::Network && network.is_some() {
+                continue;
+            }
+            match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
+                None => namespaces.own.push(kind),
+                Some(path) => {
+                    let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                        .explain(|| format!("open the {kind} namespace {}", path.display()))?;
+                    namespaces.joined.push((kind, fd));
+                }
+            }
+        }
+        namespaces.joined.extend(network.map(|fd| (Kind::Network, fd)));
+        Ok(namespaces)
+    }
+
+    /// Whether the container gets one of its own.
+    pub fn owns(&self, kind: Kind) -> bool {
+        self.own.contains(&kind)
+    }
+
+    /// One that exists and is joined.
+    pub fn joined(&self, kind: Kind) -> Option<&OwnedFd> {
+        self.joined.iter().find(|(joined, _)| *joined == kind).map(|(_, fd)| fd)
+    }
+
+    pub fn clone_flags(&self) -> u64 {
+        MADE_BY_CLONE.iter().filter(|(kind, _)| self.owns(*kind)).map(|(_, flag)| *flag as u64).sum()
+    }
+
+    /// Joins what exists, in the child. A pid namespace was joined by the parent, and a user namespace before: they take effect
+    /// for a process's children.
+    pub fn join(&self) -> Result<()> {
+        for (kind, fd) in &self.joined {
+            let link = match kind {
+                Kind::Network => LinkNameSpaceType::Network,
+                Kind::Ipc => LinkNameSpaceType::InterProcessCommunication,
+                Kind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+                Kind::Mount => LinkNameSpaceType::Mount,
+                Kind::Cgroup => LinkNameSpaceType::ControlGroup,
+                Kind::Time => LinkNameSpaceType::Time,
+                Kind::Pid | Kind::User => continue,
+            };
+            join(fd, link).map_err(|fault| fault.within(format!("join the {kind} namespace")))?;
+        }
+        Ok(())
+    }
+}
+
+pub fn join(namespace: impl AsFd, kind: LinkNameSpaceType) -> Result<()> {
+    move_into_link_name_space(namespace.as_fd(), Some(kind)).explain(|| "setns".into())
+}
+
+/// The caller's children are made in a pid namespace as long as this lives.
+#[derive(Debug)]
+pub struct ChildrenElsewhere {
+    own: OwnedFd,
+}
+
+impl ChildrenElsewhere {
+    pub fn enter(namespace: &OwnedFd) -> Result<ChildrenElsewhere> {
+        let own = openat(CWD, "/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .explain(|| "open the own pid namespace".into())?;
+        join(namespace, LinkNameSpaceType::ProcessID)
+            .map_err(|fault| fault.within("join the pid namespace"))?;
+        Ok(ChildrenElsewhere { own })
+    }
+}
+
+impl Drop for ChildrenElsewhere {
+    fn drop(&mut self) {
+        // One's own can be joined by whoever could join another.
+        let _ = join(&self.own, LinkNameSpaceType::ProcessID);
+    }
+}
+
+/// Joins every namespace of a running process in one call (setns(2) with a pid descriptor, Linux 5.8). `user`: its user
+/// namespace too, which must be another than the caller's, and `time`: its time namespace.
+pub fn join_all(pidfd: &OwnedFd, user: bool, time: bool) -> Result<()> {
+    let mut all = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::CONTROL_GROUP
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::NETWORK;
+    all.set(ThreadNameSpaceType::USER, user);
+    all.set(ThreadNameSpaceType::TIME, time);
+    move_into_thread_name_spaces(pidfd.as_fd(), all).explain(|| "enter the container's namespaces".into())
+}
+
+/// The superuser of the user namespace this process has just come into, if that knows one.
+pub fn become_superuser() -> Result<()> {
+    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    let (gid, uid) = (rustix::fs::Gid::ROOT, rustix::fs::Uid::ROOT);
+    match set_thread_groups(&[]) {
+        // Of one mapped without privileges the groups stay.
+        Ok(()) | Err(rustix::io::Errno::PERM) => {}
+        Err(error) => {
+            return Err(std::io::Error::from(error)).explain(|| "leave the supplementary groups".into());
+        }
+    }
+    set_thread_res_gid(gid, gid, gid)
+        .and_then(|()| set_thread_res_uid(uid, uid, uid))
+        .explain(|| "become the superuser of the user namespace".into())
+        .map_err(|fault: Fault| fault.hint("linux.uidMappings and gidMappings must have containerID 0"))
+}
