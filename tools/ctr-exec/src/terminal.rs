@@ -27,7 +27,7 @@ impl UserTerminal {
 }
 
 /// Stays until the command ends; its exit status.
-pub fn attend(executed: &Executed, user: UserTerminal, mut keys: DetachKeys) -> Result<u8> {
+pub fn attend(executed: &Executed, user: &UserTerminal, mut keys: DetachKeys) -> Result<u8> {
     let signals = sys::process::signal_descriptor(&[
         libc::SIGCHLD,
         libc::SIGINT,
