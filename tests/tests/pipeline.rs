@@ -184,3 +184,21 @@ fn awkward_layers_come_out_as_they_were_made() {
         bench.sh("getfattr --only-values -n user.colour $STAVES_ROOT/layers/*/fs/caps/attributes").expect(0);
     assert_eq!(colour.stdout, "blue");
 }
+
+#[test]
+fn what_fails_while_the_root_is_built_is_told_at_the_start() {
+    let Some(bench) = Bench::new() else { return };
+    let stages = "img-pull $R/busybox:1 | img-unpack | ctr-create --name odd --sysctl net.ipv4.no_such_thing=1 -- true";
+    let ran = bench.sh(&format!("{stages} | net-attach | ctr-start --attach"));
+    assert_ne!(ran.status, 0);
+    assert!(ran.stderr.contains("net.ipv4.no_such_thing"), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+    // Again, now that nothing of it is set up.
+    let again = bench.sh("ctr-start --attach odd");
+    assert_eq!(again.status, 125, "{}", again.stderr);
+    assert!(again.stderr.contains("net.ipv4.no_such_thing"), "{}", again.stderr);
+    let removed = bench.sh("ctr-rm odd >/dev/null && ctr-ls --all -q");
+    assert_eq!((removed.status, removed.stdout.as_str()), (0, ""), "{}", removed.stderr);
+    let run = bench.sh("ctr-run --rm --sysctl net.ipv4.no_such_thing=1 $R/busybox:1 true; s=$?; ctr-ls --all -q; exit $s");
+    assert_eq!((run.status, run.stdout.as_str()), (125, ""), "{}", run.stderr);
+}
