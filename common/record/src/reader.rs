@@ -50,13 +50,11 @@ impl Iterator for Reader {
         if self.done {
             return None;
         }
-        let text = match &mut self.text {
-            Ok(text) => text.as_str(),
-            Err(_) => {
-                self.done = true;
-                return Some(Err(std::mem::replace(&mut self.text, Ok(String::new())).unwrap_err()));
-            }
-        };
+        if let Err(fault) = &mut self.text {
+            self.done = true;
+            return Some(Err(std::mem::replace(fault, Fault::input(""))));
+        }
+        let text = self.text.as_deref().unwrap_or_default();
         let rest = &text[self.offset..];
         let blank = rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r']).len();
         self.position = after(self.position, &rest[..blank]);

@@ -113,10 +113,7 @@ fn tool_name(argument: &OsStr) -> String {
 
 fn run(args: &Args, context: &mut Context) -> Result<()> {
     match &args.action {
-        None | Some(Action::Tools) => {
-            let names: String = TOOLS.iter().map(|name| format!("{name}\n")).collect();
-            context.print(&names)
-        }
+        None | Some(Action::Tools) => context.print(&(TOOLS.join("\n") + "\n")),
         Some(Action::Man { dir }) => documents::manual_pages(dir, command_lines()),
         Some(Action::Completions { dir }) => documents::completions(dir, command_lines()),
         Some(Action::Links { dir }) => links(dir),

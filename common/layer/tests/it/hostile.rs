@@ -69,10 +69,11 @@ fn nothing_leads_out() {
         for flat in [false, true] {
             let (yard, root) = yard();
             let blob = make(&yard.path().join("outside")).tar();
-            let outcome = match flat {
+            let outcome = if flat {
                 // Twice, so that whiteouts have something to act on.
-                true => crate::flatten(&root, &[Layer::new().dir("d").tar(), blob]),
-                false => apply(&root, &blob).map(|_| ()),
+                crate::flatten(&root, &[Layer::new().dir("d").tar(), blob])
+            } else {
+                apply(&root, &blob).map(|_| ())
             };
             untouched(yard.path());
             match outcome {
@@ -143,7 +144,7 @@ fn malformed_archives_are_input_failures() {
     let mut trailing = gz.clone();
     trailing.extend_from_slice(b"garbage");
     let zstd = zstd::encode_all(&good[..], 3).unwrap();
-    let huge_pax = Item { kind: b'x', path: b"x", data: &[b'1'; 2 << 20], ..Item::default() };
+    let huge_pax = Item { kind: b'x', path: b"x", data: &vec![b'1'; 2 << 20], ..Item::default() };
     let numbers =
         |key: &'static str, value: &'static [u8]| Layer::new().pax(&[(key, value)]).file("x", b"").tar();
     let mut headers_only = Layer::new();
