@@ -168,10 +168,10 @@ mod tests {
                 MOVE_REGISTER => r[d] = r[s],
                 MOVE_IMMEDIATE => r[d] = i64::from(i.immediate),
                 JUMP_NOT_EQUAL if r[d] != i64::from(i.immediate) => {
-                    at = (at as i64 + i64::from(i.offset)) as usize
+                    at = (at as i64 + i64::from(i.offset)) as usize;
                 }
                 JUMP_EQUAL if r[d] == i64::from(i.immediate) => {
-                    at = (at as i64 + i64::from(i.offset)) as usize
+                    at = (at as i64 + i64::from(i.offset)) as usize;
                 }
                 JUMP_NOT_EQUAL | JUMP_EQUAL => {}
                 EXIT => return r[0] as i32,

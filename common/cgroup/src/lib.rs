@@ -5,12 +5,16 @@
 #![forbid(unsafe_code)]
 
 mod devices;
+pub mod limits;
+mod state;
+pub mod stats;
 mod v1;
 mod v2;
 
 pub use oci_spec::runtime::LinuxResources;
 
 use fault::{Explain, Fault, Result};
+use limits::Setting;
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -60,18 +64,20 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the group at `path` below every hierarchy's root and applies the limits. What was made is removed again
-    /// if a later step fails.
+    /// Makes the group at `path` below every hierarchy's root (a path that is not absolute: below the caller's own group) and
+    /// applies the limits. What was made is removed again if a later step fails.
     ///
-    /// Fails with input if the path leaves the hierarchy, and if a limit asked for cannot be set.
+    /// Fails with input if the path leaves the hierarchy, with a conflict if a group that is there has processes or is
+    /// frozen, and if a limit asked for cannot be set.
     pub fn create(path: &str, resources: Option<&LinuxResources>) -> Result<Cgroup> {
-        let relative = relative_path(path)?;
         let version = version().ok_or_else(|| {
             Fault::failed("no control groups are mounted").hint(format!("mount -t cgroup2 none {MOUNT}"))
         })?;
+        let place = Place::of(path)?;
+        let settings = settings(version, resources)?;
         let make = || match version {
-            Version::V2 => v2::make(&relative, resources).map(|directory| vec![directory]),
-            Version::V1 => v1::make(&relative),
+            Version::V2 => v2::make(&place, &settings).map(|(directory, new)| (vec![directory], new)),
+            Version::V1 => v1::make(&place, &settings),
         };
         let mut made = make();
         // Somebody removed the empty parent group just as it was to be used (see `remove_parent`).
@@ -82,16 +88,33 @@ impl Cgroup {
             }
             made = make();
         }
-        let directories = made?;
+        let (directories, new) = made?;
         let cgroup = Cgroup { version, directories };
-        if let Some(resources) = resources
-            && let Err(fault) = cgroup.apply(resources)
-        {
+        if !new {
+            cgroup.check_unused()?;
+        }
+        if let Err(fault) = cgroup.set_limits(&settings, resources) {
             // Best effort: the failure being reported is the one that matters.
             let _ = cgroup.remove();
             return Err(fault);
         }
         Ok(cgroup)
+    }
+
+    /// The words are runc's, whose callers know them.
+    fn check_unused(&self) -> Result<()> {
+        let processes = self.all_processes()?.len();
+        if processes > 0 {
+            return Err(Fault::conflict(format!(
+                "container's cgroup is not empty: {processes} process(es) found"
+            ))
+            .hint("end them, or give another cgroupsPath"));
+        }
+        if self.is_to_be_frozen() {
+            return Err(Fault::conflict("container's cgroup unexpectedly frozen")
+                .hint("let it run again, or give another cgroupsPath"));
+        }
+        Ok(())
     }
 
     /// An existing group, from what [`Cgroup::directories`] said when it was made. Directories outside the mount
@@ -141,28 +164,69 @@ impl Cgroup {
 
     /// Sets limits, on a new group or a running one.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        match self.version {
-            Version::V1 => v1::apply(self, resources)?,
-            Version::V2 => v2::apply(self, resources)?,
+        if self.version == Version::V2 {
+            self.check_before_update(resources)?;
         }
-        self.apply_alike(resources)
+        self.set_limits(&settings(self.version, Some(resources))?, Some(resources))
     }
 
-    /// What both versions call the same.
-    fn apply_alike(&self, resources: &LinuxResources) -> Result<()> {
-        if let Some(cpu) = resources.cpu() {
-            for (file, value) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
-                if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
-                    self.set("cpuset", file, value)?;
-                }
+    fn set_limits(&self, settings: &[Setting], resources: Option<&LinuxResources>) -> Result<()> {
+        if let Some(rules) = resources.and_then(|resources| resources.devices().as_deref())
+            && !rules.is_empty()
+        {
+            match self.version {
+                Version::V1 => v1::apply_devices(self, rules)?,
+                Version::V2 => devices::attach_v2(self, rules)?,
             }
         }
-        if let Some(pids) = resources.pids() {
-            let limit = pids.limit();
-            let value = if limit <= 0 { "max".to_owned() } else { limit.to_string() };
-            self.set("pids", "pids.max", &value)?;
+        let mut settings = settings.iter();
+        while let Some(setting) = settings.next() {
+            let Err(fault) = self.apply_one(setting) else { continue };
+            match settings.next().filter(|_| setting.or_after_next) {
+                Some(next) if self.apply_one(next).is_ok() => self.apply_one(setting)?,
+                _ => return Err(fault),
+            }
         }
         Ok(())
+    }
+
+    fn apply_one(&self, setting: &Setting) -> Result<()> {
+        let named = |fault: Fault| fault.within(format!("linux.resources.{}", setting.member));
+        let Some(directory) = self.directory_of(&setting.controller) else {
+            if setting.optional {
+                return Ok(());
+            }
+            return Err(named(
+                Fault::failed(format!("the {} controller is not available", setting.controller))
+                    .hint("sys-check tells what this machine offers"),
+            ));
+        };
+        let missing = |fault: &Fault| fault.os_error() == Some(rustix::io::Errno::NOENT.raw_os_error());
+        match (write_file(&directory.join(&setting.file), &setting.value), &setting.instead) {
+            (Err(fault), Some((file, value))) if missing(&fault) => {
+                write_file(&directory.join(file), value).map_err(named)
+            }
+            (Err(fault), _) if setting.optional && missing(&fault) => Ok(()),
+            (Err(fault), _) if missing(&fault) => {
+                Err(named(fault.hint("this kernel, or this machine's set of controllers, has no such file")))
+            }
+            (written, _) => written.map_err(named),
+        }
+    }
+
+    /// `memory.checkBeforeUpdate`: version 1 refuses by itself what version 2 would kill for.
+    fn check_before_update(&self, resources: &LinuxResources) -> Result<()> {
+        let Some(memory) = resources.memory().as_ref().filter(|m| m.check_before_update() == Some(true))
+        else {
+            return Ok(());
+        };
+        let usage = self.read("", "memory.current").and_then(|text| text.trim().parse::<i64>().ok());
+        match (memory.limit(), usage) {
+            (Some(limit), Some(usage)) if limit > 0 && usage > limit => Err(Fault::conflict(format!(
+                "linux.resources.memory.limit: {limit} is less than the {usage} bytes in use"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// The directory of a version 2 group, for `CLONE_INTO_CGROUP`.
@@ -330,7 +394,52 @@ pub fn remove_parent(parent: &str) -> Result<()> {
     Ok(())
 }
 
-/// `cgroupsPath` as a path below the hierarchy's root. `..` would make groups outside of it.
+fn settings(version: Version, resources: Option<&LinuxResources>) -> Result<Vec<Setting>> {
+    match (resources, version) {
+        (None, _) => Ok(Vec::new()),
+        (Some(resources), Version::V1) => limits::version_1(resources),
+        (Some(resources), Version::V2) => limits::version_2(resources),
+    }
+}
+
+/// Where a group is to be.
+#[derive(Debug)]
+pub(crate) enum Place {
+    BelowRoot(PathBuf),
+    /// Below the caller's own group.
+    BelowOwn(PathBuf),
+}
+
+impl Place {
+    fn of(path: &str) -> Result<Place> {
+        let relative = relative_path(path)?;
+        Ok(if path.starts_with('/') { Place::BelowRoot(relative) } else { Place::BelowOwn(relative) })
+    }
+
+    pub(crate) fn relative(&self) -> &Path {
+        match self {
+            Place::BelowRoot(path) | Place::BelowOwn(path) => path,
+        }
+    }
+
+    /// The directory it is below of, in the hierarchy at `root`.
+    pub(crate) fn base(&self, root: &Path) -> Result<PathBuf> {
+        match self {
+            Place::BelowRoot(_) => Ok(root.to_path_buf()),
+            Place::BelowOwn(_) => {
+                let own = Cgroup::of_process(std::process::id() as i32)?;
+                // In the hierarchy's root itself it is in nothing.
+                Ok(own
+                    .directories
+                    .into_iter()
+                    .find(|dir| dir.starts_with(root))
+                    .unwrap_or(root.to_path_buf()))
+            }
+        }
+    }
+}
+
+/// `cgroupsPath` as a path below something. `..` would make groups outside of it.
 fn relative_path(path: &str) -> Result<PathBuf> {
     let mut relative = PathBuf::new();
     for component in Path::new(path).components() {
@@ -357,11 +466,11 @@ pub(crate) fn write_file(path: &Path, value: &str) -> Result<()> {
         .explain(|| format!("write {value:?} to {}", path.display()))
 }
 
-/// Makes a directory that may be there already.
-pub(crate) fn make_directory(path: &Path) -> Result<()> {
+/// Makes a directory that may be there already; whether it was not.
+pub(crate) fn make_directory(path: &Path) -> Result<bool> {
     match std::fs::create_dir(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error).explain(|| format!("make control group {}", path.display())),
     }
 }

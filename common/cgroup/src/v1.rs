@@ -1,10 +1,11 @@
 //! Version 1: a hierarchy for each controller, or for a few mounted together.
 
+use crate::limits::Setting;
 use crate::{
-    CGROUP_SUPER_MAGIC, Cgroup, LinuxResources, MOUNT, V1_CONTROLLERS, devices, magic, make_directory,
-    write_file,
+    CGROUP_SUPER_MAGIC, Cgroup, MOUNT, Place, V1_CONTROLLERS, devices, magic, make_directory, write_file,
 };
-use fault::{Explain, Fault, Result};
+use fault::{Explain, Result};
+use oci_spec::runtime::LinuxDeviceCgroup;
 use std::path::{Path, PathBuf};
 
 /// Roots of the hierarchies that are mounted, each once: `cpu` may be a link to `cpu,cpuacct`.
@@ -23,37 +24,59 @@ pub fn hierarchies() -> Vec<PathBuf> {
     roots
 }
 
-pub fn make(relative: &Path) -> Result<Vec<PathBuf>> {
+/// Makes the directories; whether all are new.
+pub fn make(place: &Place, settings: &[Setting]) -> Result<(Vec<PathBuf>, bool)> {
     let mut made = Vec::new();
-    for root in hierarchies() {
-        if let Err(fault) = make_below(&root, relative) {
-            for directory in made {
-                let _ = std::fs::remove_dir(directory);
+    let mut new = true;
+    for root in hierarchies().into_iter().chain(asked_for(settings)) {
+        let base = place.base(&root)?;
+        match make_below(&base, place.relative(), &root) {
+            Ok(is_new) => new &= is_new,
+            Err(fault) => {
+                for directory in made {
+                    let _ = std::fs::remove_dir(directory);
+                }
+                return Err(fault);
             }
-            return Err(fault);
         }
-        made.push(root.join(relative));
+        made.push(base.join(place.relative()));
     }
-    Ok(made)
+    Ok((made, new))
 }
 
-fn make_below(root: &Path, relative: &Path) -> Result<()> {
+/// Hierarchies only some containers are put under.
+fn asked_for(settings: &[Setting]) -> Vec<PathBuf> {
+    let mut roots: Vec<PathBuf> = Vec::new();
+    for controller in ["net_cls", "net_prio"] {
+        if settings.iter().any(|setting| setting.controller == controller) {
+            let path = Path::new(MOUNT).join(controller);
+            let root = std::fs::canonicalize(&path).unwrap_or(path);
+            if !roots.contains(&root) && magic(&root) == Some(CGROUP_SUPER_MAGIC) {
+                roots.push(root);
+            }
+        }
+    }
+    roots
+}
+
+fn make_below(base: &Path, relative: &Path, root: &Path) -> Result<bool> {
     let cpuset =
         root.file_name().is_some_and(|name| name.to_string_lossy().split(',').any(|c| c == "cpuset"));
-    let full = root.join(relative);
+    let full = base.join(relative);
     if !cpuset && std::fs::create_dir(&full).is_ok() {
-        return Ok(());
+        return Ok(true);
     }
-    let mut directory = root.to_path_buf();
+    let mut directory = base.to_path_buf();
+    let mut new = false;
     for component in relative.components() {
         let parent = directory.clone();
         directory.push(component);
-        make_directory(&directory)?;
+        new = make_directory(&directory)?;
         if cpuset {
             inherit_cpuset(&parent, &directory)?;
         }
     }
-    Ok(())
+    Ok(new)
 }
 
 /// A new cpuset has no processors and no memory, and no process can join it, until it is given some.
@@ -70,61 +93,8 @@ fn inherit_cpuset(parent: &Path, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-pub fn apply(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
-    if let Some(rules) = resources.devices().as_deref()
-        && !rules.is_empty()
-    {
-        for (file, line) in devices::v1_lines(rules) {
-            cgroup.set("devices", file, &line)?;
-        }
-    }
-    apply_memory(cgroup, resources)?;
-    if let Some(cpu) = resources.cpu() {
-        if let Some(shares) = cpu.shares() {
-            cgroup.set("cpu", "cpu.shares", &shares.to_string())?;
-        }
-        if let Some(period) = cpu.period() {
-            cgroup.set("cpu", "cpu.cfs_period_us", &period.to_string())?;
-        }
-        if let Some(quota) = cpu.quota() {
-            cgroup.set("cpu", "cpu.cfs_quota_us", &quota.to_string())?;
-        }
-    }
-    Ok(())
-}
-
-fn apply_memory(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
-    let Some(memory) = resources.memory() else { return Ok(()) };
-    let limit = memory.limit();
-    let swap = memory.swap();
-    if let Some(limit) = limit {
-        let set = cgroup.set("memory", "memory.limit_in_bytes", &limit.to_string());
-        match (set, swap) {
-            (Ok(()), _) => {}
-            // The limit may not rise above memory+swap, so that one has to be raised first.
-            (Err(_), Some(swap)) => {
-                cgroup.set("memory", "memory.memsw.limit_in_bytes", &swap.to_string())?;
-                cgroup.set("memory", "memory.limit_in_bytes", &limit.to_string())?;
-            }
-            (Err(fault), None) => return Err(fault),
-        }
-    }
-    if let Some(swap) = swap {
-        cgroup.set("memory", "memory.memsw.limit_in_bytes", &swap.to_string()).map_err(|fault| {
-            fault.hint("limiting swap needs a kernel with swap accounting (boot option swapaccount=1)")
-        })?;
-    }
-    if let Some(reservation) = memory.reservation() {
-        cgroup.set("memory", "memory.soft_limit_in_bytes", &reservation.to_string())?;
-    }
-    if let Some(swappiness) = memory.swappiness() {
-        if swappiness > 100 {
-            return Err(Fault::input(format!("memory swappiness {swappiness} is above 100")));
-        }
-        cgroup.set("memory", "memory.swappiness", &swappiness.to_string())?;
-    }
-    if memory.disable_oom_killer() == Some(true) {
-        cgroup.set("memory", "memory.oom_control", "1")?;
-    }
-    Ok(())
+pub fn apply_devices(cgroup: &Cgroup, rules: &[LinuxDeviceCgroup]) -> Result<()> {
+    devices::v1_lines(rules).into_iter().try_for_each(|(file, line)| {
+        cgroup.set("devices", file, &line).map_err(|fault| fault.within("linux.resources.devices"))
+    })
 }
