@@ -15,18 +15,7 @@ impl Server {
             (None, None) => return Err(Fault::conflict("the container has ended").into()),
         };
         if let Err(failure) = outcome {
-            self.last_run = LastRun {
-                started_at: None,
-                finished_at: Some(now()),
-                exit_code: Some(failure.exit_code.unwrap_or(128)),
-                error: Some(failure.fault.to_string()),
-                oom_killed: false,
-            };
-            self.reap();
-            self.end_run();
-            self.phase = Phase::Over;
-            let exit = self.last_run.exit_code.unwrap_or(128);
-            self.finish(exit);
+            self.never_started(&failure);
             return Err(Refusal {
                 fault: failure.fault.on(self.dir.id.as_str()),
                 exit_code: failure.exit_code,
@@ -42,7 +31,29 @@ impl Server {
         Ok(Reply { ok: true, pid: Some(pid), error: None })
     }
 
+    fn never_started(&mut self, failure: &StartFailure) {
+        let exit = failure.exit_code.unwrap_or(128);
+        self.last_run = LastRun {
+            started_at: None,
+            finished_at: Some(now()),
+            exit_code: Some(exit),
+            error: Some(failure.fault.to_string()),
+            oom_killed: false,
+        };
+        self.reap();
+        self.end_run();
+        self.phase = Phase::Over;
+        self.finish(exit);
+    }
+
     pub(super) fn signal(&mut self, signal: i32) -> Result<()> {
+        // Nothing is there to be killed, but somebody waits for its end.
+        if signal == libc::SIGKILL
+            && let Some(fault) = self.failure.take()
+        {
+            self.never_started(&StartFailure { fault, exit_code: None });
+            return Ok(());
+        }
         if self.phase == Phase::Waiting && signal != libc::SIGKILL {
             return Err(Fault::conflict("the container is not running").hint("ctr-start starts it"));
         }
