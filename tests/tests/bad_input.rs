@@ -197,3 +197,25 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     // The same with room succeeds.
     bench.sh("img-pull $R/layers:1 | img-unpack").expect(0);
 }
+
+#[test]
+fn a_filter_that_takes_for_ever_to_compile_is_given_up() {
+    let Some(bench) = Bench::new() else { return };
+    let operators = ["EQ", "GT", "NE", "GE", "LT", "LE"];
+    let compare = |rule: usize, index: usize| {
+        let (operator, value) = (operators[(rule + index) % 6], rule * (7 * index + 1) % 500);
+        format!(r#"{{"index":{index},"value":{value},"op":"SCMP_CMP_{operator}"}}"#)
+    };
+    let rule = |rule: usize| {
+        let compares: Vec<String> = (0..6).map(|index| compare(rule, index)).collect();
+        format!(r#"{{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{}]}}"#, compares.join(","))
+    };
+    let rules: Vec<String> = (0..40).map(rule).collect();
+    let profile = format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{}]}}"#, rules.join(","));
+    let ran = bench.sh(&format!(
+        "ctr-create --network none --rootfs / --security-opt 'seccomp={profile}' -- true </dev/null"
+    ));
+    clear(&ran, "ctr-create", 3);
+    assert!(ran.stderr.contains("not compiled after"), "{}", ran.stderr);
+    assert_eq!(bench.sh("ls $STAVES_ROOT/containers 2>/dev/null").stdout, "", "no container is left");
+}

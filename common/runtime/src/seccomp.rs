@@ -1,5 +1,6 @@
 //! Seccomp sections compiled to filter programs, once: a program is kept under the hash of the section's text.
 
+use crate::message::Failure;
 use crate::process::Filter;
 use fault::{Explain, Fault, Result};
 use libseccomp::{
@@ -8,10 +9,17 @@ use libseccomp::{
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::{Read, Seek};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::catch_unwind;
 use std::path::Path;
+use sys::process::{Fork, clone3, exit_now, pidfd_send_signal};
 
 /// Raised when the way programs are compiled changes.
 const FORMAT: &str = "staves seccomp 1";
@@ -20,6 +28,13 @@ const MAGIC: &[u8; 8] = b"stvscmp1";
 /// Linux's numbers for the errors used when a profile names none.
 const EPERM: i32 = libc::EPERM;
 
+/// What libseccomp makes of rules that compare several arguments grows beyond all bounds with their number: sixteen of six
+/// comparisons each take it a quarter of a minute. Real profiles take it milliseconds.
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// BPF_MAXINSNS (linux/bpf_common.h).
+const MAX_INSTRUCTIONS: usize = 4096;
+
 /// The program for a seccomp section, from `cache` if it was compiled before. A cache that cannot be written to costs
 /// time, nothing else.
 pub fn filter(section: &str, cache: &Path) -> Result<Filter> {
@@ -27,14 +42,14 @@ pub fn filter(section: &str, cache: &Path) -> Result<Filter> {
     let mut hash = Sha256::new();
     hash.update(format!("{FORMAT} {version:?} {}\n", std::env::consts::ARCH));
     hash.update(section);
-    let name: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let name: String = hash.finalize().iter().fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
     let path = cache.join(name);
     if let Ok(stored) = std::fs::read(&path)
         && let Some(filter) = decode(&stored)
     {
         return Ok(filter);
     }
-    let filter = compile(section)?;
+    let filter = compile_apart(section)?;
     let _ = std::fs::create_dir_all(cache);
     let temporary = path.with_extension(std::process::id().to_string());
     if std::fs::write(&temporary, encode(&filter)).is_err() || std::fs::rename(&temporary, &path).is_err() {
@@ -60,7 +75,57 @@ fn decode(bytes: &[u8]) -> Option<Filter> {
         .then(|| Filter { program: program.to_vec(), flags: u32::from_le_bytes(*flags) })
 }
 
-fn compile(section: &str) -> Result<Filter> {
+/// [`compile`] in a process of its own, which can be ended when it takes too long. A process with several threads cannot make
+/// one, and waits.
+fn compile_apart(section: &str) -> Result<Filter> {
+    let memory = memory_file()?;
+    match clone3(0, None) {
+        Ok(Fork::Child) => {
+            // Not a step further up, where the caller's work would be done, or undone, twice.
+            let answer = catch_unwind(|| match compile(section) {
+                Ok(filter) => encode(&filter),
+                Err(fault) => serde_json::to_vec(&Failure::of(&fault, None)).unwrap_or_default(),
+            });
+            let written = File::from(memory).write_all(&answer.unwrap_or_default());
+            exit_now(i32::from(written.is_err()))
+        }
+        Ok(Fork::Parent { pidfd, .. }) => {
+            let ended = ended_in_time(&pidfd);
+            if !matches!(ended, Ok(true)) {
+                // It may just have ended.
+                let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+            }
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            if !ended.explain(|| "compile the seccomp filter".into())? {
+                return Err(Fault::input(format!(
+                    "linux.seccomp: its filter is not compiled after {} seconds",
+                    PATIENCE.tv_sec
+                ))
+                .hint("rules that compare several arguments cost most: use fewer of them"));
+            }
+            let answer = read_whole(memory)?;
+            decode(&answer).ok_or_else(|| match serde_json::from_slice::<Failure>(&answer) {
+                Ok(failure) => failure.into_fault(),
+                Err(_) => Fault::failed("compile the seccomp filter: the process that did it ended early"),
+            })
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EDEADLK) => compile(section),
+        Err(error) => Err(Fault::failed("start a process to compile the seccomp filter in").because(error)),
+    }
+}
+
+fn ended_in_time(pidfd: &OwnedFd) -> std::io::Result<bool> {
+    loop {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&PATIENCE)) {
+            // By a signal, which comes once; the whole time again is still an end.
+            Err(Errno::INTR) => {}
+            other => return Ok(other? > 0),
+        }
+    }
+}
+
+/// Compiles a section, however long that takes.
+pub fn compile(section: &str) -> Result<Filter> {
     let profile: LinuxSeccomp =
         serde_json::from_str(section).explain_as(fault::Kind::Input, || "linux.seccomp".into())?;
     if profile.listener_path().is_some() {
@@ -98,20 +163,33 @@ fn compile(section: &str) -> Result<Filter> {
     } else {
         program
     };
+    let count = program.len() / sys::seccomp::INSTRUCTION_BYTES;
+    if count > MAX_INSTRUCTIONS {
+        return Err(Fault::input(format!(
+            "linux.seccomp: its filter has {count} instructions, and the kernel takes {MAX_INSTRUCTIONS}"
+        ))
+        .hint("fewer rules, or fewer that compare arguments"));
+    }
     Ok(Filter { program, flags })
 }
 
 /// libseccomp before 2.6 writes to descriptors only.
 fn export(context: &ScmpFilterContext) -> Result<Vec<u8>> {
-    let memory = rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC)
-        .explain(|| "make a memory file".into())?;
+    let memory = memory_file()?;
     context.export_bpf(&memory).explain(|| "compile the seccomp filter".into())?;
-    let mut file = std::fs::File::from(memory);
-    let mut program = Vec::new();
-    file.rewind()
-        .and_then(|()| file.read_to_end(&mut program))
-        .explain(|| "read the seccomp filter".into())?;
-    Ok(program)
+    read_whole(memory)
+}
+
+fn memory_file() -> Result<OwnedFd> {
+    rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC)
+        .explain(|| "make a memory file".into())
+}
+
+fn read_whole(memory: OwnedFd) -> Result<Vec<u8>> {
+    let mut file = File::from(memory);
+    let mut bytes = Vec::new();
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).explain(|| "read the seccomp filter".into())?;
+    Ok(bytes)
 }
 
 /// The conditions of one rule must all hold; several on one argument, which libseccomp does not take, become rules of
@@ -235,12 +313,13 @@ fn audit_architecture(arch: ScmpArch) -> Option<u32> {
 /// For each architecture the highest number of a system call the profile speaks of.
 fn newest_numbers(profile: &LinuxSeccomp, architectures: &[ScmpArch]) -> Vec<(u32, u32)> {
     let native = ScmpArch::native();
-    let mut all: Vec<ScmpArch> =
-        architectures.iter().map(|arch| if *arch == ScmpArch::Native { native } else { *arch }).collect();
-    if !all.contains(&native) {
-        all.push(native);
+    let mut all: Vec<ScmpArch> = Vec::new();
+    for arch in architectures.iter().chain([&native]) {
+        let arch = if *arch == ScmpArch::Native { native } else { *arch };
+        if !all.contains(&arch) {
+            all.push(arch);
+        }
     }
-    all.dedup();
     all.into_iter()
         .filter_map(|arch| {
             let audit = audit_architecture(arch)?;
@@ -305,7 +384,9 @@ mod tests {
     fn compiles_once() {
         let cache = std::env::temp_dir().join(format!("seccomp-{}", std::process::id()));
         let first = filter(PROFILE, &cache).unwrap();
-        assert!(first.program.len() % sys::seccomp::INSTRUCTION_BYTES == 0 && !first.program.is_empty());
+        assert!(
+            first.program.len().is_multiple_of(sys::seccomp::INSTRUCTION_BYTES) && !first.program.is_empty()
+        );
         let kept: Vec<_> = std::fs::read_dir(&cache).unwrap().collect();
         assert_eq!(kept.len(), 1);
         assert_eq!(filter(PROFILE, &cache).unwrap().program, first.program);
@@ -330,5 +411,31 @@ mod tests {
         ] {
             assert!(compile(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn more_than_the_kernel_takes_is_refused() {
+        let section = |count: usize| {
+            let rule = |value| {
+                format!(
+                    r#"{{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{{"index":0,"value":{value},"op":"SCMP_CMP_EQ"}}]}}"#
+                )
+            };
+            let rules: Vec<String> = (0..count).map(rule).collect();
+            format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{}]}}"#, rules.join(","))
+        };
+        assert!(compile(&section(1000)).is_ok());
+        let fault = compile(&section(4200)).unwrap_err();
+        assert_eq!(fault.kind(), fault::Kind::Input);
+        assert!(fault.to_string().contains("the kernel takes 4096"), "{fault}");
+    }
+
+    #[test]
+    fn an_architecture_listed_again_and_again_counts_once() {
+        let section =
+            |list: &str| format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","architectures":[{list}]}}"#);
+        let once = compile(&section(r#""SCMP_ARCH_X86_64","SCMP_ARCH_X86""#)).unwrap().program;
+        let many = r#""SCMP_ARCH_X86_64","SCMP_ARCH_X86","#.repeat(500) + r#""SCMP_ARCH_NATIVE""#;
+        assert_eq!(compile(&section(&many)).unwrap().program.len(), once.len());
     }
 }
