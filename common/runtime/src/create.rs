@@ -15,6 +15,7 @@ use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::LinkNameSpaceType;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use sys::process::Fork;
@@ -58,6 +59,8 @@ pub struct Manners {
     pub preserve_fds: u32,
     /// runc's environment: each variable once, and `HOME` where it is missing.
     pub home: bool,
+    /// A command that is not there is told when the container is created, not when it is started.
+    pub find_command: bool,
 }
 
 /// A container whose first process exists and is not started yet.
@@ -140,9 +143,12 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     let furnished = furnish(spec, &namespaces, pid, &socket, rdt.as_ref().map(|_| options.id));
     match furnished.and_then(|rdt| Ok((group.map_or_else(make_cgroup, Ok)?, rdt))) {
         Ok((cgroup, rdt)) => {
-            // A child that has ended by now has left word, and is asked for it by `ready`.
-            if cgroup.version() == Version::V1 {
-                let _ = send(&socket, &Message::Join { cgroup: cgroup.directories().to_vec() }, None);
+            if cgroup.version() == Version::V1
+                && let Err(fault) = have_join(&cgroup, &socket, pid, init::is_limited_from_outside(&namespaces))
+            {
+                end(&pidfd);
+                let _ = cgroup.remove();
+                return Err(fault);
             }
             Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks })
         }
@@ -151,6 +157,19 @@ pub fn create(options: Options<'_>) -> Result<Created> {
             Err(fault)
         }
     }
+}
+
+/// Has the child join its version 1 groups. `outside`: in a user namespace it may not do so itself.
+fn have_join(cgroup: &Cgroup, socket: &OwnedFd, pid: i32, outside: bool) -> Result<()> {
+    if outside {
+        for mut file in cgroup.join_files()? {
+            file.write_all(pid.to_string().as_bytes()).explain(|| "join the control group".into())?;
+        }
+    }
+    let message = Message::Join { cgroup: cgroup.directories().to_vec(), joined: outside };
+    // A child that has ended by now has left word, and is asked for it by `ready`.
+    let _ = send(socket, &message, None);
+    Ok(())
 }
 
 /// Gives the new process what has to come from outside.

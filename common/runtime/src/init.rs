@@ -88,6 +88,9 @@ fn set_up_and_wait(mut plan: Plan<'_>, asker: &mut OwnedFd) -> Result<Command, E
     groups.joined()?;
     let command = command(&plan, plan.filter.clone())?;
     command.enter_final_affinity(true)?;
+    if plan.manners.find_command {
+        command.check_program()?;
+    }
     if let (Some((master, _)), Some(size)) = (&terminal, &process.console_size) {
         set_size(master, size)?;
     }
@@ -177,8 +180,8 @@ impl Groups {
     /// Their directories, once they are joined.
     fn joined(&mut self) -> Result<&[PathBuf]> {
         if self.directories.is_none() {
-            let Some((Message::Join { cgroup }, _)) = receive(&self.socket)? else { given_up() };
-            for directory in &cgroup {
+            let Some((Message::Join { cgroup, joined }, _)) = receive(&self.socket)? else { given_up() };
+            for directory in cgroup.iter().filter(|_| !joined) {
                 // `tasks`: a process of one thread moves itself without the kernel's global lock.
                 let path = directory.join("tasks");
                 std::fs::write(&path, "0")

@@ -37,9 +37,10 @@ pub enum Message {
     Proceed,
     /// The child is set up and waits. The master side of its terminal comes along if it has one.
     Ready,
-    /// The control groups are made: join them. Only where the child was not made inside its group.
+    /// The control groups are made: join them, unless that is done. Only where the child was not made inside its group.
     Join {
         cgroup: Vec<PathBuf>,
+        joined: bool,
     },
     /// Execute the command.
     Start,

@@ -16,7 +16,7 @@ use rustix::fs::{FileType, FsWord, Gid, Mode, Uid, fchown, fstat, fstatfs};
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 const PIPEFS_MAGIC: FsWord = 0x5049_5045;
@@ -106,12 +106,14 @@ impl Command {
     }
 
     /// The command gets so many descriptors after the standard streams; they must be open and the caller's own.
+    #[must_use]
     pub fn preserving(mut self, descriptors: u32) -> Command {
         self.preserved = descriptors;
         self
     }
 
     /// Limits and the OOM score were set from outside by [`set_limits_of`], as it has to be in a user namespace.
+    #[must_use]
     pub fn limited_from_outside(mut self) -> Command {
         self.limits.clear();
         self.oom_score_adj = None;
@@ -120,6 +122,7 @@ impl Command {
 
     /// Runs the `startContainer` hooks just before the command. They are the container's programs, so they run with no more
     /// privileges than its command.
+    #[must_use]
     pub fn with_start_hooks(mut self, hooks: &Hooks, state: State) -> Command {
         if !hooks.start_container.is_empty() {
             let hooks = Hooks { start_container: hooks.start_container.clone(), ..Hooks::default() };
@@ -308,6 +311,19 @@ impl Command {
         Err(Fault::denied(format!("the working directory {} is outside the container", self.cwd.display())))
     }
 
+    /// Fails as [`Command::execute`] would where the program is not there, for whoever wants to know before.
+    pub fn check_program(&self) -> Result<(), ExecFailure> {
+        let environment = self.environment();
+        let name = self.arguments[0].to_string_lossy();
+        let path = environment::lookup(&environment, b"PATH");
+        if name.contains('/') {
+            program::find(&self.cwd.join(&*name).to_string_lossy(), None)?;
+        } else {
+            program::find(&name, path.as_deref())?;
+        }
+        Ok(())
+    }
+
     fn find_and_execute(&self, environment: &[CString]) -> ExecFailure {
         let name = self.arguments[0].to_string_lossy().into_owned();
         let path = environment::lookup(environment, b"PATH");
@@ -337,14 +353,6 @@ pub fn set_limits_of(pid: i32, process: &Process) -> Result<()> {
             .map_err(|fault| oom_score_fault(fault, score))?;
     }
     Ok(())
-}
-
-/// Gives a terminal the size the specification asks for, if it does.
-pub fn set_console_size(terminal: impl AsFd, process: &Process) -> Result<()> {
-    let Some((rows, columns)) = process.console_size().filter(|size| *size != (0, 0)) else { return Ok(()) };
-    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(terminal, size)
-        .explain(|| format!("resize the terminal to {columns}x{rows}"))
 }
 
 fn limits(process: &Process) -> Vec<(u32, u64, u64)> {
