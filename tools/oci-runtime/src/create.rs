@@ -1,0 +1,219 @@
+//! `create` and `run`.
+
+use crate::attend::{Relay, Signals, attend};
+use crate::bundle::Bundle;
+use crate::call::Call;
+use crate::console::{self, HostTerminal, Receiver};
+use crate::delete::{destroy, end};
+use crate::groups;
+use crate::options::Opt;
+use crate::pidfile::PidFile;
+use crate::place::{GATE, Place};
+use crate::state::{self, Container, Stored};
+use crate::{process, start};
+use fault::{Fault, Result};
+use runtime::hooks::Hooks;
+use runtime::{Created, Gate, Manners, NamespaceKind, Options, RootFs, Spec, Stdio};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+pub fn create(call: &Call<'_>) -> Result<u8> {
+    make(call, Verb::Create).map_err(|fault| fault.within(format!("{} create failed", call.program)))
+}
+
+pub fn run(call: &Call<'_>) -> Result<u8> {
+    let verb = if call.options.has(Opt::Detach) { Verb::RunDetached } else { Verb::Run };
+    make(call, verb).map_err(|fault| fault.within(format!("{} run failed", call.program)))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Create,
+    RunDetached,
+    Run,
+}
+
+/// What a container is made with that comes from outside its bundle.
+struct Wishes<'a> {
+    verb: Verb,
+    console: Option<Receiver>,
+    pidfd_socket: Option<Receiver>,
+    pid_file: Option<PidFile>,
+    /// Of a process with a terminal that is stayed with.
+    terminal: Option<HostTerminal>,
+    signals: Option<Signals>,
+    call: &'a Call<'a>,
+}
+
+fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
+    let id = call.id()?;
+    let mut bundle = Bundle::load(call)?;
+    let has_terminal = bundle.spec.process()?.terminal;
+    let detach = verb != Verb::Run;
+    let console = call.options.path(Opt::ConsoleSocket);
+    console::check(has_terminal, detach, console, call.program)?;
+    complete(&mut bundle.spec, call, id);
+    let wishes = Wishes {
+        verb,
+        console: console.map(Receiver::connect).transpose()?,
+        pidfd_socket: call.options.path(Opt::PidfdSocket).map(Receiver::connect).transpose()?,
+        pid_file: call.options.path(Opt::PidFile).map(PidFile::open).transpose()?,
+        terminal: if has_terminal && !detach { Some(HostTerminal::open()?) } else { None },
+        signals: if detach { None } else { Some(Signals::block()?) },
+        call,
+    };
+    if !detach && !call.options.has(Opt::NoSubreaper) {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| {
+            Fault::failed("become a subreaper").because(std::io::Error::from(error))
+        })?;
+    }
+    let place = Place::take(call, id)?;
+    let made = prepare(&bundle, &place, &wishes);
+    match made {
+        Ok((created, stored)) => {
+            let container = Container { stored, place };
+            finish(&container, created, wishes)
+        }
+        Err(fault) => {
+            let _ = place.remove();
+            Err(fault)
+        }
+    }
+}
+
+/// What the specification leaves to the runtime and the call.
+fn complete(spec: &mut Spec, call: &Call<'_>, id: &str) {
+    if spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty) {
+        spec.linux.cgroups_path = Some(format!("{}/{id}", crate::delete::PARENT_GROUP));
+    }
+    groups::allow_default_devices(spec.linux.resources.get_or_insert_default());
+    if call.inherited.listening > 0
+        && let Some(process) = &mut spec.process
+    {
+        process.env.push(format!("LISTEN_FDS={}", call.inherited.listening));
+        process.env.push("LISTEN_PID=1".to_owned());
+    }
+}
+
+/// Makes the first process and writes down what there is of the container, before it is complete: hooks may ask for it.
+fn prepare(bundle: &Bundle, place: &Place, wishes: &Wishes<'_>) -> Result<(Created, Stored)> {
+    let call = wishes.call;
+    let spec = &bundle.spec;
+    let gate = place.path.join(GATE);
+    let created = runtime::create(Options {
+        id: call.id()?,
+        bundle: &bundle.path,
+        spec,
+        rootfs: &RootFs::Directory,
+        stdio: if spec.terminal() { Stdio::Terminal } else { Stdio::Inherited },
+        seccomp_cache: &seccomp_cache(call),
+        network_namespace: None,
+        gate: if wishes.verb == Verb::Create { Gate::Socket(&gate) } else { Gate::Caller },
+        dies_with_parent: wishes.verb == Verb::Run,
+        manners: Manners {
+            no_pivot: call.options.has(Opt::NoPivot),
+            no_new_keyring: call.options.has(Opt::NoNewKeyring),
+            preserve_fds: call.inherited.listening + call.inherited.preserved,
+            home: true,
+            find_command: true,
+        },
+    })?;
+    call.log.debug(|| format!("made process {} in {:?}", created.pid, created.cgroup.directories()));
+    let stored = stored(call.id()?, bundle, &created);
+    let saved = stored.and_then(|stored| state::save_new(place, &stored, &bundle.text).map(|()| stored));
+    match saved {
+        Ok(stored) => Ok((created, stored)),
+        Err(fault) => {
+            end(&created.pidfd);
+            let _ = created.cgroup.remove();
+            Err(fault)
+        }
+    }
+}
+
+/// Compiled programs; no id of a container is a name like this.
+pub fn seccomp_cache(call: &Call<'_>) -> PathBuf {
+    call.root.join("@seccomp")
+}
+
+fn stored(id: &str, bundle: &Bundle, created: &Created) -> Result<Stored> {
+    let gone = || Fault::failed("the container's first process ended while it was set up");
+    let spec = &bundle.spec;
+    Ok(Stored {
+        oci_version: spec.oci_version.clone(),
+        id: id.to_owned(),
+        pid: created.pid,
+        pid_started: process::stat(created.pid).ok_or_else(gone)?.started,
+        rootfs: crate::call::absolute(&spec.root_path(&bundle.path)?)?,
+        bundle: bundle.path.clone(),
+        created: jiff::Timestamp::now().to_string(),
+        annotations: spec.annotations.clone(),
+        cgroups: created.cgroup.directories().to_vec(),
+        own_pid_namespace: spec.makes_namespace(NamespaceKind::Pid),
+        rdt: created.rdt.clone(),
+        hooks: Hooks {
+            poststart: spec.hooks.poststart.clone(),
+            poststop: spec.hooks.poststop.clone(),
+            ..Hooks::default()
+        },
+        resources: None,
+    })
+}
+
+/// From the first process to a container that is created, or run.
+fn finish(container: &Container, created: Created, wishes: Wishes<'_>) -> Result<u8> {
+    let log = wishes.call.log;
+    let terminal = match created.ready() {
+        Ok(terminal) => terminal,
+        Err(fault) => {
+            // The process is reaped and its groups are gone.
+            let _ = container.place.remove();
+            return Err(fault);
+        }
+    };
+    let outcome = hand_out(&created, terminal, &wishes).and_then(|relay| {
+        if wishes.verb == Verb::Create {
+            return Ok(0);
+        }
+        created.start().map_err(|failure| failure.fault)?;
+        start::run_poststart(container, log)?;
+        match &wishes.signals {
+            None => Ok(0),
+            Some(signals) => attend(created.pid, &created.pidfd, signals, relay, log),
+        }
+    });
+    let keep = match (&outcome, wishes.verb) {
+        (Ok(_), Verb::Create | Verb::RunDetached) => true,
+        (Ok(_), Verb::Run) => wishes.call.options.has(Opt::Keep),
+        (Err(_), _) => {
+            end(&created.pidfd);
+            false
+        }
+    };
+    container.place.unlock();
+    if !keep && let Err(fault) = destroy(container, log) {
+        log.warn_of(&fault);
+    }
+    outcome
+}
+
+/// Gives everybody who asked what the process has. What is left is the terminal, for who stays.
+fn hand_out<'a>(
+    created: &Created,
+    terminal: Option<OwnedFd>,
+    wishes: &'a Wishes<'_>,
+) -> Result<Option<Relay<'a>>> {
+    if let (Some(receiver), Some(terminal)) = (&wishes.console, &terminal) {
+        receiver.send(terminal, "/dev/ptmx")?;
+    }
+    if let Some(receiver) = &wishes.pidfd_socket {
+        receiver.send(&created.pidfd, "pidfd")?;
+    }
+    if let Some(file) = &wishes.pid_file {
+        file.write(created.pid)?;
+    }
+    Ok(match (terminal, &wishes.terminal) {
+        (Some(master), Some(host)) => Some(Relay { master, host }),
+        _ => None,
+    })
+}

@@ -1,0 +1,147 @@
+//! The OCI runtime's command line, which container engines call: runc's verbs, options, output and words over the crate
+//! `runtime`.
+//!
+//! Not a tool of pipes: it reads and writes no records, and fails with 1, as the engines expect of it.
+#![forbid(unsafe_code)]
+
+mod attend;
+mod bundle;
+mod call;
+mod console;
+mod create;
+mod delete;
+mod events;
+mod exec;
+mod features;
+mod groups;
+mod help;
+mod inspect;
+mod kill;
+mod log;
+mod options;
+mod pause;
+mod pidfile;
+mod place;
+mod process;
+mod ps;
+mod resources;
+mod spec;
+mod start;
+mod state;
+mod update;
+mod verbs;
+
+pub use help::command;
+
+use call::Call;
+use fault::{Fault, Result};
+use log::Log;
+use options::{Opt, OptionsEnd, Parsed};
+use std::ffi::OsString;
+use std::path::Path;
+use verbs::{GLOBAL, Verb};
+
+/// Runs the verb the arguments ask for, the program's name first; returns the exit status.
+pub fn main(arguments: Vec<OsString>) -> u8 {
+    let program = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+    let program = program.to_string_lossy().into_owned();
+    match read(&program, arguments.get(1..).unwrap_or_default()) {
+        Ok(Asked::Verb(verb, parsed)) => run(&program, verb, &parsed),
+        Ok(Asked::Help(verb)) => help::print(&program, verb),
+        Ok(Asked::Version) => help::print_version(&program),
+        Err(fault) => {
+            // Told where the log would be, were its options right.
+            Log::to_stderr().fatal(&fault);
+            1
+        }
+    }
+}
+
+enum Asked {
+    Verb(&'static Verb, Parsed),
+    Help(Option<&'static Verb>),
+    Version,
+}
+
+fn read(program: &str, arguments: &[OsString]) -> Result<Asked> {
+    let (mut parsed, taken) = options::parse(&[GLOBAL], arguments, OptionsEnd::BeforeOperands)?;
+    let mut rest = &arguments[taken..];
+    if parsed.has(Opt::Version) {
+        return Ok(Asked::Version);
+    }
+    let mut asked_for_help = parsed.has(Opt::Help);
+    let mut name = rest.first().map(|name| name.to_string_lossy().into_owned());
+    if matches!(name.as_deref(), Some("help" | "h")) {
+        asked_for_help = true;
+        rest = &rest[1..];
+        name = rest.first().map(|name| name.to_string_lossy().into_owned());
+    }
+    let Some(name) = name else { return Ok(Asked::Help(None)) };
+    if matches!(name.as_str(), "checkpoint" | "restore") {
+        return Err(without_criu(&name));
+    }
+    let Some(verb) = verbs::find(&name) else {
+        return Err(Fault::usage(format!("No help topic for '{name}'")).hint(format!("{program} --help lists the verbs")));
+    };
+    let (of_verb, _) = options::parse(&[verb.flags, GLOBAL], &rest[1..], verb.end)?;
+    parsed.add(of_verb);
+    if asked_for_help || parsed.has(Opt::Help) {
+        return Ok(Asked::Help(Some(verb)));
+    }
+    Ok(Asked::Verb(verb, parsed))
+}
+
+/// Engines ask `checkpoint --help` for its status, to know whether there is such a thing.
+fn without_criu(verb: &str) -> Fault {
+    let there = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join("criu").is_file()));
+    if there {
+        Fault::failed(format!("{verb} is not supported"))
+    } else {
+        Fault::not_found(format!("{verb}: criu is not installed"))
+    }
+}
+
+fn run(program: &str, verb: &'static Verb, parsed: &Parsed) -> u8 {
+    // Before anything else: what runs in the container may try to write to this very program.
+    if verb.enters
+        && let Err(fault) = runtime::protect_own_executable()
+    {
+        Log::to_stderr().fatal(&fault);
+        return verb.failure;
+    }
+    // Before anything is opened here that could be taken for one of them.
+    let inherited = call::inherited_descriptors(parsed);
+    let log = match Log::open(parsed) {
+        Ok(log) => log,
+        Err(fault) => {
+            Log::to_stderr().fatal(&fault);
+            return 1;
+        }
+    };
+    let outcome = check_operands(program, verb, parsed)
+        .and_then(|()| Call::new(program, parsed, &log, inherited))
+        .and_then(|call| (verb.run)(&call));
+    match outcome {
+        Ok(status) => status,
+        Err(fault) => {
+            log.fatal(&fault);
+            verb.failure
+        }
+    }
+}
+
+fn check_operands(program: &str, verb: &'static Verb, parsed: &Parsed) -> Result<()> {
+    let count = parsed.operands.len();
+    let wrong = if verb.least == verb.most && count != verb.least {
+        format!("exactly {}", verb.least)
+    } else if count < verb.least {
+        format!("a minimum of {}", verb.least)
+    } else if count > verb.most {
+        format!("a maximum of {}", verb.most)
+    } else {
+        return Ok(());
+    };
+    let _ = help::print_usage(program, verb);
+    Err(Fault::usage(format!("{program}: {:?} requires {wrong} argument(s)", verb.name)))
+}

@@ -1,0 +1,307 @@
+//! What there is to do, as data: verbs, their options, their help.
+
+use crate::call::Call;
+use crate::options::{Flag, Opt, OptionsEnd};
+use crate::{create, delete, events, exec, features, inspect, kill, pause, ps, spec, start, update};
+use fault::{Fault, Result};
+
+#[derive(Clone, Copy)]
+pub struct Verb {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// As it stands in the usage line.
+    pub operands: &'static str,
+    pub details: &'static str,
+    pub flags: &'static [Flag],
+    pub end: OptionsEnd,
+    /// How many operands there may be.
+    pub least: usize,
+    pub most: usize,
+    pub run: fn(&Call<'_>) -> Result<u8>,
+    /// A failure's exit status.
+    pub failure: u8,
+    /// Processes of the container are made from this one.
+    pub enters: bool,
+}
+
+const VERB: Verb = Verb {
+    name: "",
+    about: "",
+    operands: "<container-id>",
+    details: "",
+    flags: &[],
+    end: OptionsEnd::Never,
+    least: 1,
+    most: 1,
+    run: nothing,
+    failure: 1,
+    enters: false,
+};
+
+/// Of the template, which is no verb.
+fn nothing(_: &Call<'_>) -> Result<u8> {
+    Err(Fault::failed("this verb does nothing"))
+}
+
+const fn bundle() -> Flag {
+    Flag::value(Opt::Bundle, "bundle", "DIR", "the bundle: the directory of config.json (default: the current one)")
+        .short('b')
+}
+
+const fn console_socket() -> Flag {
+    Flag::value(
+        Opt::ConsoleSocket,
+        "console-socket",
+        "PATH",
+        "UNIX socket that is sent the master side of the process's terminal",
+    )
+}
+
+const fn pidfd_socket() -> Flag {
+    Flag::value(Opt::PidfdSocket, "pidfd-socket", "PATH", "UNIX socket that is sent a pid descriptor of the process")
+}
+
+const fn pid_file() -> Flag {
+    Flag::value(Opt::PidFile, "pid-file", "FILE", "write the process id to this file")
+}
+
+const fn preserve_fds() -> Flag {
+    Flag::value(
+        Opt::PreserveFds,
+        "preserve-fds",
+        "N",
+        "pass so many descriptors after the standard streams and those of $LISTEN_FDS",
+    )
+}
+
+const fn detach() -> Flag {
+    Flag::switch(Opt::Detach, "detach", "leave as soon as the process runs").short('d')
+}
+
+const fn no_pivot() -> Flag {
+    Flag::switch(
+        Opt::NoPivot,
+        "no-pivot",
+        "move the root file system over / instead of exchanging them; for roots on a ramdisk",
+    )
+}
+
+const fn no_new_keyring() -> Flag {
+    Flag::switch(Opt::NoNewKeyring, "no-new-keyring", "leave the process the caller's session keyring")
+}
+
+const fn format() -> Flag {
+    Flag::value(Opt::Format, "format", "FORMAT", "table or json (default: table)").short('f')
+}
+
+/// Options of every verb, before or after it.
+pub const GLOBAL: &[Flag] = &[
+    Flag::switch(Opt::Debug, "debug", "log more"),
+    Flag::value(Opt::Log, "log", "FILE", "append to this log file (default: /dev/stderr)"),
+    Flag::value(Opt::LogFormat, "log-format", "FORMAT", "text or json (default: text)"),
+    Flag::value(
+        Opt::Root,
+        "root",
+        "DIR",
+        "where the states of containers are kept (default: /run/oci-runtime; for an ordinary user $XDG_RUNTIME_DIR/oci-runtime)",
+    ),
+    Flag::switch(
+        Opt::SystemdCgroup,
+        "systemd-cgroup",
+        "make control groups through systemd; cgroupsPath is \"slice:prefix:name\" then",
+    ),
+    Flag::value(
+        Opt::Rootless,
+        "rootless",
+        "BOOL",
+        "go on without control groups where they cannot be made: true, false or auto (default: auto)",
+    ),
+    Flag::switch(Opt::Help, "help", "show help").short('h'),
+    Flag::switch(Opt::Version, "version", "print the version").short('v'),
+];
+
+pub const VERBS: &[Verb] = &[
+    Verb {
+        name: "create",
+        about: "create a container",
+        details: "Makes the container of a bundle: its namespaces, its root file system, its first process, which waits for \"start\". \
+                  A bundle is a directory with a config.json (\"spec\" writes one) and the root file system it names.",
+        flags: &[
+            bundle(),
+            console_socket(),
+            pidfd_socket(),
+            pid_file(),
+            no_pivot(),
+            no_new_keyring(),
+            preserve_fds(),
+        ],
+        run: create::create,
+        enters: true,
+        ..VERB
+    },
+    Verb {
+        name: "delete",
+        about: "delete a container that has ended, and what it holds",
+        flags: &[Flag::switch(Opt::Force, "force", "kill it first if it runs; one that is not there is no error").short('f')],
+        run: delete::delete,
+        ..VERB
+    },
+    Verb {
+        name: "events",
+        about: "display events of a container: statistics, and that it ran out of memory",
+        details: "Prints a line of JSON for each. Ends with the container.",
+        flags: &[
+            Flag::value(Opt::Interval, "interval", "TIME", "between statistics: 500ms, 5s, 1m30s (default: 5s)"),
+            Flag::switch(Opt::Stats, "stats", "display the statistics once and leave"),
+        ],
+        run: events::events,
+        ..VERB
+    },
+    Verb {
+        name: "exec",
+        about: "execute a new process in a container",
+        operands: "<container-id> <command> [command options]  || --process process.json <container-id>",
+        details: "The exit status is the process's, or 255 where it could not be executed.",
+        flags: &[
+            console_socket(),
+            pidfd_socket(),
+            Flag::value(Opt::Cwd, "cwd", "DIR", "working directory in the container"),
+            Flag::values(Opt::Env, "env", "NAME=VALUE", "set an environment variable").short('e'),
+            Flag::switch(Opt::Tty, "tty", "give the process a terminal").short('t'),
+            Flag::value(Opt::User, "user", "UID[:GID]", "run as this user").short('u'),
+            Flag::values(Opt::AdditionalGids, "additional-gids", "GID", "one more group").short('g'),
+            Flag::value(Opt::Process, "process", "FILE", "process.json: the whole process").short('p'),
+            detach(),
+            pid_file(),
+            Flag::value(Opt::ProcessLabel, "process-label", "LABEL", "SELinux label of the process"),
+            Flag::value(Opt::Apparmor, "apparmor", "PROFILE", "AppArmor profile of the process"),
+            Flag::switch(Opt::NoNewPrivs, "no-new-privs", "set no_new_privs"),
+            Flag::values(Opt::Cap, "cap", "CAPABILITY", "give the process one more capability").short('c'),
+            preserve_fds(),
+            Flag::values(
+                Opt::Cgroup,
+                "cgroup",
+                "[CONTROLLER:]PATH",
+                "run it in this control group, which exists below the container's",
+            ),
+            Flag::switch(Opt::IgnorePaused, "ignore-paused", "even in a paused container, where it waits"),
+        ],
+        end: OptionsEnd::AfterFirst,
+        most: usize::MAX,
+        run: exec::exec,
+        failure: 255,
+        enters: true,
+        ..VERB
+    },
+    Verb {
+        name: "features",
+        about: "show what this runtime can do, as JSON",
+        operands: "",
+        least: 0,
+        most: 0,
+        run: features::features,
+        ..VERB
+    },
+    Verb {
+        name: "kill",
+        about: "send a signal (TERM by default) to a container's first process",
+        operands: "<container-id> [signal]",
+        details: "Without a pid namespace of the container's own, KILL goes to all of its processes.",
+        flags: &[Flag::switch(Opt::All, "all", "to all processes; one that has ended is no error").short('a')],
+        end: OptionsEnd::AfterFirst,
+        most: 2,
+        run: kill::kill,
+        ..VERB
+    },
+    Verb {
+        name: "list",
+        about: "list containers",
+        operands: "",
+        flags: &[format(), Flag::switch(Opt::Quiet, "quiet", "print ids only").short('q')],
+        least: 0,
+        most: 0,
+        run: inspect::list,
+        ..VERB
+    },
+    Verb { name: "pause", about: "suspend all processes of a container", run: pause::pause, ..VERB },
+    Verb {
+        name: "ps",
+        about: "display the processes of a container",
+        operands: "<container-id> [ps options]",
+        details: "The table is ps(1)'s with what is not the container's left out; its options are -ef by default.",
+        flags: &[format()],
+        end: OptionsEnd::AfterFirst,
+        most: usize::MAX,
+        run: ps::ps,
+        ..VERB
+    },
+    Verb { name: "resume", about: "let a paused container go on", run: pause::resume, ..VERB },
+    Verb {
+        name: "run",
+        about: "create and start a container",
+        details: "Stays until the container ends and deletes it then. The exit status is that of its process, \
+                  128 + the signal's number if one killed it.",
+        flags: &[
+            bundle(),
+            console_socket(),
+            pidfd_socket(),
+            detach(),
+            Flag::switch(Opt::Keep, "keep", "do not delete the container when it has ended"),
+            pid_file(),
+            Flag::switch(Opt::NoSubreaper, "no-subreaper", "leave processes that lost their parent to somebody else"),
+            no_pivot(),
+            no_new_keyring(),
+            preserve_fds(),
+        ],
+        run: create::run,
+        enters: true,
+        ..VERB
+    },
+    Verb {
+        name: "spec",
+        about: "write a config.json to begin with",
+        operands: "",
+        flags: &[bundle(), Flag::switch(Opt::SpecRootless, "rootless", "for a container made by an ordinary user")],
+        least: 0,
+        most: 0,
+        run: spec::spec,
+        ..VERB
+    },
+    Verb { name: "start", about: "execute the process of a created container", run: start::start, ..VERB },
+    Verb { name: "state", about: "print the state of a container, as JSON", run: inspect::state, ..VERB },
+    Verb {
+        name: "update",
+        about: "change the resources of a container",
+        details: "What is not named stays. The file has the members of \"linux.resources\" in config.json: \
+                  memory, cpu, pids, blockIO, unified; with it the other options are ignored.",
+        flags: UPDATE,
+        run: update::update,
+        ..VERB
+    },
+];
+
+const UPDATE: &[Flag] = &[
+    Flag::value(Opt::Resources, "resources", "FILE", "read the resources from a file, or from stdin if it is -").short('r'),
+    Flag::value(Opt::BlkioWeight, "blkio-weight", "N", "weight of block I/O, 10 to 1000"),
+    Flag::value(Opt::CpuPeriod, "cpu-period", "USEC", "CFS period"),
+    Flag::value(Opt::CpuQuota, "cpu-quota", "USEC", "CPU time in each period"),
+    Flag::value(Opt::CpuBurst, "cpu-burst", "USEC", "CPU time that can be saved for a burst"),
+    Flag::value(Opt::CpuShare, "cpu-share", "N", "CPU shares, the weight against others"),
+    Flag::value(Opt::CpuRtPeriod, "cpu-rt-period", "USEC", "realtime period"),
+    Flag::value(Opt::CpuRtRuntime, "cpu-rt-runtime", "USEC", "realtime CPU time in each period"),
+    Flag::value(Opt::CpusetCpus, "cpuset-cpus", "LIST", "CPUs to use"),
+    Flag::value(Opt::CpusetMems, "cpuset-mems", "LIST", "memory nodes to use"),
+    Flag::value(Opt::KernelMemory, "kernel-memory", "BYTES", "ignored, as kernels do"),
+    Flag::value(Opt::KernelMemoryTcp, "kernel-memory-tcp", "BYTES", "ignored, as kernels do"),
+    Flag::value(Opt::Memory, "memory", "BYTES", "memory limit; -1 for none"),
+    Flag::value(Opt::CpuIdle, "cpu-idle", "N", "1: only what others leave"),
+    Flag::value(Opt::MemoryReservation, "memory-reservation", "BYTES", "soft limit of memory"),
+    Flag::value(Opt::MemorySwap, "memory-swap", "BYTES", "limit of memory and swap together; -1 for none"),
+    Flag::value(Opt::PidsLimit, "pids-limit", "N", "most processes; -1 for any number"),
+    Flag::value(Opt::L3CacheSchema, "l3-cache-schema", "SCHEMA", "Intel RDT/CAT schema of the L3 cache"),
+    Flag::value(Opt::MemBwSchema, "mem-bw-schema", "SCHEMA", "Intel RDT/MBA schema of memory bandwidth"),
+];
+
+pub fn find(name: &str) -> Option<&'static Verb> {
+    VERBS.iter().find(|verb| verb.name == name)
+}

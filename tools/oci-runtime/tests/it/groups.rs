@@ -1,0 +1,136 @@
+//! Verbs about control groups: pause, resume, update, events.
+
+use crate::{Bench, assert_says, groups_of, wait_until};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::Stdio;
+
+/// What a limit is now, whichever version there is.
+fn limit(id: &str, files: &[&str]) -> String {
+    let groups = groups_of(id);
+    let paths = groups.iter().flat_map(|group| files.iter().map(move |file| group.join(file)));
+    let text = paths.filter_map(|path| std::fs::read_to_string(path).ok()).next();
+    text.unwrap_or_else(|| panic!("none of {files:?} in {groups:?}")).trim().to_owned()
+}
+
+fn memory(id: &str) -> String {
+    limit(id, &["memory.limit_in_bytes", "memory.max"])
+}
+
+#[test]
+fn a_container_is_paused_and_goes_on() {
+    let Some(bench) = Bench::new() else { return };
+    let id = bench.id("pause");
+    bench.start(&id);
+    bench.ran(&["pause", &id]).expect(0);
+    assert_eq!(bench.status(&id), "paused");
+    assert_says(&bench.ran(&["pause", &id]).expect(1), "container not running");
+    assert_says(&bench.ran(&["exec", &id, "true"]).expect(255), "cannot exec in a paused container");
+    assert_says(&bench.ran(&["start", &id]).expect(1), "cannot start a container in the paused state");
+    assert_says(&bench.ran(&["delete", &id]).expect(1), "that is not stopped: paused");
+    bench.ran(&["resume", &id]).expect(0);
+    assert_eq!(bench.status(&id), "running");
+    assert_says(&bench.ran(&["resume", &id]).expect(1), "container not paused");
+    bench.ran(&["exec", &id, "true"]).expect(0);
+    // KILL gets through to what is paused.
+    bench.ran(&["pause", &id]).expect(0);
+    bench.ran(&["kill", &id, "KILL"]).expect(0);
+    bench.wait_for(&id, "stopped");
+}
+
+#[test]
+fn limits_are_changed() {
+    let Some(bench) = Bench::new() else { return };
+    let id = bench.id("update");
+    bench.configure(&["sleep", "1000"], |config| {
+        config["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
+        config["linux"]["resources"]["cpu"] = json!({"quota": 50000, "period": 100_000});
+    });
+    bench.start(&id);
+    assert_eq!(memory(&id), (64 << 20).to_string());
+    bench.ran(&["update", "--memory", "50M", &id, "--pids-limit", "20"]).expect(0);
+    assert_eq!(memory(&id), (50 << 20).to_string());
+    assert_eq!(limit(&id, &["pids.max"]), "20");
+    // The period it was made with stays with it.
+    bench.ran(&["update", "--cpu-quota", "30000", &id]).expect(0);
+    let quota = limit(&id, &["cpu.cfs_quota_us", "cpu.max"]);
+    assert!(quota == "30000" || quota == "30000 100000", "{quota}");
+    let mut child = bench
+        .command(&["update", "--resources", "-", &id])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let resources = json!({"memory": {"limit": 40 << 20}, "pids": {"limit": -1}, "unknown": {"x": 1}, "devices": [{"allow": false}]});
+    child.stdin.take().unwrap().write_all(resources.to_string().as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(memory(&id), (40 << 20).to_string());
+    assert_eq!(limit(&id, &["pids.max"]), "max");
+    bench.ran(&["exec", &id, "sh", "-c", "echo x >/dev/null"]).expect(0);
+    for (arguments, words) in [
+        (&["--memory", "lots"][..], "invalid value for memory"),
+        (&["--cpu-period", "x"], "invalid value for cpu-period"),
+        (&["--resources", "/nonexistent"], "/nonexistent"),
+        (&["--resources", "/proc/self/maps"], "/proc/self/maps"),
+        (&["--l3-cache-schema", "L3:0=f"], "RDT"),
+    ] {
+        let mut all = vec!["update"];
+        all.extend(arguments);
+        all.push(&id);
+        assert_says(&bench.ran(&all).expect(1), words);
+    }
+    assert_eq!(memory(&id), (40 << 20).to_string());
+}
+
+#[test]
+fn statistics_are_printed() {
+    let Some(bench) = Bench::new() else { return };
+    let id = bench.id("stats");
+    bench.start(&id);
+    let event = bench.ran(&["events", "--stats", &id]).expect(0).json();
+    assert_eq!((event["type"].as_str(), event["id"].as_str()), (Some("stats"), Some(id.as_str())));
+    assert_eq!(event["data"]["pids"]["current"], 1);
+    assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0, "{event}");
+    assert_says(&bench.ran(&["events", "--interval", "0", &id]).expect(1), "greater than 0");
+    assert_says(&bench.ran(&["events", "--interval", "5", &id]).expect(1), "invalid value");
+    let out = bench.path().join("events");
+    let mut child = bench
+        .command(&["events", "--interval", "20ms", &id])
+        .stdout(std::fs::File::create(&out).unwrap())
+        .spawn()
+        .unwrap();
+    let read = || std::fs::read_to_string(&out).unwrap();
+    wait_until(|| read().lines().count() >= 3, "no events come");
+    bench.ran(&["delete", "-f", &id]).expect(0);
+    assert!(child.wait().unwrap().success());
+    for line in read().lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(event["type"], "stats");
+    }
+}
+
+#[test]
+fn want_of_memory_is_told() {
+    let Some(bench) = Bench::new() else { return };
+    let id = bench.id("oom");
+    bench.configure(&["sleep", "1000"], |config| {
+        config["linux"]["resources"]["memory"] = json!({"limit": 16 << 20});
+    });
+    bench.start(&id);
+    let out = bench.path().join("events");
+    let mut child = bench
+        .command(&["events", "--interval", "1h", &id])
+        .stdout(std::fs::File::create(&out).unwrap())
+        .spawn()
+        .unwrap();
+    let watching = format!("/proc/{}/fd", child.id());
+    wait_until(|| std::fs::read_dir(&watching).unwrap().count() > 6, "it does not watch");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let mut dd = bench.command(&["exec", &id, "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"]);
+    assert_eq!(dd.stderr(Stdio::null()).status().unwrap().code(), Some(137));
+    wait_until(|| !std::fs::read_to_string(&out).unwrap().is_empty(), "no event comes");
+    let event: Value = serde_json::from_str(std::fs::read_to_string(&out).unwrap().trim()).unwrap();
+    assert_eq!(event, json!({"type": "oom", "id": id}));
+    bench.ran(&["delete", "-f", &id]).expect(0);
+    assert!(child.wait().unwrap().success());
+}
