@@ -54,7 +54,13 @@ pub struct Relay<'a> {
 }
 
 /// Returns the process's exit status, or 128 + the number of the signal that killed it.
-pub fn attend(pid: i32, pidfd: &OwnedFd, signals: &Signals, relay: Option<Relay<'_>>, log: &Log) -> Result<u8> {
+pub fn attend(
+    pid: i32,
+    pidfd: &OwnedFd,
+    signals: &Signals,
+    relay: Option<Relay<'_>>,
+    log: &Log,
+) -> Result<u8> {
     let mut streams = relay.map(Streams::new).transpose()?;
     let _raw = match &streams {
         Some(streams) => Some(streams.host.make_raw()?),
@@ -141,7 +147,14 @@ impl<'a> Streams<'a> {
         // Who types ahead of a process that writes and does not read must not stop both.
         fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK).explain(|| "set up the terminal".into())?;
         host.pass_size(&master);
-        Ok(Streams { master, host, input: true, output: true, pending: Vec::new(), buffer: vec![0; 32 << 10] })
+        Ok(Streams {
+            master,
+            host,
+            input: true,
+            output: true,
+            pending: Vec::new(),
+            buffer: vec![0; 32 << 10],
+        })
     }
 
     fn watch<'b>(&'b self, fds: &mut Vec<PollFd<'b>>) {

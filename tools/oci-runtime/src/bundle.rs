@@ -32,7 +32,8 @@ impl Bundle {
             openat(CWD, given, flags, Mode::empty()).explain(|| format!("chdir {}", given.display()))?;
         let path = path_of(&directory)?;
         let text = read(&directory, &path)?;
-        let spec = Spec::parse(&text).map_err(|fault| fault.within(path.join("config.json").display().to_string()))?;
+        let spec = Spec::parse(&text)
+            .map_err(|fault| fault.within(path.join("config.json").display().to_string()))?;
         Ok(Bundle { path, text, spec })
     }
 }

@@ -100,9 +100,8 @@ pub struct Inherited {
 /// Finds them, and that they are there.
 pub fn inherited_descriptors(parsed: &Parsed) -> Result<Inherited> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
-    let listening = number("LISTEN_FDS")
-        .filter(|_| number("LISTEN_PID") == Some(std::process::id()))
-        .unwrap_or_default();
+    let listening =
+        number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id())).unwrap_or_default();
     let preserved = parsed.number(Opt::PreserveFds, "preserve-fds")?.unwrap_or_default();
     let preserved = u32::try_from(preserved)
         .map_err(|_| Fault::usage(format!("invalid value {preserved} for flag -preserve-fds")))?;

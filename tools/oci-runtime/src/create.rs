@@ -63,9 +63,8 @@ fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
         call,
     };
     if !detach && !call.options.has(Opt::NoSubreaper) {
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| {
-            Fault::failed("become a subreaper").because(std::io::Error::from(error))
-        })?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|error| Fault::failed("become a subreaper").because(std::io::Error::from(error)))?;
     }
     let place = Place::take(call, id)?;
     let made = prepare(&bundle, &place, &wishes);

@@ -48,7 +48,8 @@ fn run(call: &Call<'_>) -> Result<u8> {
     let pid_file = options.path(Opt::PidFile).map(PidFile::open).transpose()?;
     let host = if process.terminal && !detach { Some(HostTerminal::open()?) } else { None };
     let cgroup = group(&container, &options.all(Opt::Cgroup)?)?;
-    let pidfd = container.open_init()?.ok_or_else(|| Fault::conflict("cannot exec in a stopped container"))?;
+    let pidfd =
+        container.open_init()?.ok_or_else(|| Fault::conflict("cannot exec in a stopped container"))?;
     let signals = if detach { None } else { Some(Signals::block()?) };
     let executed = runtime::exec(ExecOptions {
         pidfd,

@@ -6,13 +6,13 @@ use std::path::{Component, Path, PathBuf};
 
 /// Devices every container may use, by number: the nodes config-linux.md ("Default Devices") has in it, and terminals.
 const DEVICES: [(i64, i64); 8] = [
-    (1, 3), // null
-    (1, 5), // zero
-    (1, 7), // full
-    (1, 8), // random
-    (1, 9), // urandom
-    (5, 0), // tty
-    (5, 2), // ptmx
+    (1, 3),    // null
+    (1, 5),    // zero
+    (1, 7),    // full
+    (1, 8),    // random
+    (1, 9),    // urandom
+    (5, 0),    // tty
+    (5, 2),    // ptmx
     (136, -1), // pts/*
 ];
 
@@ -26,7 +26,9 @@ pub fn allow_default_devices(resources: &mut LinuxResources) {
     if !allows_everything(&rules) {
         rules.extend(rule(true, LinuxDeviceType::C, -1, -1, "m"));
         rules.extend(rule(true, LinuxDeviceType::B, -1, -1, "m"));
-        rules.extend(DEVICES.iter().filter_map(|(major, minor)| rule(true, LinuxDeviceType::C, *major, *minor, "rwm")));
+        rules.extend(
+            DEVICES.iter().filter_map(|(major, minor)| rule(true, LinuxDeviceType::C, *major, *minor, "rwm")),
+        );
     }
     resources.set_devices(Some(rules));
 }
@@ -44,7 +46,13 @@ fn allows_everything(rules: &[LinuxDeviceCgroup]) -> bool {
     })
 }
 
-fn rule(allow: bool, kind: LinuxDeviceType, major: i64, minor: i64, access: &str) -> Option<LinuxDeviceCgroup> {
+fn rule(
+    allow: bool,
+    kind: LinuxDeviceType,
+    major: i64,
+    minor: i64,
+    access: &str,
+) -> Option<LinuxDeviceCgroup> {
     let builder = LinuxDeviceCgroupBuilder::default().allow(allow).typ(kind).major(major).minor(minor);
     builder.access(access).build().ok()
 }
@@ -83,7 +91,8 @@ mod tests {
             let rules = completed(none);
             assert_eq!((rules.len(), rules[0].allow()), (1 + 2 + DEVICES.len(), false), "{none}");
         }
-        for all in [r#"[{"allow": true, "access": "rwm"}]"#, r#"[{"allow": true, "type": "a", "major": -1}]"#] {
+        for all in [r#"[{"allow": true, "access": "rwm"}]"#, r#"[{"allow": true, "type": "a", "major": -1}]"#]
+        {
             assert_eq!(completed(all).len(), 1, "{all}");
         }
         assert!(completed(r#"[{"allow": true, "type": "c", "access": "rwm"}]"#).len() > 1);

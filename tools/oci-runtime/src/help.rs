@@ -7,8 +7,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 const ABOUT: &str = "Open Container Initiative runtime";
-const DETAILS: &str =
-    "Makes and runs containers from bundles, as the OCI runtime specification has it, with runc's command line: \
+const DETAILS: &str = "Makes and runs containers from bundles, as the OCI runtime specification has it, with runc's command line: \
                        podman, containerd, CRI-O and docker call it. Its output is theirs; it reads and writes no records.";
 const EXAMPLES: &str = "Examples:
   podman --runtime \"$(command -v oci-runtime)\" run --rm busybox true
@@ -140,7 +139,11 @@ mod tests {
             let mut seen = Vec::new();
             for flag in verb.flags {
                 let names = (flag.long, flag.short.unwrap_or('-'));
-                assert!(!seen.iter().any(|(long, short)| *long == names.0 || (*short == names.1 && *short != '-')));
+                assert!(
+                    !seen
+                        .iter()
+                        .any(|(long, short)| *long == names.0 || (*short == names.1 && *short != '-'))
+                );
                 seen.push(names);
             }
             assert!(of_verb("x", verb).starts_with(&format!("NAME:\n   x {}", verb.name)));

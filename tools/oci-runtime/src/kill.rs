@@ -84,9 +84,16 @@ mod tests {
 
     #[test]
     fn signals_by_name_and_number() {
-        for (text, number) in
-            [("", 15), ("9", 9), ("0", 0), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("99", 99), ("RTMIN+1", 35)]
-        {
+        for (text, number) in [
+            ("", 15),
+            ("9", 9),
+            ("0", 0),
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigterm", 15),
+            ("99", 99),
+            ("RTMIN+1", 35),
+        ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
         assert_eq!(parse("NOPE").unwrap_err().to_string(), "unknown signal \"NOPE\"");

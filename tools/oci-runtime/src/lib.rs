@@ -81,7 +81,8 @@ fn read(program: &str, arguments: &[OsString]) -> Result<Asked> {
         return Err(without_criu(&name));
     }
     let Some(verb) = verbs::find(&name) else {
-        return Err(Fault::usage(format!("No help topic for '{name}'")).hint(format!("{program} --help lists the verbs")));
+        return Err(Fault::usage(format!("No help topic for '{name}'"))
+            .hint(format!("{program} --help lists the verbs")));
     };
     let (of_verb, _) = options::parse(&[verb.flags, GLOBAL], &rest[1..], verb.end)?;
     parsed.add(of_verb);

@@ -108,7 +108,11 @@ fn now() -> String {
 
 fn quoted(message: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/@^+".contains(&byte);
-    if !message.is_empty() && message.bytes().all(plain) { message.to_owned() } else { format!("{message:?}") }
+    if !message.is_empty() && message.bytes().all(plain) {
+        message.to_owned()
+    } else {
+        format!("{message:?}")
+    }
 }
 
 /// Errors quote hostile input: no control character of it may reach a terminal.
@@ -159,9 +163,7 @@ fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     // Not `RPC: …` and the like.
     match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if second.is_lowercase() => {
-            first.to_lowercase().chain(chars).collect()
-        }
+        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
         _ => text.to_owned(),
     }
 }

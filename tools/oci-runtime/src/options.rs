@@ -204,12 +204,7 @@ pub fn parse(tables: &[&[Flag]], arguments: &[OsString], end: OptionsEnd) -> Res
 }
 
 /// One argument that begins with a hyphen; returns how many of the following it took.
-fn take(
-    tables: &[&[Flag]],
-    argument: &OsStr,
-    next: Option<&OsString>,
-    parsed: &mut Parsed,
-) -> Result<usize> {
+fn take(tables: &[&[Flag]], argument: &OsStr, next: Option<&OsString>, parsed: &mut Parsed) -> Result<usize> {
     let bytes = argument.as_bytes();
     let bare = bytes.strip_prefix(b"--").unwrap_or(&bytes[1..]);
     let (name, attached) = match bare.iter().position(|byte| *byte == b'=') {
@@ -286,7 +281,8 @@ fn unknown(name: &[u8]) -> Fault {
 mod tests {
     use super::*;
 
-    const GLOBAL: &[Flag] = &[Flag::value(Opt::Root, "root", "DIR", ""), Flag::switch(Opt::Debug, "debug", "")];
+    const GLOBAL: &[Flag] =
+        &[Flag::value(Opt::Root, "root", "DIR", ""), Flag::switch(Opt::Debug, "debug", "")];
     const FLAGS: &[Flag] = &[
         Flag::value(Opt::Bundle, "bundle", "DIR", "").short('b'),
         Flag::switch(Opt::Detach, "detach", "").short('d'),

@@ -25,8 +25,8 @@ impl PidFile {
             .zip(path.file_name())
             .ok_or_else(|| Fault::usage(format!("--pid-file {} is no file", path.display())))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = openat(CWD, directory, flags, Mode::empty())
-            .explain(|| format!("open {}", path.display()))?;
+        let opened =
+            openat(CWD, directory, flags, Mode::empty()).explain(|| format!("open {}", path.display()))?;
         Ok(PidFile { directory: opened, name: name.to_owned(), path })
     }
 
@@ -36,8 +36,7 @@ impl PidFile {
         let mut temporary = OsString::from(".");
         temporary.push(&self.name);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file =
-            openat(&self.directory, &temporary, flags, Mode::from_raw_mode(0o666)).explain(what)?;
+        let file = openat(&self.directory, &temporary, flags, Mode::from_raw_mode(0o666)).explain(what)?;
         File::from(file).write_all(pid.to_string().as_bytes()).explain(what)?;
         renameat(&self.directory, &temporary, &self.directory, &self.name).explain(what)
     }

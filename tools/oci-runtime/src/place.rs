@@ -3,8 +3,8 @@
 use crate::call::Call;
 use fault::{Explain, Fault, Result};
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, accessat, Access, flock, fstat, mkdirat, openat, renameat,
-    unlinkat,
+    Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, accessat, flock, fstat, mkdirat, openat,
+    renameat, unlinkat,
 };
 use rustix::io::Errno;
 use std::fs::File;
@@ -140,9 +140,8 @@ impl Place {
             Err(_) => {}
         }
         match std::fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).explain(|| format!("unable to remove container state dir: {}", self.path.display()))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)
+                .explain(|| format!("unable to remove container state dir: {}", self.path.display())),
             _ => Ok(()),
         }
     }

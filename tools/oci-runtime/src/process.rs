@@ -95,7 +95,14 @@ mod tests {
             let text = format!("12 {name} {rest}\n");
             assert_eq!(parse(text.as_bytes()), Some(Stat { state: b'S', started: 4711 }), "{text}");
         }
-        for text in ["", "12", "12 (sh", "12 (sh) ", "12 (sh) S 1 2", "1 (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 x"] {
+        for text in [
+            "",
+            "12",
+            "12 (sh",
+            "12 (sh) ",
+            "12 (sh) S 1 2",
+            "1 (x) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 x",
+        ] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
     }

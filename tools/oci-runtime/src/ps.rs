@@ -35,9 +35,10 @@ fn table(call: &Call<'_>) -> Result<String> {
         None | Some([]) => command.arg("-ef"),
         Some(arguments) => command.args(arguments),
     };
-    let output = command.output().explain(|| "run ps".into()).map_err(|fault| {
-        fault.hint("Debian has it in procps; --format json does without")
-    })?;
+    let output = command
+        .output()
+        .explain(|| "run ps".into())
+        .map_err(|fault| fault.hint("Debian has it in procps; --format json does without"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned();
         return Err(Fault::failed(format!("ps: {}: {said}", output.status)));

@@ -85,9 +85,7 @@ fn namespaces(rootless: bool) -> Value {
 }
 
 fn mounts(rootless: bool) -> Value {
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
-        json!({"destination": destination, "type": kind, "source": source, "options": options})
-    };
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
     // Only one id is mapped for an ordinary user.
     let terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
     let terminals = if rootless { &terminals[..5] } else { &terminals };

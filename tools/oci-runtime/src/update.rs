@@ -46,7 +46,8 @@ pub fn update(call: &Call<'_>) -> Result<u8> {
         }
     }
     complete(&mut change, &base);
-    let resources: LinuxResources = serde_json::from_value(change.clone()).explain_as(Kind::Input, || "resources".into())?;
+    let resources: LinuxResources =
+        serde_json::from_value(change.clone()).explain_as(Kind::Input, || "resources".into())?;
     let group = container.need_cgroup()?;
     group.apply(&resources)?;
     update_rdt(call, &container)?;
@@ -97,8 +98,9 @@ fn update_rdt(call: &Call<'_>, container: &Container) -> Result<()> {
         return Ok(());
     }
     let root = rdt::root()?;
-    let group = container.stored.rdt.as_ref().ok_or_else(|| {
-        Fault::conflict("updating a non-existent Intel RDT configuration is not supported")
-    })?;
+    let group =
+        container.stored.rdt.as_ref().ok_or_else(|| {
+            Fault::conflict("updating a non-existent Intel RDT configuration is not supported")
+        })?;
     rdt::update(&root, group, &wishes)
 }

@@ -44,8 +44,13 @@ fn nothing(_: &Call<'_>) -> Result<u8> {
 }
 
 const fn bundle() -> Flag {
-    Flag::value(Opt::Bundle, "bundle", "DIR", "the bundle: the directory of config.json (default: the current one)")
-        .short('b')
+    Flag::value(
+        Opt::Bundle,
+        "bundle",
+        "DIR",
+        "the bundle: the directory of config.json (default: the current one)",
+    )
+    .short('b')
 }
 
 const fn console_socket() -> Flag {
@@ -58,7 +63,12 @@ const fn console_socket() -> Flag {
 }
 
 const fn pidfd_socket() -> Flag {
-    Flag::value(Opt::PidfdSocket, "pidfd-socket", "PATH", "UNIX socket that is sent a pid descriptor of the process")
+    Flag::value(
+        Opt::PidfdSocket,
+        "pidfd-socket",
+        "PATH",
+        "UNIX socket that is sent a pid descriptor of the process",
+    )
 }
 
 const fn pid_file() -> Flag {
@@ -142,7 +152,12 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "delete",
         about: "delete a container that has ended, and what it holds",
-        flags: &[Flag::switch(Opt::Force, "force", "kill it first if it runs; one that is not there is no error").short('f')],
+        flags: &[Flag::switch(
+            Opt::Force,
+            "force",
+            "kill it first if it runs; one that is not there is no error",
+        )
+        .short('f')],
         run: delete::delete,
         ..VERB
     },
@@ -151,7 +166,12 @@ pub const VERBS: &[Verb] = &[
         about: "display events of a container: statistics, and that it ran out of memory",
         details: "Prints a line of JSON for each. Ends with the container.",
         flags: &[
-            Flag::value(Opt::Interval, "interval", "TIME", "between statistics: 500ms, 5s, 1m30s (default: 5s)"),
+            Flag::value(
+                Opt::Interval,
+                "interval",
+                "TIME",
+                "between statistics: 500ms, 5s, 1m30s (default: 5s)",
+            ),
             Flag::switch(Opt::Stats, "stats", "display the statistics once and leave"),
         ],
         run: events::events,
@@ -248,7 +268,11 @@ pub const VERBS: &[Verb] = &[
             detach(),
             Flag::switch(Opt::Keep, "keep", "do not delete the container when it has ended"),
             pid_file(),
-            Flag::switch(Opt::NoSubreaper, "no-subreaper", "leave processes that lost their parent to somebody else"),
+            Flag::switch(
+                Opt::NoSubreaper,
+                "no-subreaper",
+                "leave processes that lost their parent to somebody else",
+            ),
             no_pivot(),
             no_new_keyring(),
             preserve_fds(),
@@ -261,7 +285,10 @@ pub const VERBS: &[Verb] = &[
         name: "spec",
         about: "write a config.json to begin with",
         operands: "",
-        flags: &[bundle(), Flag::switch(Opt::SpecRootless, "rootless", "for a container made by an ordinary user")],
+        flags: &[
+            bundle(),
+            Flag::switch(Opt::SpecRootless, "rootless", "for a container made by an ordinary user"),
+        ],
         least: 0,
         most: 0,
         run: spec::spec,
@@ -281,7 +308,13 @@ pub const VERBS: &[Verb] = &[
 ];
 
 const UPDATE: &[Flag] = &[
-    Flag::value(Opt::Resources, "resources", "FILE", "read the resources from a file, or from stdin if it is -").short('r'),
+    Flag::value(
+        Opt::Resources,
+        "resources",
+        "FILE",
+        "read the resources from a file, or from stdin if it is -",
+    )
+    .short('r'),
     Flag::value(Opt::BlkioWeight, "blkio-weight", "N", "weight of block I/O, 10 to 1000"),
     Flag::value(Opt::CpuPeriod, "cpu-period", "USEC", "CFS period"),
     Flag::value(Opt::CpuQuota, "cpu-quota", "USEC", "CPU time in each period"),

@@ -24,7 +24,8 @@ fn a_process_is_the_containers_with_what_the_options_say() {
     assert_eq!(ran(&["--user", "1000"], "id -u; id -g").expect(0).stdout, "1000\n0\n");
     let effective = |options: &[&str]| {
         let status = ran(options, "cat /proc/self/status").expect(0).stdout;
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
         (field("CapEff:"), field("NoNewPrivs:"))
     };
     assert_eq!(effective(&[]), ("0000000020000420".to_owned(), "1".to_owned()));
@@ -72,7 +73,9 @@ fn a_process_may_come_from_a_file() {
     std::fs::write(&file, process.to_string()).unwrap();
     assert_eq!(bench.ran(&["exec", "--process", &path, &id]).expect(0).stdout, "7\n/bin\ny\n");
     assert_eq!(bench.ran(&["exec", "-p", &path, &id, "ignored"]).expect(0).stdout, "7\n/bin\ny\n");
-    for (text, words) in [("{", "process.json"), ("{\"args\": [], \"cwd\": \"/\"}", "no command"), ("[]", "process.json")] {
+    for (text, words) in
+        [("{", "process.json"), ("{\"args\": [], \"cwd\": \"/\"}", "no command"), ("[]", "process.json")]
+    {
         std::fs::write(&file, text).unwrap();
         assert_says(&bench.ran(&["exec", "--process", &path, &id]).expect(255), words);
     }
@@ -99,7 +102,10 @@ fn a_process_may_be_left() {
     let own = bench.ran(&["ps", &id, "-o", "pid,args"]).expect(0).stdout;
     assert!(own.contains("PID") && own.contains("sleep 1000"), "{own}");
     bench.ran(&["kill", &id, "KILL"]).expect(0);
-    wait_until(|| !std::path::Path::new(&format!("/proc/{pid}/root/bin")).exists(), "it outlives its container");
+    wait_until(
+        || !std::path::Path::new(&format!("/proc/{pid}/root/bin")).exists(),
+        "it outlives its container",
+    );
 }
 
 #[test]
@@ -130,7 +136,8 @@ fn a_terminal_is_made_where_there_is_one() {
         crate::PROGRAM,
         bench.root().display()
     );
-    let ran = Ran::of(Command::new("script").args(["-qec", &exec, "/dev/null"]).stdin(Stdio::null())).expect(6);
+    let ran =
+        Ran::of(Command::new("script").args(["-qec", &exec, "/dev/null"]).stdin(Stdio::null())).expect(6);
     assert!(ran.stdout.contains("33 77"), "{}", ran.stdout);
     let mut without = Command::new("setsid");
     without.args(["--wait", crate::PROGRAM, "--root"]).arg(bench.root()).args(["exec", "-t", &id, "true"]);

@@ -50,7 +50,8 @@ fn a_hook_may_ask_for_the_container() {
     let Some(bench) = Bench::new() else { return };
     let id = bench.id("asks");
     let out = bench.path().join("state");
-    let script = format!("{} --root {} state {id} >{}", crate::PROGRAM, bench.root().display(), out.display());
+    let script =
+        format!("{} --root {} state {id} >{}", crate::PROGRAM, bench.root().display(), out.display());
     bench.configure(&["true"], |config| {
         config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
     });
@@ -63,7 +64,8 @@ fn a_hook_may_ask_for_the_container() {
 fn a_hook_that_fails_ends_the_container() {
     let Some(bench) = Bench::new() else { return };
     let id = bench.id("fails");
-    let failing = json!([{"path": "/bin/true"}, {"path": "/bin/sh", "args": ["sh", "-c", "echo no >&2; exit 4"]}]);
+    let failing =
+        json!([{"path": "/bin/true"}, {"path": "/bin/sh", "args": ["sh", "-c", "echo no >&2; exit 4"]}]);
     for name in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
         bench.configure(&["true"], |config| config["hooks"] = json!({ name: failing }));
         let ran = bench.run(&id, &[]).expect(1);

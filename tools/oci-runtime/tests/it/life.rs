@@ -52,7 +52,10 @@ fn every_verb_knows_what_state_it_wants() {
     }
     assert_says(&bench.ran(&["exec", &id, "true"]).expect(255), "container does not exist");
     bench.create(&id);
-    assert_says(&bench.ran(&["create", "-b", &bundle, &id]).expect(1), "container with given ID already exists");
+    assert_says(
+        &bench.ran(&["create", "-b", &bundle, &id]).expect(1),
+        "container with given ID already exists",
+    );
     assert_says(&bench.ran(&["run", "-b", &bundle, &id]).expect(1), "container with given ID already exists");
     bench.ran(&["start", &id]).expect(0);
     assert_says(&bench.ran(&["start", &id]).expect(1), "cannot start an already running container");
@@ -155,7 +158,10 @@ fn what_cannot_be_made_leaves_nothing() {
         (json!({"ociVersion": "9.9.9"}), "ociVersion"),
         (json!({"process": null}), "process"),
         (json!({"mounts": [{"destination": "/x", "type": "nosuchfs", "source": "x"}]}), "nosuchfs"),
-        (json!({"hooks": {"createRuntime": [{"path": "/bin/false"}]}}), "error running createRuntime hook #0"),
+        (
+            json!({"hooks": {"createRuntime": [{"path": "/bin/false"}]}}),
+            "error running createRuntime hook #0",
+        ),
     ] {
         let path = bench.bundle().join("config.json");
         let before = std::fs::read(&path).unwrap();
@@ -177,7 +183,10 @@ fn what_cannot_be_made_leaves_nothing() {
     assert_says(&ran, "/nonexistent/pid");
     assert_says(&bench.ran(&["create", "--bundle", "/nonexistent", &id]).expect(1), "chdir /nonexistent");
     let empty = bench.path().display().to_string();
-    assert_says(&bench.ran(&["create", "-b", &empty, &id]).expect(1), "specification file config.json not found");
+    assert_says(
+        &bench.ran(&["create", "-b", &empty, &id]).expect(1),
+        "specification file config.json not found",
+    );
     for bad in ["a/b", "..", ".", "a b", "@x"] {
         assert_says(&bench.ran(&["create", "-b", &bundle, bad]).expect(1), "invalid container ID format");
     }

@@ -17,12 +17,16 @@ fn errors_go_to_the_log_and_to_stderr() {
     let text = ran(&["--root", &root, "state", "nobody"]).expect(1);
     assert!(text.stderr.starts_with("time=\"2"), "{}", text.stderr);
     assert!(text.stderr.ends_with("level=error msg=\"container does not exist\"\n"), "{}", text.stderr);
-    let ran_with = ran(&["--root", &root, "--log", &path, "--log-format", "json", "state", "nobody"]).expect(1);
+    let ran_with =
+        ran(&["--root", &root, "--log", &path, "--log-format", "json", "state", "nobody"]).expect(1);
     assert_eq!(ran_with.stderr, "container does not exist\n");
     // After the verb they mean the same, and logs grow.
     ran(&["state", "--log-format=json", "--log", &path, "--root", &root, "a/b"]).expect(1);
-    let lines: Vec<serde_json::Value> =
-        std::fs::read_to_string(&log).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = std::fs::read_to_string(&log)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0]["level"], "error");
     assert_eq!(lines[0]["msg"], "container does not exist");
@@ -32,7 +36,10 @@ fn errors_go_to_the_log_and_to_stderr() {
 
 #[test]
 fn logs_that_cannot_be_written_are_told() {
-    assert_says(&ran(&["--log", "/nonexistent/log", "list"]).expect(1), "/nonexistent/log: no such file or directory");
+    assert_says(
+        &ran(&["--log", "/nonexistent/log", "list"]).expect(1),
+        "/nonexistent/log: no such file or directory",
+    );
     assert_says(&ran(&["--log-format", "yaml", "list"]).expect(1), "invalid log-format: yaml");
 }
 

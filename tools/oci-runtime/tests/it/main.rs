@@ -46,7 +46,9 @@ impl Bench {
         std::fs::create_dir_all(&bin).unwrap();
         std::fs::copy(busybox, bin.join("busybox")).unwrap();
         std::fs::set_permissions(bin.join("busybox"), PermissionsExt::from_mode(0o755)).unwrap();
-        for name in ["sh", "true", "false", "sleep", "cat", "echo", "id", "env", "pwd", "test", "stty", "kill", "dd"] {
+        for name in
+            ["sh", "true", "false", "sleep", "cat", "echo", "id", "env", "pwd", "test", "stty", "kill", "dd"]
+        {
             symlink("busybox", bin.join(name)).unwrap();
         }
         Ran::of(Command::new(PROGRAM).args(["spec", "--bundle"]).arg(bench.bundle())).expect(0);

@@ -75,7 +75,15 @@ fn it_may_be_kept_or_left() {
     bench.ran(&["delete", &id]).expect(0);
     bench.configure(&["sleep", "1000"], |_| {});
     let pid_file = bench.path().join("pid").display().to_string();
-    bench.make(&["run", "-d", "--pid-file", &pid_file, "--bundle", &bench.bundle().display().to_string(), &id]);
+    bench.make(&[
+        "run",
+        "-d",
+        "--pid-file",
+        &pid_file,
+        "--bundle",
+        &bench.bundle().display().to_string(),
+        &id,
+    ]);
     let state = bench.state(&id);
     assert_eq!(state["status"], "running");
     assert_eq!(std::fs::read_to_string(pid_file).unwrap(), state["pid"].to_string());
@@ -106,7 +114,10 @@ fn signals_go_to_the_container() {
 fn descriptors_are_passed_on() {
     let Some(bench) = Bench::new() else { return };
     let id = bench.id("fds");
-    bench.configure(&["sh", "-c", "cat <&3; cat <&4; echo $LISTEN_FDS $LISTEN_PID; test ! -e /proc/self/fd/5"], |_| {});
+    bench.configure(
+        &["sh", "-c", "cat <&3; cat <&4; echo $LISTEN_FDS $LISTEN_PID; test ! -e /proc/self/fd/5"],
+        |_| {},
+    );
     let bundle = bench.bundle().display().to_string();
     let root = bench.root().display().to_string();
     let run = |options: &str| {
@@ -134,9 +145,12 @@ fn with_a_terminal_it_stands_between() {
         return;
     }
     let id = bench.id("tty");
-    bench.configure(&["sh", "-c", "test -t 0 && test -t 1 && read line && echo got $line && exit 5"], |config| {
-        config["process"]["terminal"] = json!(true);
-    });
+    bench.configure(
+        &["sh", "-c", "test -t 0 && test -t 1 && read line && echo got $line && exit 5"],
+        |config| {
+            config["process"]["terminal"] = json!(true);
+        },
+    );
     let run = format!(
         "{} --root {} run --bundle {} {id}",
         crate::PROGRAM,

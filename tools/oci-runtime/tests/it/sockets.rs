@@ -30,9 +30,10 @@ impl Receiver {
         let mut bytes = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let count = recvmsg(&stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-            .unwrap()
-            .bytes;
+        let count =
+            recvmsg(&stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+                .unwrap()
+                .bytes;
         let fd = ancillary.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
@@ -94,7 +95,17 @@ fn pid_descriptors_are_sent() {
     let (pidfd, _) = receiver.receive();
     assert_eq!(pid_of(&pidfd), bench.state(&id)["pid"].to_string());
     let file = bench.path().join("pid").display().to_string();
-    bench.make(&["exec", "-d", "--pid-file", &file, "--pidfd-socket", &receiver.path(), &id, "sleep", "1000"]);
+    bench.make(&[
+        "exec",
+        "-d",
+        "--pid-file",
+        &file,
+        "--pidfd-socket",
+        &receiver.path(),
+        &id,
+        "sleep",
+        "1000",
+    ]);
     let (pidfd, _) = receiver.receive();
     assert_eq!(pid_of(&pidfd), std::fs::read_to_string(file).unwrap());
 }
