@@ -86,9 +86,8 @@ pub fn receive(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>)>> 
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
         match recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            // The peer died with a message of ours unread.
-            Err(Errno::CONNRESET) => return Ok(None),
+            // The second is told once, when the peer died with a message of ours unread: its own last words come after it.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             Err(error) => {
                 return Err(Fault::failed("listen to the container").because(std::io::Error::from(error)));
             }
