@@ -19,6 +19,8 @@ pub struct Call<'a> {
     pub root_is_default: bool,
     /// Of what lies in `$XDG_RUNTIME_DIR` only sticky files are safe from clean-up.
     pub root_is_sticky: bool,
+    /// Whether a container may do without control groups that cannot be made.
+    rootless: Option<bool>,
     pub inherited: Inherited,
 }
 
@@ -44,6 +46,7 @@ impl<'a> Call<'a> {
             root_is_default: !named,
             root_is_sticky: own.is_some(),
             root: if named { root } else { own.unwrap_or_else(|| DEFAULT_ROOT.into()) },
+            rootless: rootless(options)?,
             inherited: inherited?,
         })
     }
@@ -54,14 +57,18 @@ impl<'a> Call<'a> {
         if id.is_empty() { Err(Fault::usage("container id cannot be empty")) } else { Ok(id) }
     }
 
-    /// Whether a container may do without control groups that cannot be made. `None`: that follows from who the caller is.
-    pub fn rootless(&self) -> Result<bool> {
-        match self.options.text(Opt::Rootless)?.map(str::to_ascii_lowercase).as_deref() {
-            None | Some("auto") => Ok(process::is_rootless()),
-            Some("true" | "t" | "1") => Ok(true),
-            Some("false" | "f" | "0") => Ok(false),
-            Some(other) => Err(Fault::usage(format!("invalid value {other:?} for flag -rootless"))),
-        }
+    pub fn is_rootless(&self) -> bool {
+        self.rootless.unwrap_or_else(process::is_rootless)
+    }
+}
+
+/// `None`: it follows from who the caller is.
+fn rootless(options: &Parsed) -> Result<Option<bool>> {
+    match options.text(Opt::Rootless)?.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("auto") => Ok(None),
+        Some("true" | "t" | "1") => Ok(Some(true)),
+        Some("false" | "f" | "0") => Ok(Some(false)),
+        Some(other) => Err(Fault::usage(format!("invalid value {other:?} for flag -rootless"))),
     }
 }
 

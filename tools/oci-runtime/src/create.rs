@@ -6,6 +6,7 @@ use crate::call::Call;
 use crate::console::{self, HostTerminal, Receiver};
 use crate::delete::{destroy, end};
 use crate::groups;
+use crate::notify::{Listener, Notify};
 use crate::options::Opt;
 use crate::pidfile::PidFile;
 use crate::place::{GATE, Place};
@@ -67,11 +68,12 @@ fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
             .map_err(|error| Fault::failed("become a subreaper").because(std::io::Error::from(error)))?;
     }
     let place = Place::take(call, id)?;
-    let made = prepare(&bundle, &place, &wishes);
+    let made = show_notify(&mut bundle.spec, &place, verb)
+        .and_then(|listener| Ok((prepare(&bundle, &place, &wishes)?, listener)));
     match made {
-        Ok((created, stored)) => {
+        Ok(((created, stored), listener)) => {
             let container = Container { stored, place };
-            finish(&container, created, wishes)
+            finish(&container, created, wishes, listener)
         }
         Err(fault) => {
             let _ = place.remove();
@@ -92,6 +94,13 @@ fn complete(spec: &mut Spec, call: &Call<'_>, id: &str) {
         process.env.push(format!("LISTEN_FDS={}", call.inherited.listening));
         process.env.push("LISTEN_PID=1".to_owned());
     }
+}
+
+/// The socket on which the container's process says that it is ready, listened on by whoever starts it.
+fn show_notify(spec: &mut Spec, place: &Place, verb: Verb) -> Result<Option<Listener>> {
+    let Some(notify) = Notify::from_env() else { return Ok(None) };
+    Notify::show(spec, place)?;
+    if verb == Verb::Create { Ok(None) } else { notify.listen(place) }
 }
 
 /// Makes the first process and writes down what there is of the container, before it is complete: hooks may ask for it.
@@ -160,7 +169,12 @@ fn stored(id: &str, bundle: &Bundle, created: &Created) -> Result<Stored> {
 }
 
 /// From the first process to a container that is created, or run.
-fn finish(container: &Container, created: Created, wishes: Wishes<'_>) -> Result<u8> {
+fn finish(
+    container: &Container,
+    created: Created,
+    wishes: Wishes<'_>,
+    listener: Option<Listener>,
+) -> Result<u8> {
     let log = wishes.call.log;
     let terminal = match created.ready() {
         Ok(terminal) => terminal,
@@ -176,9 +190,17 @@ fn finish(container: &Container, created: Created, wishes: Wishes<'_>) -> Result
         }
         created.start().map_err(|failure| failure.fault)?;
         start::run_poststart(container, log)?;
-        match &wishes.signals {
-            None => Ok(0),
-            Some(signals) => attend(created.pid, &created.pidfd, signals, relay, log),
+        match (&wishes.signals, listener) {
+            (None, None) => Ok(0),
+            (None, Some(listener)) => {
+                listener.pass_on(created.pid, &created.pidfd, log);
+                Ok(0)
+            }
+            (Some(signals), None) => attend(created.pid, &created.pidfd, signals, relay, log),
+            (Some(signals), Some(listener)) => std::thread::scope(|scope| {
+                scope.spawn(|| listener.pass_on(created.pid, &created.pidfd, log));
+                attend(created.pid, &created.pidfd, signals, relay, log)
+            }),
         }
     });
     let keep = match (&outcome, wishes.verb) {

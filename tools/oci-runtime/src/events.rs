@@ -38,12 +38,12 @@ pub fn events(call: &Call<'_>) -> Result<u8> {
         return Ok(0);
     }
     let init = container.open_init()?.ok_or_else(not_running)?;
-    follow(call, id, &group, &init, interval)?;
+    follow(id, &group, &init, interval)?;
     Ok(0)
 }
 
 /// Prints statistics now and then, and tells when the container ran out of memory, until its first process ends.
-fn follow(call: &Call<'_>, id: &str, group: &Cgroup, init: &OwnedFd, interval: Duration) -> Result<()> {
+fn follow(id: &str, group: &Cgroup, init: &OwnedFd, interval: Duration) -> Result<()> {
     let mut watch = OomWatch::new(group)?;
     let mut next = Instant::now() + interval;
     loop {

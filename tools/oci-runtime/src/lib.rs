@@ -18,6 +18,7 @@ mod help;
 mod inspect;
 mod kill;
 mod log;
+mod notify;
 mod options;
 mod pause;
 mod pidfile;

@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::log::Log;
+use crate::notify::Notify;
 use crate::place::GATE;
 use crate::process;
 use crate::state::Container;
@@ -19,12 +20,23 @@ pub fn start(call: &Call<'_>) -> Result<u8> {
             return Err(Fault::conflict(format!("cannot start a container in the {} state", status.name())));
         }
     }
+    let listener = match Notify::from_env() {
+        Some(notify) => notify.listen(&container.place)?,
+        None => None,
+    };
+    let pidfd = match &listener {
+        Some(_) => container.open_init()?,
+        None => None,
+    };
     runtime::start_at(&container.place.path.join(GATE)).map_err(|StartFailure { fault, exit_code }| {
         // Somebody was faster, unless it is the command that is not found.
         let nobody_waits = fault.kind() == Kind::NotFound && exit_code.is_none();
         if nobody_waits && container.has_init() { already_running() } else { fault }
     })?;
     run_poststart(&container, call.log)?;
+    if let (Some(listener), Some(pidfd)) = (listener, pidfd) {
+        listener.pass_on(container.stored.pid, &pidfd, call.log);
+    }
     Ok(0)
 }
 

@@ -8,15 +8,17 @@ use cli::{Common, Context, Fault, Result, Tool};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// Makes the table of tools: a name, the crate.
+/// Makes the table of tools: a name, the crate. After the semicolon those that are no tools of pipes and read their own command
+/// line.
 macro_rules! tools {
-    ($($name:literal = $tool:ident),* $(,)?) => {
+    ($($name:literal = $tool:ident),*; $($own_name:literal = $own_tool:ident),*) => {
         /// Names of all tools, in the order of their index.
-        pub const TOOLS: &[&str] = &[$($name),*];
+        pub const TOOLS: &[&str] = &[$($name,)* $($own_name),*];
 
         fn run_tool(name: &str, arguments: Vec<OsString>) -> Option<u8> {
             match name {
                 $($name => Some(cli::run_with::<$tool::Args>(arguments, $tool::run)),)*
+                $($own_name => Some($own_tool::main(arguments)),)*
                 _ => None,
             }
         }
@@ -24,7 +26,7 @@ macro_rules! tools {
         /// The command lines of all tools, as data.
         fn command_lines() -> Vec<clap::Command> {
             use clap::CommandFactory;
-            vec![$($tool::Args::command()),*]
+            vec![$($tool::Args::command(),)* $($own_tool::command()),*]
         }
     };
 }
@@ -54,7 +56,8 @@ tools! {
     "net-attach" = net_attach,
     "net-detach" = net_detach,
     "net-prune" = net_prune,
-    "sys-check" = sys_check,
+    "sys-check" = sys_check;
+    "oci-runtime" = oci_runtime
 }
 
 /// All tools in one program

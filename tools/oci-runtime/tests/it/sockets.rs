@@ -7,8 +7,9 @@ use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 struct Receiver {
     listener: UnixListener,
@@ -108,4 +109,56 @@ fn pid_descriptors_are_sent() {
     ]);
     let (pidfd, _) = receiver.receive();
     assert_eq!(pid_of(&pidfd), std::fs::read_to_string(file).unwrap());
+}
+
+#[test]
+fn systemd_is_told_that_the_service_is_ready() {
+    let Some(bench) = Bench::new() else { return };
+    let (id, path) = (bench.id("notify"), bench.path().join("systemd.sock"));
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    // busybox cannot speak to a socket by itself.
+    let say = testkit::find_program("socat");
+    let Some(say) = say else { return testkit::skip("there is no socat to speak in a container") };
+    let rootfs = bench.bundle().join("rootfs");
+    let script = format!(
+        "printf 'STATUS=x\\nREADY=1\\n' | {} - UNIX-SENDTO:$NOTIFY_SOCKET; exec sleep 1000",
+        say.display()
+    );
+    bench.configure(&["sh", "-c", &script], |config| {
+        config["process"]["env"] = json!(["PATH=/bin:/usr/bin"]);
+        for host in ["/usr", "/lib", "/lib64"] {
+            std::fs::create_dir_all(rootfs.join(&host[1..])).unwrap();
+            let mount =
+                json!({"destination": host, "source": host, "type": "bind", "options": ["rbind", "ro"]});
+            config["mounts"].as_array_mut().unwrap().push(mount);
+        }
+    });
+    let with = |arguments: &[&str]| {
+        let mut command = bench.command(arguments);
+        command.env("NOTIFY_SOCKET", &path).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let bundle = bench.bundle().display().to_string();
+    let acknowledge = |pid: &str| {
+        let mut buffer = [0; 256];
+        for wanted in ["READY=1\n".to_owned(), format!("MAINPID={pid}\n"), "BARRIER=1".to_owned()] {
+            let count = systemd.recv(&mut buffer).unwrap();
+            assert_eq!(String::from_utf8_lossy(&buffer[..count]), wanted);
+        }
+    };
+    assert!(with(&["create", "--bundle", &bundle, &id]).status().unwrap().success());
+    let pid = bench.state(&id)["pid"].to_string();
+    // What comes with the last message closes the barrier by not being taken.
+    let mut start = with(&["start", &id]).spawn().unwrap();
+    acknowledge(&pid);
+    assert!(start.wait().unwrap().success());
+    bench.ran(&["delete", "--force", &id]).expect(0);
+    bench.assert_gone(&id);
+    let mut run = with(&["run", "--bundle", &bundle, &id]).spawn().unwrap();
+    wait_until(|| bench.ran(&["state", &id]).status == 0, "it does not run");
+    acknowledge(&bench.state(&id)["pid"].to_string());
+    bench.ran(&["kill", &id, "KILL"]).expect(0);
+    assert_eq!(run.wait().unwrap().code(), Some(137));
+    bench.assert_gone(&id);
 }
