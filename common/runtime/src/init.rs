@@ -85,7 +85,6 @@ fn set_up_and_wait(mut plan: Plan<'_>, asker: &mut OwnedFd) -> Result<Command, E
     }
     set_host_name(&plan)?;
     let terminal = build_root(&plan, &mut groups)?;
-    groups.joined()?;
     let command = command(&plan, plan.filter.clone())?;
     command.enter_final_affinity(true)?;
     if plan.manners.find_command {
@@ -260,6 +259,8 @@ fn build_root(plan: &Plan<'_>, groups: &mut Groups) -> Result<Option<(OwnedFd, O
     masks::make_readonly(&root, &plan.spec.linux.readonly_paths)?;
     masks::mask(&root, &plan.spec.linux.masked_paths)?;
     make_working_directory(plan.spec, &root);
+    // At the latest: from inside they cannot be seen.
+    groups.joined()?;
     run_hooks(plan, groups)?;
     if plan.manners.no_pivot {
         move_over(&root)?
@@ -307,13 +308,11 @@ impl Propagation {
 }
 
 /// Those outside by the parent, then those in the container's namespaces, all while the host's root is still there.
-fn run_hooks(plan: &Plan<'_>, groups: &mut Groups) -> Result<()> {
+fn run_hooks(plan: &Plan<'_>, groups: &Groups) -> Result<()> {
     let hooks = &plan.spec.hooks;
     if hooks.is_empty() {
         return Ok(());
     }
-    // What they are told of has its limits, and the parent's order to join comes before its word to go on.
-    groups.joined()?;
     send(&groups.socket, &Message::Mounted, None)?;
     let Some((Message::Proceed, _)) = receive(&groups.socket)? else { given_up() };
     let place = Place { directory: Some(plan.bundle), environment: None };
