@@ -204,7 +204,7 @@ fn one_entry<R: BufRead>(
 fn whiteout(dir: &[u8], name: &[u8], hidden: &[u8], target: &mut Target) -> Result<()> {
     let overlay = target.tree.manner.overlay;
     if name == OPAQUE {
-        return match (&target.written, overlay) {
+        return match (&mut target.written, overlay) {
             (_, true) => target.tree.hide_all(dir),
             (Some(written), false) => crate::flat::empty(&mut target.tree, dir, written),
             // The lowest layer has nothing below it to hide.
@@ -223,7 +223,7 @@ fn whiteout(dir: &[u8], name: &[u8], hidden: &[u8], target: &mut Target) -> Resu
         path.push(b'/');
     }
     path.extend_from_slice(hidden);
-    match (&target.written, overlay) {
+    match (&mut target.written, overlay) {
         (_, true) => {
             target.tree.enter_parent(&path)?;
             target.tree.hide(hidden, &path)

@@ -19,6 +19,8 @@ const MAX_DEPTH: usize = 256;
 pub struct Written {
     paths: HashSet<u64>,
     key: RandomState,
+    /// Directories, by device and inode, that nothing of lower layers is left in: a layer may ask for it again and again.
+    emptied: HashSet<(u64, u64)>,
 }
 
 impl Written {
@@ -36,7 +38,7 @@ impl Written {
 }
 
 /// `.wh.NAME`: removes `path` as far as lower layers made it.
-pub fn remove(tree: &mut Tree, path: &[u8], written: &Written) -> Result<()> {
+pub fn remove(tree: &mut Tree, path: &[u8], written: &mut Written) -> Result<()> {
     let slash = path.iter().rposition(|b| *b == b'/');
     let name = &path[slash.map_or(0, |at| at + 1)..];
     if !tree.try_enter(&path[..slash.unwrap_or(0)])? {
@@ -54,8 +56,12 @@ pub fn remove(tree: &mut Tree, path: &[u8], written: &Written) -> Result<()> {
 }
 
 /// `.wh..wh..opq`: removes what lower layers made in `dir`.
-pub fn empty(tree: &mut Tree, dir: &[u8], written: &Written) -> Result<()> {
+pub fn empty(tree: &mut Tree, dir: &[u8], written: &mut Written) -> Result<()> {
     if !tree.try_enter(dir)? {
+        return Ok(());
+    }
+    let there = rustix::fs::fstat(tree.here()).map_err(|e| os("read", dir, e))?;
+    if !written.emptied.insert((there.st_dev, there.st_ino)) {
         return Ok(());
     }
     let mut path = dir.to_vec();

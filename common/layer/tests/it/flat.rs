@@ -103,3 +103,22 @@ fn the_lowest_layer_has_nothing_to_hide() {
     flatten(dir.path(), &[layer]).unwrap();
     assert_eq!(names(dir.path()), ["a", "b"]);
 }
+
+#[test]
+fn a_directory_that_is_emptied_again_and_again_is_looked_at_once() {
+    let many = |layer: Layer, name: &dyn Fn(u32) -> String| {
+        (0..10_000).fold(layer, |layer, n| layer.file(&name(n), b""))
+    };
+    let time_of = |upper: Layer| {
+        let dir = tempdir().unwrap();
+        let begun = std::time::Instant::now();
+        flatten(dir.path(), &[Layer::new().file("d/lower", b"").tar(), upper.tar()]).unwrap();
+        let time = begun.elapsed();
+        (time, names(&dir.path().join("d")).len())
+    };
+    let files = || many(Layer::new(), &|n| format!("d/{n}"));
+    let (plain, with_lower) = time_of(files());
+    let (emptied, own) = time_of(many(files(), &|_| "d/.wh..wh..opq".to_owned()));
+    assert_eq!((with_lower, own), (10_001, 10_000));
+    assert!(emptied < 4 * plain + std::time::Duration::from_secs(2), "{emptied:?} where {plain:?} is right");
+}
