@@ -1,0 +1,204 @@
+//! podman, dockerd and containerd with `oci-runtime` as the runtime of their containers: run, enter, pause, stop, delete.
+//!
+//! Each engine is on its own: mounts, processes, network, state. `STAVES_RUNTIME` names another runtime to compare with.
+
+use pipelines::{Bench, Ran, find_program, profile_dir, skip};
+use std::path::PathBuf;
+
+fn have(programs: &[&str]) -> bool {
+    let missing = programs.iter().find(|program| find_program(program).is_none());
+    if let Some(program) = missing {
+        skip(&format!("{program} is not installed"));
+    }
+    missing.is_none()
+}
+
+fn runtime() -> PathBuf {
+    let own = || profile_dir().join("oci-runtime");
+    let path = std::env::var_os("STAVES_RUNTIME").map_or_else(own, PathBuf::from);
+    assert!(path.is_file(), "{} is not built; cargo build --release first", path.display());
+    path
+}
+
+/// Runs a script in which `$O` is the runtime, with version 1 control groups alone where the machine has both: some engines' own
+/// parts refuse that.
+fn with_engine(bench: &Bench, set_up: &str, script: &str) -> Ran {
+    let script = format!(
+        "set -e; mount --make-rprivate /; umount /sys/fs/cgroup/unified 2>/dev/null || true; O={}; {set_up}\n{script}",
+        runtime().display()
+    );
+    let unshare =
+        ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-o", "pipefail", "-c"];
+    Ran::of(bench.place.command("unshare").args(unshare).arg(&script))
+}
+
+/// What the kernel's name for a group of ours has in it is left to the engines to remove; some leave empty parents.
+fn said(ran: &Ran) -> Vec<&str> {
+    ran.stdout.lines().collect()
+}
+
+const PODMAN: &str = r#"
+cat >$DIR/containers.conf <<END
+[containers]
+default_ulimits = ["nofile=$(ulimit -Sn):$(ulimit -Hn)", "nproc=$(ulimit -Su | sed s/unlimited/-1/):$(ulimit -Hu | sed s/unlimited/-1/)"]
+[network]
+network_config_dir = "$DIR/podman-net"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+tmp_dir = "$DIR/podman-tmp"
+static_dir = "$DIR/podman-static"
+volume_path = "$DIR/podman-volumes"
+END
+export CONTAINERS_CONF=$DIR/containers.conf
+p() { podman --runtime $O --root $DIR/podman --runroot $DIR/podman-run --storage-driver overlay "$@"; }
+p pull -q --tls-verify=false $R/busybox:1 >/dev/null
+"#;
+
+#[test]
+fn podman_runs_its_containers_with_it() {
+    let Some(bench) = Bench::new() else { return };
+    if !have(&["podman", "conmon"]) {
+        return;
+    }
+    let ran = with_engine(
+        &bench,
+        PODMAN,
+        r#"
+s=0; p run --rm --network none -m 64m --cpus 0.5 $R/busybox:1 sh -c 'echo ran; exit 7' || s=$?; echo status $s
+p run -d --network none --name one $R/busybox:1 sleep 1000 >/dev/null
+s=0; p exec -e A=b one sh -c 'echo $A in $(hostname | wc -c); exit 3' || s=$?; echo status $s
+p exec -t one tty
+s=0; p exec one no-such-program 2>/dev/null || s=$?; echo status $s
+s=0; p run --rm --network none $R/busybox:1 /no/such/program 2>/dev/null || s=$?; echo status $s
+p pause one >/dev/null; p ps --filter status=paused --format '{{.Names}}'; p unpause one >/dev/null
+p top one | tail -1 | grep -o 'sleep 1000'
+p run --rm --network none --uidmap 0:100000:65536 --gidmap 0:100000:65536 $R/busybox:1 awk '{ print $1, $2, $3 }' /proc/self/uid_map
+p stop -t 0 one >/dev/null; p start one >/dev/null; p kill one >/dev/null; p rm -f one >/dev/null
+p ps -aq | wc -l
+"#,
+    )
+    .expect(0);
+    assert_eq!(
+        said(&ran),
+        [
+            "ran",
+            "status 7",
+            "b in 13",
+            "status 3",
+            "/dev/pts/0\r",
+            "status 127",
+            "status 127",
+            "one",
+            "sleep 1000",
+            "0 100000 65536",
+            "0"
+        ]
+        .map(|line| line.trim_end_matches('\r')),
+        "{}",
+        ran.stderr
+    );
+}
+
+const DOCKERD: &str = r#"
+export DOCKER_HOST=unix://$DIR/docker.sock
+dockerd --data-root $DIR/docker --exec-root $DIR/docker-run -H $DOCKER_HOST --pidfile $DIR/docker.pid --storage-driver overlay2 \
+    --iptables=false --bridge=none --add-runtime ours=$O --default-runtime ours >$DIR/dockerd.log 2>&1 &
+for _ in $(seq 600); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
+docker version >/dev/null || { cat $DIR/dockerd.log >&2; exit 1; }
+docker pull -q $R/busybox:1 >/dev/null
+"#;
+
+#[test]
+fn dockerd_runs_its_containers_with_it() {
+    let Some(bench) = Bench::new() else { return };
+    if !have(&["dockerd", "docker"]) {
+        return;
+    }
+    let ran = with_engine(
+        &bench,
+        DOCKERD,
+        r#"
+s=0; docker run --rm -m 64m --cpus 0.5 $R/busybox:1 sh -c 'echo ran; exit 7' || s=$?; echo status $s
+docker run -d --name one $R/busybox:1 sleep 1000 >/dev/null
+s=0; docker exec -e A=b one sh -c 'echo $A in $(hostname | wc -c); exit 3' || s=$?; echo status $s
+s=0; docker run --rm $R/busybox:1 /no/such/program 2>/dev/null || s=$?; echo status $s
+docker pause one >/dev/null; docker ps --filter status=paused --format '{{.Names}}'; docker unpause one >/dev/null
+docker top one | tail -1 | grep -o 'sleep 1000'
+docker update --cpus 1 one
+docker run -t --rm $R/busybox:1 tty | tr -d '\r'
+docker run --rm --init --read-only --tmpfs /t --cap-drop all --user 1000:1000 $R/busybox:1 sh -c 'touch /t/f /f 2>/dev/null; ls /t; id -u'
+docker run --rm --privileged --pid host --ipc host --sysctl net.ipv4.ip_unprivileged_port_start=0 --hostname h $R/busybox:1 hostname
+docker stop -t 0 one >/dev/null; docker start one >/dev/null; docker kill one >/dev/null; docker rm -f one >/dev/null
+docker ps -aq | wc -l
+kill $(cat $DIR/docker.pid); wait
+"#,
+    )
+    .expect(0);
+    assert_eq!(
+        said(&ran),
+        [
+            "ran",
+            "status 7",
+            "b in 13",
+            "status 3",
+            "status 127",
+            "one",
+            "sleep 1000",
+            "one",
+            "/dev/pts/0",
+            "f",
+            "1000",
+            "h",
+            "0"
+        ],
+        "{}",
+        ran.stderr
+    );
+}
+
+const CONTAINERD: &str = r#"
+cat >$DIR/containerd.toml <<END
+version = 2
+root = "$DIR/containerd"
+state = "$DIR/containerd-run"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "$DIR/containerd.sock"
+[ttrpc]
+address = "$DIR/containerd.sock.ttrpc"
+END
+containerd --config $DIR/containerd.toml >$DIR/containerd.log 2>&1 &
+c() { ctr --address $DIR/containerd.sock "$@"; }
+for _ in $(seq 600); do c version >/dev/null 2>&1 && break; sleep 0.1; done
+c version >/dev/null || { cat $DIR/containerd.log >&2; exit 1; }
+c image pull --plain-http $R/busybox:1 >/dev/null
+"#;
+
+#[test]
+fn containerd_runs_its_containers_with_it() {
+    let Some(bench) = Bench::new() else { return };
+    if !have(&["containerd", "ctr"]) {
+        return;
+    }
+    let ran = with_engine(
+        &bench,
+        CONTAINERD,
+        r#"
+s=0; c run --rm --runc-binary $O $R/busybox:1 first sh -c 'echo ran; exit 7' || s=$?; echo status $s
+c run -d --runc-binary $O --memory-limit 67108864 $R/busybox:1 one sleep 1000
+s=0; c task exec --exec-id e1 one sh -c 'echo inside; exit 3' || s=$?; echo status $s
+c task pause one; c task ls | awk '$1 == "one" { print $3 }'; c task resume one; c task ls | awk '$1 == "one" { print $3 }'
+c task metrics one | grep -c memory.usage
+c task kill -s SIGKILL one
+for _ in $(seq 100); do c task ls | grep -q STOPPED && break; sleep 0.1; done
+c task rm one 2>/dev/null || true; c container rm one; c container ls -q | wc -l
+kill %1; wait
+"#,
+    )
+    .expect(0);
+    let lines = said(&ran);
+    let wanted = ["ran", "status 7", "inside", "status 3", "PAUSED", "RUNNING"];
+    assert_eq!(lines.get(..wanted.len()), Some(&wanted[..]), "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(lines.last(), Some(&"0"), "{}{}", ran.stdout, ran.stderr);
+}
