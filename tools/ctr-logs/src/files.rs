@@ -27,7 +27,7 @@ pub struct LogFile {
     overlong: bool,
 }
 
-/// What [`LogFile::next`] found.
+/// What [`LogFile::next_line`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
     /// A whole line, in [`LogFile::line`].
@@ -84,7 +84,7 @@ impl LogFile {
     }
 
     /// The next line of what is in the file by now.
-    pub fn next(&mut self) -> std::io::Result<Line> {
+    pub fn next_line(&mut self) -> std::io::Result<Line> {
         let mut searched = self.used;
         loop {
             if let Some(length) = self.buffer[searched..].iter().position(|b| *b == b'\n') {
@@ -259,7 +259,7 @@ mod tests {
         let mut text = String::new();
         for file in &mut files {
             loop {
-                match file.next().unwrap() {
+                match file.next_line().unwrap() {
                     Line::Whole(range) => {
                         text += Entry::parse(file.line(range)).map_or("".into(), |entry| entry.log).as_ref();
                     }
@@ -318,7 +318,7 @@ mod tests {
         let mut file = open_newer(&dir, None).unwrap().remove(0);
         let mut found = Vec::new();
         loop {
-            match file.next().unwrap() {
+            match file.next_line().unwrap() {
                 Line::Whole(range) => found.push(Entry::parse(file.line(range)).is_some()),
                 Line::TooLong => found.push(false),
                 Line::End { torn } => break assert!(torn),

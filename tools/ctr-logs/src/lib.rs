@@ -1,8 +1,8 @@
 //! Print what containers wrote to stdout and stderr.
 #![forbid(unsafe_code)]
 
-mod entry;
-mod files;
+pub mod entry;
+pub mod files;
 mod follow;
 pub mod moment;
 
@@ -180,7 +180,7 @@ impl Job<'_> {
     /// Prints what is new in a file; `complete` if nothing more will be written to it.
     fn file(&mut self, file: &mut LogFile, complete: bool) -> io::Result<Reached> {
         loop {
-            match file.next()? {
+            match file.next_line()? {
                 Line::Whole(range) => {
                     if self.line(file.line(range))? == Reached::Until {
                         self.sink.flush()?;

@@ -1,0 +1,37 @@
+//! Every place where the project reads what somebody else wrote, as a function of bytes: none may panic, hang or take
+//! memory without bound on any, and what it promises beside that is asserted.
+//!
+//! `fuzz_targets/` hands these functions to libFuzzer, `tests/tests/seeds.rs` replays the committed seeds through them.
+#![forbid(unsafe_code)]
+
+pub mod bundle;
+pub mod image;
+pub mod layer;
+pub mod logs;
+pub mod network;
+pub mod record;
+pub mod reference;
+pub mod registry;
+mod scratch;
+pub mod seccomp;
+pub mod shim;
+pub mod spec;
+pub mod wishes;
+
+/// Name of target and seed directory, and what reads their bytes.
+pub type Surface = (&'static str, fn(&[u8]));
+
+pub const ALL: [Surface; 12] = [
+    ("bundle", bundle::check),
+    ("image", image::check),
+    ("layer", layer::check),
+    ("logs", logs::check),
+    ("network", network::check),
+    ("record", record::check),
+    ("reference", reference::check),
+    ("registry", registry::check),
+    ("seccomp", seccomp::check),
+    ("shim", shim::check),
+    ("spec", spec::check),
+    ("wishes", wishes::check),
+];
