@@ -319,4 +319,81 @@ mod tests {
         }
         assert_eq!(agree("nonsense", there, 10).unwrap_err().kind(), fault::Kind::Input);
     }
+
+    /// A directory with the files the kernel makes, except that it does not look at what is written to them.
+    struct Resctrl(PathBuf);
+
+    impl Resctrl {
+        fn new(name: &str) -> Resctrl {
+            let root = std::env::temp_dir().join(format!("runtime-rdt-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(root.join("info/L3")).unwrap();
+            let resctrl = Resctrl(root);
+            resctrl.group("");
+            resctrl
+        }
+
+        fn group(&self, name: &str) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::create_dir_all(path.join("mon_groups")).unwrap();
+            for file in ["tasks", "schemata"] {
+                std::fs::write(path.join(file), "").unwrap();
+            }
+            path
+        }
+    }
+
+    impl Drop for Resctrl {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn rdt(json: &str) -> IntelRdt {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_group_that_is_there_is_joined_and_left_there() {
+        let resctrl = Resctrl::new("join");
+        let path = resctrl.group("guaranteed");
+        let group = apply(&resctrl.0, &rdt(r#"{"closID":"guaranteed"}"#), "c1", 4711).unwrap();
+        assert_eq!(group, Group { path: path.clone(), own: false, monitor: None });
+        let read = |file: &str| std::fs::read_to_string(path.join(file)).unwrap();
+        assert_eq!((read("tasks").as_str(), read("schemata").as_str()), ("4711", ""));
+        std::fs::write(path.join("schemata"), "L3:0=0f\n").unwrap();
+        apply(&resctrl.0, &rdt(r#"{"closID":"guaranteed","l3CacheSchema":"L3:0=f"}"#), "c1", 4711).unwrap();
+        let other = rdt(r#"{"closID":"guaranteed","l3CacheSchema":"L3:0=1"}"#);
+        assert_eq!(apply(&resctrl.0, &other, "c1", 4711).unwrap_err().kind(), fault::Kind::Conflict);
+        update(&resctrl.0, &group, &rdt(r#"{"l3CacheSchema":"L3:0=3"}"#)).unwrap();
+        assert_eq!(read("schemata"), "L3:0=3\n\n");
+        group.join(4712).unwrap();
+        assert_eq!(read("tasks"), "4712");
+        group.remove().unwrap();
+        assert!(path.is_dir());
+    }
+
+    #[test]
+    fn the_root_is_a_group_and_a_missing_one_is_an_error() {
+        let resctrl = Resctrl::new("root");
+        assert_eq!(apply(&resctrl.0, &rdt(r#"{"closID":"/"}"#), "c1", 1).unwrap().path, resctrl.0);
+        let missing = apply(&resctrl.0, &rdt(r#"{"closID":"none"}"#), "c1", 1).unwrap_err();
+        assert_eq!(missing.kind(), fault::Kind::NotFound);
+        let bandwidth = apply(&resctrl.0, &rdt(r#"{"memBwSchema":"MB:0=10"}"#), "c1", 1).unwrap_err();
+        assert!(bandwidth.to_string().contains("memBwSchema"), "{bandwidth}");
+        assert!(apply(&resctrl.0, &rdt("{}"), "..", 1).is_err());
+    }
+
+    #[test]
+    fn what_was_made_is_removed_when_it_fails() {
+        let resctrl = Resctrl::new("undo");
+        // Nobody makes the files of a new directory here.
+        apply(&resctrl.0, &rdt(r#"{"l3CacheSchema":"L3:0=f"}"#), "c1", 1).unwrap_err();
+        assert!(!resctrl.0.join("c1").exists());
+        let group = Group { path: resctrl.0.join("c2"), own: true, monitor: None };
+        std::fs::create_dir(&group.path).unwrap();
+        group.remove().unwrap();
+        assert!(!group.path.exists());
+        group.remove().unwrap();
+        group.join(1).unwrap();
+    }
 }

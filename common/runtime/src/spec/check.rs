@@ -53,29 +53,9 @@ impl Spec {
         linux.intel_rdt.as_ref().map_or(Ok(()), rdt::check)?;
         linux.memory_policy.as_ref().map_or(Ok(()), |policy| scheduling::memory_policy(policy).map(drop))?;
         linux.personality.as_ref().map_or(Ok(()), |value| scheduling::personality(value).map(drop))?;
-        self.check_made()
-    }
-
-    /// Members that are read and checked, and that making a container does not act on yet: nothing is left out in silence.
-    fn check_made(&self) -> Result<()> {
-        let linux = &self.linux;
-        let namespace = |kind| self.namespace(kind).is_some();
-        for (member, asked) in [
-            ("hooks", !self.hooks.is_empty()),
-            ("the user namespace", namespace(LinuxNamespaceType::User)),
-            ("the time namespace", namespace(LinuxNamespaceType::Time)),
-            ("linux.netDevices", !linux.net_devices.is_empty()),
-            ("linux.intelRdt", linux.intel_rdt.is_some()),
-            ("linux.memoryPolicy", linux.memory_policy.is_some()),
-            ("linux.personality", linux.personality.is_some()),
-            ("linux.mountLabel", linux.mount_label.as_deref().is_some_and(|label| !label.is_empty())),
-        ] {
-            if asked {
-                return Err(Fault::input(format!("{member} is not supported")));
-            }
-        }
-        if self.process.as_ref().is_some_and(|process| process.exec_cpu_affinity.is_some()) {
-            return Err(Fault::input("process.execCPUAffinity is not supported"));
+        // Mounts are not labelled yet.
+        if linux.mount_label.as_deref().is_some_and(|label| !label.is_empty()) {
+            return Err(bad("linux.mountLabel", "is not supported"));
         }
         Ok(())
     }
@@ -89,7 +69,7 @@ impl Spec {
             ("freebsd", &self.freebsd),
             ("zos", &self.zos),
         ] {
-            if !section.0.is_empty() {
+            if !section.is_empty() {
                 return Err(bad(member, "is for another platform; this runtime makes Linux containers"));
             }
         }
@@ -321,5 +301,175 @@ fn name(kind: LinuxNamespaceType) -> &'static str {
         LinuxNamespaceType::Pid => "pid",
         LinuxNamespaceType::Network => "network",
         LinuxNamespaceType::Time => "time",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn base() -> Value {
+        json!({
+            "ociVersion": "1.2.0",
+            "root": {"path": "rootfs"},
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["sh"], "cwd": "/"},
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]}
+        })
+    }
+
+    /// The base with some members replaced, by their paths.
+    fn with(changes: &Value) -> Value {
+        let mut spec = base();
+        for (path, value) in changes.as_object().unwrap() {
+            let mut at = &mut spec;
+            for part in path.split('.') {
+                at = at.as_object_mut().unwrap().entry(part).or_insert_with(|| json!({}));
+            }
+            *at = value.clone();
+        }
+        spec
+    }
+
+    fn check(changes: &Value) -> Result<()> {
+        Spec::parse(with(changes).to_string().as_bytes()).map(drop)
+    }
+
+    #[test]
+    fn what_is_right_passes() {
+        let user = json!([{"type": "mount"}, {"type": "user"}]);
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        for changes in [
+            json!({}),
+            json!({"ociVersion": "1.0.2-dev+build.7", "mounts": null, "hooks": null, "annotations": null}),
+            json!({"process": null, "linux.seccomp": null, "linux.resources": null, "vm": {}, "windows": null}),
+            json!({"linux.rootfsPropagation": "rslave", "linux.unknown": {"x": 1}, "unknown": [1]}),
+            json!({"linux.namespaces": user, "linux.uidMappings": map, "linux.gidMappings": map,
+                   "linux.sysctl": {"user.max_user_namespaces": "1"}}),
+            json!({"linux.namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}),
+            json!({"linux.namespaces": [{"type": "user", "path": "/proc/1/ns/user"}], "linux.uidMappings": map,
+                   "linux.gidMappings": map}),
+            json!({"linux.namespaces": [{"type": "time"}], "linux.timeOffsets": {"boottime": {"secs": 1}}}),
+            json!({"linux.namespaces": [{"type": "time"}], "linux.timeOffsets": null}),
+            json!({"linux.namespaces": [{"type": "network"}, {"type": "ipc"}, {"type": "uts"}],
+                   "linux.sysctl": {"net.core.somaxconn": "1", "fs.mqueue.msg_max": "5", "kernel.domainname": "d",
+                                    "kernel/sem": "1 2 3 4", "kernel.hostname": "h"},
+                   "linux.netDevices": {"eth7": {"name": "eth%d"}}}),
+            json!({"process.rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": u64::MAX}],
+                   "process.scheduler": {"policy": "SCHED_IDLE"}, "process.consoleSize": {"height": 99999, "width": 1},
+                   "process.capabilities": {"bounding": ["CAP_NOBODY_KNOWS"], "ambient": null}}),
+        ] {
+            check(&changes).unwrap_or_else(|fault| panic!("{changes}: {fault}"));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+        let user = json!([{"type": "user"}]);
+        for (changes, member) in [
+            (json!({"ociVersion": "1.0"}), "ociVersion"),
+            (json!({"ociVersion": "1.01.0"}), "ociVersion"),
+            (json!({"ociVersion": "1.0.0-"}), "ociVersion"),
+            (json!({"ociVersion": ""}), "ociVersion"),
+            (json!({"ociVersion": "2.0.0"}), "ociVersion"),
+            (json!({"ociVersion": 1}), "ociVersion"),
+            (json!({"root.path": ""}), "root.path"),
+            (json!({"annotations": {"": "x"}}), "annotations"),
+            (json!({"windows": {"layerFolders": []}}), "windows"),
+            (json!({"linux.namespaces": [{"type": "pid"}, {"type": "pid"}]}), "linux.namespaces[1]"),
+            (json!({"linux.namespaces": [{"type": "pid"}, {"type": "foo"}]}), "linux.namespaces[1].type"),
+            (json!({"linux.namespaces": [{"type": "pid", "path": "ns/pid"}]}), "linux.namespaces[0].path"),
+            (json!({"linux.uidMappings": map}), "linux.uidMappings"),
+            (json!({"linux.namespaces": user}), "linux.uidMappings"),
+            (json!({"linux.namespaces": user, "linux.uidMappings": map}), "linux.gidMappings"),
+            (
+                json!({"linux.namespaces": user, "linux.uidMappings": map, "linux.gidMappings": map,
+                       "process.user.uid": 10}),
+                "process.user.uid",
+            ),
+            (json!({"linux.timeOffsets": {"boottime": {"secs": 1}}}), "linux.timeOffsets"),
+            (
+                json!({"linux.namespaces": [{"type": "time", "path": "/x"}], "linux.timeOffsets": {"boottime": {}}}),
+                "linux.timeOffsets",
+            ),
+            (
+                json!({"linux.namespaces": [{"type": "time"}], "linux.timeOffsets": {"realtime": {}}}),
+                "linux.timeOffsets",
+            ),
+            (json!({"hostname": "h"}), "hostname"),
+            (json!({"domainname": "d"}), "domainname"),
+            (json!({"linux.sysctl": {"net.core.somaxconn": "1"}}), "linux.sysctl"),
+            (json!({"linux.sysctl": {"kernel.shmmax": "1"}}), "linux.sysctl"),
+            (json!({"linux.sysctl": {"kernel.domainname": "d"}}), "linux.sysctl"),
+            (json!({"linux.sysctl": {"user.max_mnt_namespaces": "1"}}), "linux.sysctl"),
+            (json!({"linux.sysctl": {"vm.swappiness": "1"}}), "linux.sysctl"),
+            (json!({"linux.sysctl": {"net.../x": "1"}}), "linux.sysctl"),
+            (
+                json!({"linux.namespaces": [{"type": "uts"}], "hostname": "a", "linux.sysctl": {"kernel.hostname": "b"}}),
+                "linux.sysctl",
+            ),
+            (json!({"linux.maskedPaths": ["proc/kcore"]}), "linux.maskedPaths"),
+            (json!({"linux.namespaces": [], "linux.readonlyPaths": ["/proc/sys"]}), "linux.readonlyPaths"),
+            (json!({"linux.rootfsPropagation": "public"}), "linux.rootfsPropagation"),
+            (json!({"linux.netDevices": {"eth0": {}}}), "linux.netDevices"),
+            (json!({"linux.intelRdt": {"closID": "../x"}}), "linux.intelRdt.closID"),
+            (json!({"linux.memoryPolicy": {}}), "linux.memoryPolicy.mode"),
+            (json!({"linux.personality": {"domain": "BSD"}}), "linux.personality.domain"),
+            (json!({"hooks": {"prestart": [{"path": "x"}]}}), "hooks.prestart[0].path"),
+            (json!({"process.args": []}), "command"),
+            (json!({"process.args": ["a\u{0}b"]}), "process.args[0]"),
+            (json!({"process.env": ["A=1", "B=\u{0}"]}), "process.env[1]"),
+            (json!({"process.cwd": "tmp"}), "process.cwd"),
+            (json!({"process.cwd": ""}), "process.cwd"),
+            (json!({"process.user.umask": 4096}), "process.user.umask"),
+            (json!({"process.user.uid": -1}), "process.user.uid"),
+            (json!({"process.oomScoreAdj": 1001}), "process.oomScoreAdj"),
+            (
+                json!({"process.terminal": true, "process.consoleSize": {"height": 70000, "width": 1}}),
+                "process.consoleSize",
+            ),
+            (
+                json!({"process.rlimits": [{"type": "RLIMIT_BOGUS", "soft": 1, "hard": 1}]}),
+                "process.rlimits[0]",
+            ),
+            (
+                json!({"process.rlimits": [{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]}),
+                "process.rlimits[0]",
+            ),
+            (json!({"process.rlimits": [{"type": "RLIMIT_CPU", "hard": 1}]}), "process.rlimits[0]"),
+            (
+                json!({"process.rlimits": [{"type": "RLIMIT_CPU", "soft": 1, "hard": 1},
+                                           {"type": "RLIMIT_CPU", "soft": 1, "hard": 1}]}),
+                "process.rlimits[1]",
+            ),
+            (json!({"process.scheduler": {"policy": "SCHED_OTHER", "nice": 30}}), "process.scheduler.nice"),
+            (
+                json!({"process.ioPriority": {"class": "IOPRIO_CLASS_RT", "priority": 9}}),
+                "process.ioPriority.priority",
+            ),
+            (json!({"process.execCPUAffinity": {"final": "a"}}), "process.execCPUAffinity.final"),
+        ] {
+            let fault = check(&changes).err().unwrap_or_else(|| panic!("{changes} passes"));
+            assert_eq!(fault.kind(), fault::Kind::Input, "{changes}: {fault}");
+            assert!(fault.to_string().contains(member), "{changes}: {fault}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_specification_is_no_panic() {
+        for text in
+            ["", "null", "[]", "{}", "{\"ociVersion\":", "\u{0}", "{\"ociVersion\":\"1.0.0\",\"linux\":7}"]
+        {
+            assert_eq!(Spec::parse(text.as_bytes()).unwrap_err().kind(), fault::Kind::Input, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_by_itself_needs_little() {
+        let process =
+            Process::parse(br#"{"args": ["/bin/env"], "cwd": "/", "env": null, "user": null}"#).unwrap();
+        assert_eq!((process.user.uid, process.terminal), (0, false));
+        assert!(Process::parse(br#"{"args": ["/bin/env"]}"#).is_err());
     }
 }

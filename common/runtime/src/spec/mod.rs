@@ -7,6 +7,7 @@
 
 mod check;
 mod linux;
+mod machine;
 mod process;
 pub mod sysctl;
 
@@ -62,9 +63,7 @@ pub struct Spec {
 }
 
 /// A section for another platform: what is in it does not matter, only whether there is anything.
-#[derive(Debug, Default, Deserialize)]
-#[serde(transparent)]
-struct Foreign(BTreeMap<String, serde::de::IgnoredAny>);
+type Foreign = serde_json::Map<String, serde_json::Value>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
