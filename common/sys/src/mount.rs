@@ -32,25 +32,44 @@ pub const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
 
 /// Changes the mount a descriptor stands for (mount_setattr(2), Linux 5.12), and with `recursive` those below it.
 pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attributes: MountAttributes) -> io::Result<()> {
-    const NOTHING: &CStr = c"";
     let attr = libc::mount_attr {
         attr_set: attributes.set,
         attr_clr: attributes.clear,
         propagation: attributes.propagation,
         userns_fd: 0,
     };
+    set_attributes(mount, recursive, &attr)
+}
+
+/// Shows the owners of a detached mount's files as the users and groups of a user namespace map them: what is its user 0
+/// on disk is who that is outside of it. Needs CAP_SYS_ADMIN where the file system was mounted, and a file system that can
+/// do it (`EINVAL`).
+pub fn map_ids(mount: BorrowedFd<'_>, recursive: bool, users: BorrowedFd<'_>) -> io::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+    let attr = libc::mount_attr {
+        attr_set: MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: users.as_raw_fd() as u64,
+    };
+    set_attributes(mount, recursive, &attr)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attr: &libc::mount_attr) -> io::Result<()> {
+    const NOTHING: &CStr = c"";
     let mut flags = libc::AT_EMPTY_PATH;
     if recursive {
         flags |= libc::AT_RECURSIVE;
     }
-    // SAFETY: the descriptor is open, the path an empty C string, and `attr` a valid structure of the size given.
+    // SAFETY: the descriptor is open, the path an empty C string, and `attr` a valid structure of the size given. A
+    // descriptor named in it is only looked up.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             NOTHING.as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     };
