@@ -144,7 +144,8 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     match furnished.and_then(|rdt| Ok((group.map_or_else(make_cgroup, Ok)?, rdt))) {
         Ok((cgroup, rdt)) => {
             if cgroup.version() == Version::V1
-                && let Err(fault) = have_join(&cgroup, &socket, pid, init::is_limited_from_outside(&namespaces))
+                && let Err(fault) =
+                    have_join(&cgroup, &socket, pid, init::is_limited_from_outside(&namespaces))
             {
                 end(&pidfd);
                 let _ = cgroup.remove();

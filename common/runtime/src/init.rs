@@ -263,9 +263,9 @@ fn build_root(plan: &Plan<'_>, groups: &mut Groups) -> Result<Option<(OwnedFd, O
     groups.joined()?;
     run_hooks(plan, groups)?;
     if plan.manners.no_pivot {
-        move_over(&root)?
+        move_over(&root)?;
     } else {
-        pivot(&root)?
+        pivot(&root)?;
     }
     if let Some(flags) = propagation.after {
         mount_change("/", flags).explain(|| "set the root's propagation".into())?;

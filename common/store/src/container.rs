@@ -226,11 +226,9 @@ impl ContainerDir {
             String::from_utf8(content)
                 .map_err(|_| Fault::input(format!("{} is not UTF-8", path.display())).on(self.id.as_str()))
         };
-        let within = |path: &Path, fault: Fault| {
-            fault.within(format!("read {}", path.display())).on(self.id.as_str())
-        };
-        let mut record =
-            Record::parse(&text(content, &path)?).map_err(|fault| within(&path, fault))?;
+        let within =
+            |path: &Path, fault: Fault| fault.within(format!("read {}", path.display())).on(self.id.as_str());
+        let mut record = Record::parse(&text(content, &path)?).map_err(|fault| within(&path, fault))?;
         let path = self.bundle.join(NETWORKS);
         // Empty after a power cut: attached to nothing, then.
         if let Some(networks) = atomic::read(&path)?.filter(|content| !content.is_empty()) {

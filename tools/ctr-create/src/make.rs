@@ -66,7 +66,7 @@ pub fn create(
         None => names::new_id()?,
     };
     let plan = plan(store, &record, config, id, warn)?;
-    apply(store, record, plan, prepared)
+    apply(store, record, &plan, prepared)
 }
 
 /// The container a record tells of, if it is here and no other name is wished for.
@@ -122,10 +122,11 @@ fn rootfs_of(record: &Record, config: &Config) -> Result<Rootfs> {
     }
     let rootfs = record.rootfs()?.ok_or_else(|| {
         let fault = Fault::input("the record has no \"rootfs\" section");
-        match record.contains("image") {
-            true => fault.hint("put img-unpack before this stage"),
-            false => fault.hint("img-pull IMAGE | img-unpack | ctr-create, or --rootfs DIR"),
-        }
+        fault.hint(if record.contains("image") {
+            "put img-unpack before this stage"
+        } else {
+            "img-pull IMAGE | img-unpack | ctr-create, or --rootfs DIR"
+        })
     })?;
     match (rootfs.driver.as_str(), &rootfs.path, rootfs.layers.len()) {
         ("directory", Some(path), _) if Path::new(path).is_absolute() => {}
@@ -182,7 +183,7 @@ fn plan_for(
     })
 }
 
-fn apply(store: &Store, mut record: Record, plan: Plan, prepared: Option<&mut Prepared>) -> Result<Record> {
+fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut Prepared>) -> Result<Record> {
     let dir = store.container_dir(&plan.id);
     let made = Unfinished { store, dir: &dir, name: &plan.name };
     store.make_dir(&store.root().join("containers"))?;
@@ -194,17 +195,17 @@ fn apply(store: &Store, mut record: Record, plan: Plan, prepared: Option<&mut Pr
     let created_at = jiff::Timestamp::now().to_string();
     volumes::prepare_binds(&plan.uses.binds)?;
     volumes::prepare(store, &plan.uses.volumes, &plan.rootfs, &created_at)?;
-    write_files(&dir, &plan)?;
+    write_files(&dir, plan)?;
     let container = Container {
         id: plan.id.clone(),
         name: plan.name.clone(),
         status: Some("created".to_owned()),
         bundle: Some(dir.bundle.display().to_string()),
         created_at: Some(created_at),
-        extra: stop_signal(&plan),
+        extra: stop_signal(plan),
         ..Container::default()
     };
-    set_sections(&mut record, &plan, &container)?;
+    set_sections(&mut record, plan, &container)?;
     dir.save(&record)?;
     let reply = match prepared {
         Some(prepared) => prepared.set_up()?,

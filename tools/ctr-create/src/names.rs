@@ -81,7 +81,8 @@ const TRADES: [&str; 64] = [
 
 /// 64 random hexadecimal digits.
 pub fn new_id() -> Result<String> {
-    Ok(random::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or('0');
+    Ok(random::<32>()?.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
 }
 
 /// `brisk_cooper`; from the second attempt on with a number after it.

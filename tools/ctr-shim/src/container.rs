@@ -29,7 +29,7 @@ pub struct Run {
 }
 
 enum Process {
-    Own(Created),
+    Own(Box<Created>),
     Foreign(foreign::Created),
 }
 
@@ -58,8 +58,9 @@ pub fn create(
                 manners: Manners::default(),
             })?;
             let cgroup = created.cgroup.directories().to_vec();
-            let mounts = if has_host_mounts(&spec, &dir.bundle) { None } else { namespace_of(created.pid, "mnt") };
-            (Process::Own(created), None, cgroup, mounts)
+            let mounts =
+                if has_host_mounts(&spec, &dir.bundle) { None } else { namespace_of(created.pid, "mnt") };
+            (Process::Own(Box::new(created)), None, cgroup, mounts)
         }
         Some(program) => {
             let (created, terminal) = foreign::create(program, dir, settings, stdio)?;

@@ -27,7 +27,7 @@ struct Target {
 }
 
 impl Log {
-    pub fn open(bundle: &Path, settings: &LogWish) -> Result<Log> {
+    pub fn open(bundle: &Path, settings: &LogWish) -> Log {
         let target = match settings {
             LogWish::None => None,
             LogWish::JsonFile { max_size, max_files } => {
@@ -35,7 +35,7 @@ impl Log {
                 Some(Target { path, file: None, size: 0, max_size: *max_size, max_file: *max_files })
             }
         };
-        Ok(Log { target, begun: [Vec::new(), Vec::new()], out: Vec::new() })
+        Log { target, begun: [Vec::new(), Vec::new()], out: Vec::new() }
     }
 
     /// Takes output as it comes; whole lines are written at once, with one write for all of them.
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn lines_are_whole_whatever_the_pieces() {
         let dir = directory("lines");
-        let mut log = Log::open(&dir, &LogWish::JsonFile { max_size: None, max_files: 1 }).unwrap();
+        let mut log = Log::open(&dir, &LogWish::JsonFile { max_size: None, max_files: 1 });
         log.write(0, b"he");
         log.write(1, b"err\n");
         log.write(0, "llo \"\u{e9}\\\u{1}\n\nlast".as_bytes());
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn long_lines_are_cut_between_characters() {
         let dir = directory("long");
-        let mut log = Log::open(&dir, &LogWish::JsonFile { max_size: None, max_files: 1 }).unwrap();
+        let mut log = Log::open(&dir, &LogWish::JsonFile { max_size: None, max_files: 1 });
         let text = "\u{20ac}".repeat(20_000);
         for piece in text.as_bytes().chunks(1000) {
             log.write(0, piece);
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn rotation_loses_and_tears_nothing() {
         let dir = directory("rotate");
-        let mut log = Log::open(&dir, &LogWish::JsonFile { max_size: Some(500), max_files: 100 }).unwrap();
+        let mut log = Log::open(&dir, &LogWish::JsonFile { max_size: Some(500), max_files: 100 });
         for number in 0..50 {
             log.write(0, format!("line {number}\n").as_bytes());
         }

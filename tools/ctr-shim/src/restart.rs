@@ -5,7 +5,7 @@ use oci::wishes::RestartPolicy;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 const LONG_ENOUGH: Duration = Duration::from_secs(10);
 
 /// Whether a container that ended so is started again. Stopped by its user it never is.

@@ -83,7 +83,7 @@ impl Server {
             libc::SIGPIPE,
         ])
         .explain(|| "prepare for signals".into())?;
-        let log = Log::open(&dir.bundle, &settings.log).map_err(&on)?;
+        let log = Log::open(&dir.bundle, &settings.log);
         let listener = shim::listen(&dir.run).map_err(&on)?;
         let run = container::create(&dir, &settings, &cache(&store), None).map_err(&on)?;
         // Kept open, so that the network outlives a restart.
@@ -413,15 +413,12 @@ impl Server {
             self.input.clear();
             return;
         };
-        match write_some(fd, &self.input) {
-            Ok(count) => {
-                self.input.drain(..count);
-            }
+        if let Ok(count) = write_some(fd, &self.input) {
+            self.input.drain(..count);
+        } else {
             // The container has closed its stdin.
-            Err(_) => {
-                self.input.clear();
-                self.input_ended = true;
-            }
+            self.input.clear();
+            self.input_ended = true;
         }
         if self.input.is_empty() && self.input_ended {
             run.input = None;

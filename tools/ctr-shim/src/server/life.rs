@@ -1,5 +1,6 @@
 //! What becomes of the container: started, signalled, ended, started again, let go of.
 
+#[allow(clippy::wildcard_imports)] // The other half of one type.
 use super::*;
 
 impl Server {
@@ -187,7 +188,7 @@ impl Server {
         self.kill_and_reap();
         self.end_run();
         self.settings = settings;
-        self.log = Log::open(&self.dir.bundle, &self.settings.log)?;
+        self.log = Log::open(&self.dir.bundle, &self.settings.log);
         let network = self.network.as_ref().and_then(|fd| fd.try_clone().ok());
         self.failure = None;
         match self.make_run(network) {
