@@ -19,8 +19,6 @@ pub struct Call<'a> {
     pub root_is_default: bool,
     /// Of what lies in `$XDG_RUNTIME_DIR` only sticky files are safe from clean-up.
     pub root_is_sticky: bool,
-    /// Whether a container may do without control groups that cannot be made.
-    rootless: Option<bool>,
     pub inherited: Inherited,
 }
 
@@ -38,6 +36,9 @@ impl<'a> Call<'a> {
         if named && root == Path::new("/") {
             return Err(Fault::usage("Option --root argument should not be set to /"));
         }
+        if rootless(options)? == Some(true) {
+            log.warn("--rootless: a container whose control groups cannot be made is not made either");
+        }
         let own = if named { None } else { users_root() };
         Ok(Call {
             program,
@@ -46,7 +47,6 @@ impl<'a> Call<'a> {
             root_is_default: !named,
             root_is_sticky: own.is_some(),
             root: if named { root } else { own.unwrap_or_else(|| DEFAULT_ROOT.into()) },
-            rootless: rootless(options)?,
             inherited: inherited?,
         })
     }
@@ -55,10 +55,6 @@ impl<'a> Call<'a> {
     pub fn id(&self) -> Result<&str> {
         let id = self.options.operand(0)?;
         if id.is_empty() { Err(Fault::usage("container id cannot be empty")) } else { Ok(id) }
-    }
-
-    pub fn is_rootless(&self) -> bool {
-        self.rootless.unwrap_or_else(process::is_rootless)
     }
 }
 

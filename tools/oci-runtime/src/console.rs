@@ -85,6 +85,11 @@ impl HostTerminal {
         }
     }
 
+    /// Rows and columns, if it has any.
+    pub fn size(&self) -> Option<(u16, u16)> {
+        tcgetwinsize(&self.0).ok().filter(|size| size.ws_row > 0).map(|size| (size.ws_row, size.ws_col))
+    }
+
     pub fn make_raw(&self) -> Result<Raw<'_>> {
         let before = tcgetattr(&self.0).explain(|| "read the terminal's settings".into())?;
         let mut raw = before.clone();

@@ -53,6 +53,10 @@ fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
     let detach = verb != Verb::Run;
     let console = call.options.path(Opt::ConsoleSocket);
     console::check(has_terminal, detach, console, call.program)?;
+    if call.options.has(Opt::SystemdCgroup) {
+        return Err(Fault::failed("control groups made by systemd are not supported")
+            .hint("leave --systemd-cgroup out; engines call it the cgroupfs driver"));
+    }
     complete(&mut bundle.spec, call, id);
     let wishes = Wishes {
         verb,
@@ -73,7 +77,7 @@ fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
     match made {
         Ok(((created, stored), listener)) => {
             let container = Container { stored, place };
-            finish(&container, created, wishes, listener)
+            finish(&container, &created, &wishes, listener)
         }
         Err(fault) => {
             let _ = place.remove();
@@ -171,8 +175,8 @@ fn stored(id: &str, bundle: &Bundle, created: &Created) -> Result<Stored> {
 /// From the first process to a container that is created, or run.
 fn finish(
     container: &Container,
-    created: Created,
-    wishes: Wishes<'_>,
+    created: &Created,
+    wishes: &Wishes<'_>,
     listener: Option<Listener>,
 ) -> Result<u8> {
     let log = wishes.call.log;
@@ -184,7 +188,7 @@ fn finish(
             return Err(fault);
         }
     };
-    let outcome = hand_out(&created, terminal, &wishes).and_then(|relay| {
+    let outcome = hand_out(created, terminal, wishes).and_then(|relay| {
         if wishes.verb == Verb::Create {
             return Ok(0);
         }
@@ -234,7 +238,11 @@ fn hand_out<'a>(
         file.write(created.pid)?;
     }
     Ok(match (terminal, &wishes.terminal) {
-        (Some(master), Some(host)) => Some(Relay { master, host }),
+        (Some(master), Some(host)) => {
+            // Before the process looks.
+            host.pass_size(&master);
+            Some(Relay { master, host })
+        }
         _ => None,
     })
 }

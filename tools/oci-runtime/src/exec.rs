@@ -4,11 +4,12 @@ use crate::attend::{Relay, Signals, attend};
 use crate::call::Call;
 use crate::console::{self, HostTerminal, Receiver};
 use crate::create::seccomp_cache;
+use crate::groups;
 use crate::options::Opt;
 use crate::pidfile::PidFile;
 use crate::state::Container;
-use cgroup::Cgroup;
 use fault::{Explain, Fault, Result};
+use runtime::spec::ConsoleSize;
 use runtime::{ExecOptions, Manners, NamespaceKind, Process, Spec, Status, Stdio};
 use std::path::Path;
 
@@ -47,7 +48,11 @@ fn run(call: &Call<'_>) -> Result<u8> {
     let pidfd_socket = options.path(Opt::PidfdSocket).map(Receiver::connect).transpose()?;
     let pid_file = options.path(Opt::PidFile).map(PidFile::open).transpose()?;
     let host = if process.terminal && !detach { Some(HostTerminal::open()?) } else { None };
-    let cgroup = group(&container, &options.all(Opt::Cgroup)?)?;
+    if let Some((rows, columns)) = host.as_ref().and_then(HostTerminal::size) {
+        // Its terminal is made when it is about to run: it would not find it resized in time.
+        process.console_size = Some(ConsoleSize { height: rows.into(), width: columns.into() });
+    }
+    let cgroup = groups::below(container.need_cgroup()?, &options.all(Opt::Cgroup)?)?;
     let pidfd =
         container.open_init()?.ok_or_else(|| Fault::conflict("cannot exec in a stopped container"))?;
     let signals = if detach { None } else { Some(Signals::block()?) };
@@ -173,10 +178,4 @@ fn from_options(call: &Call<'_>, spec: &Spec) -> Result<Process> {
         process.user.additional_gids.push(number.map_err(wrong)?);
     }
     Ok(process)
-}
-
-/// The container's group, or those below it that are asked for.
-fn group(container: &Container, asked: &[&str]) -> Result<Cgroup> {
-    let _ = asked;
-    container.need_cgroup()
 }

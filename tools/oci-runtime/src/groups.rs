@@ -1,6 +1,7 @@
 //! Control groups, as far as engines leave them to the runtime.
 
 use cgroup::{Cgroup, LinuxResources, MOUNT, Version};
+use fault::{Explain, Fault, Result};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType};
 use std::path::{Component, Path, PathBuf};
 
@@ -55,6 +56,56 @@ fn rule(
 ) -> Option<LinuxDeviceCgroup> {
     let builder = LinuxDeviceCgroupBuilder::default().allow(allow).typ(kind).major(major).minor(minor);
     builder.access(access).build().ok()
+}
+
+/// The group, or those below it that are asked for (`PATH`, `CONTROLLER[,CONTROLLER]:PATH`); they exist already. The words are
+/// runc's.
+pub fn below(group: Cgroup, asked: &[&str]) -> Result<Cgroup> {
+    if asked.is_empty() {
+        return Ok(group);
+    }
+    let mut directories = group.directories().to_vec();
+    let mut seen: Vec<&str> = Vec::new();
+    for one in asked {
+        let Some((controllers, path)) = one.split_once(':') else {
+            if asked.len() > 1 {
+                let what = format!("invalid --cgroup argument: {one} (missing <controller>: prefix)");
+                return Err(Fault::usage(what));
+            }
+            directories = directories.iter().map(|base| sub_directory(base, one)).collect::<Result<_>>()?;
+            continue;
+        };
+        for controller in controllers.split(',') {
+            if seen.contains(&controller) {
+                let what =
+                    format!("invalid --cgroup argument(s): controller {controller} specified multiple times");
+                return Err(Fault::usage(what));
+            }
+            seen.push(controller);
+            let base = if group.version() == Version::V1 { directory(&group, controller) } else { None };
+            let base = base
+                .ok_or_else(|| Fault::usage(format!("unknown controller {controller} in SubCgroupPaths")))?;
+            let sub = sub_directory(base, path)?;
+            for there in directories.iter_mut().filter(|there| *there == base) {
+                there.clone_from(&sub);
+            }
+        }
+    }
+    Cgroup::open(&directories)
+}
+
+fn sub_directory(base: &Path, path: &str) -> Result<PathBuf> {
+    let mut sub = base.to_owned();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => sub.push(name),
+            Component::RootDir | Component::CurDir => {}
+            _ => return Err(Fault::usage(format!("bad sub cgroup path: {path}"))),
+        }
+    }
+    rustix::fs::access(&sub, rustix::fs::Access::EXISTS)
+        .explain(|| format!("error adding pid to cgroups: open {}", sub.display()))?;
+    Ok(sub)
 }
 
 /// The directory of a controller; of version 2 there is only one.

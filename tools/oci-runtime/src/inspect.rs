@@ -69,7 +69,10 @@ pub fn list(call: &Call<'_>) -> Result<u8> {
         }
     }
     if call.options.has(Opt::Quiet) {
-        let ids: String = shown.iter().map(|one| format!("{}\n", one.id)).collect();
+        let mut ids = String::new();
+        for one in &shown {
+            let _ = writeln!(ids, "{}", one.id);
+        }
         print(&ids)?;
     } else if format == "json" {
         let text = serde_json::to_string(&shown).explain(|| "print the list".into())?;

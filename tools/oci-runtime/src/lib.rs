@@ -43,7 +43,7 @@ use std::path::Path;
 use verbs::{GLOBAL, Verb};
 
 /// Runs the verb the arguments ask for, the program's name first; returns the exit status.
-pub fn main(arguments: Vec<OsString>) -> u8 {
+pub fn main(arguments: &[OsString]) -> u8 {
     let program = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
     let program = program.to_string_lossy().into_owned();
     match read(&program, arguments.get(1..).unwrap_or_default()) {

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
-    oci_runtime::main(std::env::args_os().collect()).into()
+    oci_runtime::main(&std::env::args_os().collect::<Vec<_>>()).into()
 }

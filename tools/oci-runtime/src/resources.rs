@@ -28,7 +28,7 @@ pub fn from_options(options: &Parsed) -> Result<Value> {
     let mut resources = json!({});
     for (opt, flag, section, member) in NUMBERS {
         if let Some(text) = options.text(opt)? {
-            resources[section][member] = number(text, flag)?.into();
+            resources[section][member] = number(text, flag)?;
         }
     }
     for (opt, flag, member) in SIZES {

@@ -118,13 +118,13 @@ pub const GLOBAL: &[Flag] = &[
     Flag::switch(
         Opt::SystemdCgroup,
         "systemd-cgroup",
-        "make control groups through systemd; cgroupsPath is \"slice:prefix:name\" then",
+        "make control groups through systemd (not supported: create and run fail)",
     ),
     Flag::value(
         Opt::Rootless,
         "rootless",
         "BOOL",
-        "go on without control groups where they cannot be made: true, false or auto (default: auto)",
+        "runc goes on without control groups then; here they are needed: true, false or auto (default: auto)",
     ),
     Flag::switch(Opt::Help, "help", "show help").short('h'),
     Flag::switch(Opt::Version, "version", "print the version").short('v'),

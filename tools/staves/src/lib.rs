@@ -18,7 +18,7 @@ macro_rules! tools {
         fn run_tool(name: &str, arguments: Vec<OsString>) -> Option<u8> {
             match name {
                 $($name => Some(cli::run_with::<$tool::Args>(arguments, $tool::run)),)*
-                $($own_name => Some($own_tool::main(arguments)),)*
+                $($own_name => Some($own_tool::main(&arguments)),)*
                 _ => None,
             }
         }

@@ -1,6 +1,6 @@
 //! Help, versions, features, and what is wrong on a command line.
 
-use crate::{PROGRAM, assert_says};
+use crate::{Bench, PROGRAM, assert_says};
 use serde_json::{Value, json};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -46,6 +46,7 @@ fn wrong_usage_is_told() {
         (&["--root", "/../.", "list"], "should not be set to /"),
         (&["--rootless", "maybe", "create", "x"], "invalid value"),
         (&["kill", "--root", "/tmp", "x", "NOPE"], "container does not exist"),
+        (&["--systemd-cgroup", "create", "--bundle", "/nonexistent", "x"], "/nonexistent"),
         (&["checkpoint", "--help"], "criu"),
         (&["restore", "x"], "criu"),
     ] {
@@ -63,7 +64,7 @@ fn features_are_told() {
         json!(["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"])
     );
     let list = |pointer: &str| features.pointer(pointer).and_then(Value::as_array).unwrap().clone();
-    for option in ["bind", "rbind", "ro", "rro", "noexec", "tmpcopyup", "rprivate"] {
+    for option in ["bind", "rbind", "ro", "rro", "noexec", "rprivate"] {
         assert!(list("/mountOptions").contains(&json!(option)), "{option}");
     }
     assert_eq!(list("/linux/namespaces").len(), 8);
@@ -87,4 +88,62 @@ fn a_specification_is_written_once() {
     assert_eq!(spec["linux"]["uidMappings"][0]["size"], 1);
     assert_eq!(spec["linux"].get("resources"), None);
     assert_says(&ran(&["spec", "-b", "/nonexistent"]).expect(1), "/nonexistent");
+}
+
+#[test]
+fn mounts_take_the_options_that_are_told() {
+    let Some(bench) = Bench::new() else { return };
+    let features: Value = serde_json::from_str(&ran(&["features"]).expect(0).stdout).unwrap();
+    let source = bench.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    bench.configure(&["sh", "-c", "cat /proc/self/mountinfo"], |config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        for option in features["mountOptions"].as_array().unwrap() {
+            let destination = format!("/m/{}", option.as_str().unwrap());
+            mounts.push(json!({"destination": destination, "source": source, "type": "bind", "options": ["bind", option]}));
+        }
+    });
+    let mounted = bench.run(&bench.id("options"), &[]).expect(0).stdout;
+    let line = |option: &str| mounted.lines().find(|line| line.contains(&format!(" /m/{option} "))).unwrap();
+    for (option, words) in [
+        ("ro", " ro,"),
+        ("rro", " ro,"),
+        ("noexec", "noexec"),
+        ("nosymfollow", "nosymfollow"),
+        ("shared", "shared:"),
+    ] {
+        assert!(line(option).contains(words), "{}", line(option));
+    }
+}
+
+#[test]
+fn seccomp_takes_what_is_told() {
+    let Some(bench) = Bench::new() else { return };
+    let features: Value = serde_json::from_str(&ran(&["features"]).expect(0).stdout).unwrap();
+    let seccomp = &features["linux"]["seccomp"];
+    let list = |name: &str| seccomp[name].as_array().unwrap().clone();
+    // The operators take turns with the actions.
+    let rules: Vec<Value> = list("actions")
+        .iter()
+        .zip(list("operators").iter().cycle())
+        .map(|(action, operator)| {
+            json!({"names": ["vhangup"], "action": action, "args": [{"index": 0, "value": 77, "valueTwo": 77, "op": operator}]})
+        })
+        .collect();
+    bench.configure(&["true"], |config| {
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+            "flags": list("supportedFlags"), "syscalls": rules});
+    });
+    let id = bench.id("seccomp");
+    bench.run(&id, &[]).expect(0);
+    // Architectures of one filter have one byte order.
+    let big = ["MIPS", "MIPS64", "MIPS64N32", "PPC", "PPC64", "S390", "S390X"]
+        .map(|name| json!(format!("SCMP_ARCH_{name}")));
+    for architecture in list("archs").into_iter().filter(|name| !big.contains(name)) {
+        bench.configure(&["true"], |config| {
+            config["linux"]["seccomp"] =
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [architecture]});
+        });
+        bench.run(&id, &[]).expect(0);
+    }
 }

@@ -94,7 +94,7 @@ fn a_process_may_be_left() {
     assert!(status.unwrap().success());
     let pid = std::fs::read_to_string(bench.path().join("pid")).unwrap();
     let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-    assert_eq!(command, "sleep\01000\0");
+    assert_eq!(command, "sleep\u{0}1000\u{0}");
     let pids = bench.ran(&["ps", "--format", "json", &id]).expect(0).json();
     assert!(pids.as_array().unwrap().contains(&json!(pid.parse::<i32>().unwrap())), "{pids}");
     let table = bench.ran(&["ps", &id]).expect(0).stdout;

@@ -8,8 +8,8 @@ use std::process::Stdio;
 /// What a limit is now, whichever version there is.
 fn limit(id: &str, files: &[&str]) -> String {
     let groups = groups_of(id);
-    let paths = groups.iter().flat_map(|group| files.iter().map(move |file| group.join(file)));
-    let text = paths.filter_map(|path| std::fs::read_to_string(path).ok()).next();
+    let mut paths = groups.iter().flat_map(|group| files.iter().map(move |file| group.join(file)));
+    let text = paths.find_map(|path| std::fs::read_to_string(path).ok());
     text.unwrap_or_else(|| panic!("none of {files:?} in {groups:?}")).trim().to_owned()
 }
 
@@ -133,4 +133,40 @@ fn want_of_memory_is_told() {
     assert_eq!(event, json!({"type": "oom", "id": id}));
     bench.ran(&["delete", "-f", &id]).expect(0);
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_process_is_put_into_a_group_below() {
+    let Some(bench) = Bench::new() else { return };
+    let id = bench.id("below");
+    bench.start(&id);
+    let groups = groups_of(&id);
+    for group in &groups {
+        std::fs::create_dir(group.join("sub")).unwrap();
+        // A new cpuset of version 1 can have no process.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if group.starts_with("/sys/fs/cgroup/cpuset") {
+                let value = std::fs::read_to_string(group.join(file)).unwrap();
+                std::fs::write(group.join("sub").join(file), value.trim()).unwrap();
+            }
+        }
+    }
+    let exec = |asked: &[&str]| {
+        let mut arguments = vec!["exec"];
+        arguments.extend(asked.iter().flat_map(|one| ["--cgroup", one]));
+        arguments.extend([id.as_str(), "cat", "/proc/self/cgroup"]);
+        bench.ran(&arguments)
+    };
+    let is_below = |text: &str| text.lines().filter(|line| line.ends_with("/sub")).count();
+    assert_eq!(is_below(&exec(&[]).expect(0).stdout), 0);
+    assert_eq!(is_below(&exec(&["/"]).expect(0).stdout), 0);
+    assert_eq!(is_below(&exec(&["sub"]).expect(0).stdout), groups.len());
+    assert_says(&exec(&[".."]).expect(255), "bad sub cgroup path: ..");
+    assert_says(&exec(&["nonexistent"]).expect(255), "nonexistent: no such file or directory");
+    assert_says(&exec(&["nope:sub"]).expect(255), "unknown controller nope");
+    assert_says(&exec(&["sub", "sub"]).expect(255), "missing <controller>: prefix");
+    if groups.len() > 1 {
+        assert_eq!(is_below(&exec(&["memory:sub", "pids:/sub"]).expect(0).stdout), 2);
+        assert_says(&exec(&["pids:sub", "pids:sub"]).expect(255), "specified multiple times");
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::{Bench, assert_says, wait_until};
 use serde_json::json;
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use testkit::Ran;
@@ -39,7 +40,6 @@ fn streams_are_the_callers() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    use std::io::Write;
     child.stdin.take().unwrap().write_all(b"typed").unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
@@ -172,7 +172,6 @@ fn with_a_terminal_it_stands_between() {
 
 /// A pipe with something in it that is not closed before the test ends.
 fn typed(text: &str) -> std::io::PipeReader {
-    use std::io::Write;
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(text.as_bytes()).unwrap();
     std::mem::forget(writer);
