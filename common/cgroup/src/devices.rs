@@ -6,6 +6,27 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use std::os::fd::AsFd;
 use sys::bpf::{Instruction, attach_device_program};
 
+/// Refuses rules the kernel has no words for: what is left out of one would make it a wider one.
+pub fn check(rules: &[LinuxDeviceCgroup]) -> Result<()> {
+    for (index, rule) in rules.iter().enumerate() {
+        let bad = |what: String| Err(Fault::input(format!("linux.resources.devices[{index}].{what}")));
+        if rule.typ() == Some(LinuxDeviceType::P) {
+            return bad("type: \"p\" is no device; it is a, b or c".to_owned());
+        }
+        if let Some(letter) =
+            rule.access().iter().flat_map(|access| access.chars()).find(|c| !"rwm".contains(*c))
+        {
+            return bad(format!("access: {letter:?} is none of r, w and m"));
+        }
+        for (name, number) in [("major", rule.major()), ("minor", rule.minor())] {
+            if let Some(number) = number.filter(|number| *number > i64::from(i32::MAX)) {
+                return bad(format!("{name}: {number} is no device's number"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// File and line for each rule.
 pub fn v1_lines(rules: &[LinuxDeviceCgroup]) -> Vec<(&'static str, String)> {
     rules
@@ -150,6 +171,25 @@ mod tests {
             .access(access)
             .build()
             .unwrap()
+    }
+
+    #[test]
+    fn what_has_no_words_is_refused_and_not_made_wider() {
+        assert!(
+            check(&[
+                rule(true, LinuxDeviceType::C, 1, 3, "rwm"),
+                rule(false, LinuxDeviceType::A, -1, -1, "")
+            ])
+            .is_ok()
+        );
+        for bad in [
+            rule(true, LinuxDeviceType::P, 1, 3, "rwm"),
+            rule(false, LinuxDeviceType::C, 1, 3, "x"),
+            rule(true, LinuxDeviceType::B, 4_294_967_299, 3, "r"),
+        ] {
+            let fault = check(std::slice::from_ref(&bad)).unwrap_err();
+            assert!(fault.to_string().contains("linux.resources.devices[0]"), "{fault}");
+        }
     }
 
     /// Runs a program as the kernel would.

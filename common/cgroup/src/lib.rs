@@ -76,7 +76,7 @@ impl Cgroup {
         let place = Place::of(path)?;
         let settings = settings(version, resources)?;
         let make = || match version {
-            Version::V2 => v2::make(&place, &settings).map(|(directory, new)| (vec![directory], new)),
+            Version::V2 => v2::make(&place, &settings),
             Version::V1 => v1::make(&place, &settings),
         };
         let mut made = make();
@@ -88,14 +88,11 @@ impl Cgroup {
             }
             made = make();
         }
-        let (directories, new) = made?;
-        let cgroup = Cgroup { version, directories };
-        if !new {
-            cgroup.check_unused()?;
-        }
-        if let Err(fault) = cgroup.set_limits(&settings, resources) {
-            // Best effort: the failure being reported is the one that matters.
-            let _ = cgroup.remove();
+        let made = made?;
+        let cgroup = Cgroup { version, directories: made.iter().map(|one| one.path.clone()).collect() };
+        let unused = if made.iter().all(|one| one.new) { Ok(()) } else { cgroup.check_unused() };
+        if let Err(fault) = unused.and_then(|()| cgroup.set_limits(&settings, resources)) {
+            unmake(&made);
             return Err(fault);
         }
         Ok(cgroup)
@@ -282,7 +279,7 @@ impl Cgroup {
         }
         // A fork between reading and killing is caught by the next round.
         for _ in 0..50 {
-            let pids = self.processes();
+            let pids = self.all_processes().unwrap_or_default();
             if pids.is_empty() {
                 return;
             }
@@ -290,6 +287,10 @@ impl Cgroup {
                 if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
+            }
+            if self.is_to_be_frozen() {
+                // What is stopped does not end.
+                let _ = self.thaw();
             }
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
@@ -394,7 +395,25 @@ pub fn remove_parent(parent: &str) -> Result<()> {
     Ok(())
 }
 
+/// A group's directory in one hierarchy.
+#[derive(Debug)]
+pub(crate) struct Made {
+    path: PathBuf,
+    /// It was not there before.
+    new: bool,
+}
+
+/// Best effort: the failure being reported is the one that matters. What was there before stays.
+pub(crate) fn unmake(made: &[Made]) {
+    for one in made.iter().filter(|one| one.new) {
+        let _ = std::fs::remove_dir(&one.path);
+    }
+}
+
 fn settings(version: Version, resources: Option<&LinuxResources>) -> Result<Vec<Setting>> {
+    if let Some(rules) = resources.and_then(|resources| resources.devices().as_deref()) {
+        devices::check(rules)?;
+    }
     match (resources, version) {
         (None, _) => Ok(Vec::new()),
         (Some(resources), Version::V1) => limits::version_1(resources),

@@ -2,7 +2,8 @@
 
 use crate::limits::Setting;
 use crate::{
-    CGROUP_SUPER_MAGIC, Cgroup, MOUNT, Place, V1_CONTROLLERS, devices, magic, make_directory, write_file,
+    CGROUP_SUPER_MAGIC, Cgroup, MOUNT, Made, Place, V1_CONTROLLERS, devices, magic, make_directory, unmake,
+    write_file,
 };
 use fault::{Explain, Result};
 use oci_spec::runtime::LinuxDeviceCgroup;
@@ -24,24 +25,19 @@ pub fn hierarchies() -> Vec<PathBuf> {
     roots
 }
 
-/// Makes the directories; whether all are new.
-pub fn make(place: &Place, settings: &[Setting]) -> Result<(Vec<PathBuf>, bool)> {
+pub fn make(place: &Place, settings: &[Setting]) -> Result<Vec<Made>> {
     let mut made = Vec::new();
-    let mut new = true;
     for root in hierarchies().into_iter().chain(asked_for(settings)) {
         let base = place.base(&root)?;
         match make_below(&base, place.relative(), &root) {
-            Ok(is_new) => new &= is_new,
+            Ok(new) => made.push(Made { path: base.join(place.relative()), new }),
             Err(fault) => {
-                for directory in made {
-                    let _ = std::fs::remove_dir(directory);
-                }
+                unmake(&made);
                 return Err(fault);
             }
         }
-        made.push(base.join(place.relative()));
     }
-    Ok((made, new))
+    Ok(made)
 }
 
 /// Hierarchies only some containers are put under.

@@ -1,13 +1,12 @@
 //! Version 2: one hierarchy.
 
 use crate::limits::Setting;
-use crate::{MOUNT, Place, make_directory, write_file};
+use crate::{MOUNT, Made, Place, make_directory, write_file};
 use fault::{Fault, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Makes the directories and hands the controllers the limits need (all there are, if none) down to the last one. Whether
-/// that is new.
-pub fn make(place: &Place, settings: &[Setting]) -> Result<(PathBuf, bool)> {
+/// Makes the directories and hands the controllers the limits need (all there are, if none) down to the last one.
+pub fn make(place: &Place, settings: &[Setting]) -> Result<Vec<Made>> {
     let mut needed: Vec<&str> = settings
         .iter()
         .filter(|setting| !setting.optional)
@@ -23,7 +22,7 @@ pub fn make(place: &Place, settings: &[Setting]) -> Result<(PathBuf, bool)> {
         directory.push(component);
         new = make_directory(&directory)?;
     }
-    Ok((directory, new))
+    Ok(vec![Made { path: directory, new }])
 }
 
 /// Controllers worth having in every container: what `ctr-stats` reads and limits act on.
