@@ -62,16 +62,7 @@ impl Options {
     }
 
     fn add(&mut self, option: &str) -> Result<()> {
-        let attributes = &mut self.attributes;
-        let mut attribute = |set: bool, flag: u64| {
-            if set {
-                attributes.set |= flag;
-                attributes.clear &= !flag;
-            } else {
-                attributes.clear |= flag;
-                attributes.set &= !flag;
-            }
-        };
+        let (own, deep) = (&mut self.attributes, &mut self.deep);
         match option {
             "defaults" | "" => {}
             "bind" => self.bind = true,
@@ -79,25 +70,37 @@ impl Options {
                 self.bind = true;
                 self.recursive = true;
             }
-            "ro" => attribute(true, MOUNT_ATTR_RDONLY),
-            "rw" => attribute(false, MOUNT_ATTR_RDONLY),
-            "nosuid" => attribute(true, MOUNT_ATTR_NOSUID),
-            "suid" => attribute(false, MOUNT_ATTR_NOSUID),
-            "nodev" => attribute(true, MOUNT_ATTR_NODEV),
-            "dev" => attribute(false, MOUNT_ATTR_NODEV),
-            "noexec" => attribute(true, MOUNT_ATTR_NOEXEC),
-            "exec" => attribute(false, MOUNT_ATTR_NOEXEC),
-            "nodiratime" => attribute(true, MOUNT_ATTR_NODIRATIME),
-            "diratime" => attribute(false, MOUNT_ATTR_NODIRATIME),
-            "nosymfollow" => attribute(true, MOUNT_ATTR_NOSYMFOLLOW),
-            "symfollow" => attribute(false, MOUNT_ATTR_NOSYMFOLLOW),
-            "noatime" => attributes.set = attributes.set & !MOUNT_ATTR_ATIME | MOUNT_ATTR_NOATIME,
-            "strictatime" => attributes.set = attributes.set & !MOUNT_ATTR_ATIME | MOUNT_ATTR_STRICTATIME,
-            "relatime" | "atime" | "norelatime" | "nostrictatime" => attributes.set &= !MOUNT_ATTR_ATIME,
-            "rro" => self.deep.set |= MOUNT_ATTR_RDONLY,
-            "rnosuid" => self.deep.set |= MOUNT_ATTR_NOSUID,
-            "rnodev" => self.deep.set |= MOUNT_ATTR_NODEV,
-            "rnoexec" => self.deep.set |= MOUNT_ATTR_NOEXEC,
+            "ro" => turn(own, true, MOUNT_ATTR_RDONLY),
+            "rw" => turn(own, false, MOUNT_ATTR_RDONLY),
+            "nosuid" => turn(own, true, MOUNT_ATTR_NOSUID),
+            "suid" => turn(own, false, MOUNT_ATTR_NOSUID),
+            "nodev" => turn(own, true, MOUNT_ATTR_NODEV),
+            "dev" => turn(own, false, MOUNT_ATTR_NODEV),
+            "noexec" => turn(own, true, MOUNT_ATTR_NOEXEC),
+            "exec" => turn(own, false, MOUNT_ATTR_NOEXEC),
+            "nodiratime" => turn(own, true, MOUNT_ATTR_NODIRATIME),
+            "diratime" => turn(own, false, MOUNT_ATTR_NODIRATIME),
+            "nosymfollow" => turn(own, true, MOUNT_ATTR_NOSYMFOLLOW),
+            "symfollow" => turn(own, false, MOUNT_ATTR_NOSYMFOLLOW),
+            "noatime" => own.set = own.set & !MOUNT_ATTR_ATIME | MOUNT_ATTR_NOATIME,
+            "strictatime" => own.set = own.set & !MOUNT_ATTR_ATIME | MOUNT_ATTR_STRICTATIME,
+            "relatime" | "atime" | "norelatime" | "nostrictatime" => own.set &= !MOUNT_ATTR_ATIME,
+            "rro" => turn(deep, true, MOUNT_ATTR_RDONLY),
+            "rrw" => turn(deep, false, MOUNT_ATTR_RDONLY),
+            "rnosuid" => turn(deep, true, MOUNT_ATTR_NOSUID),
+            "rsuid" => turn(deep, false, MOUNT_ATTR_NOSUID),
+            "rnodev" => turn(deep, true, MOUNT_ATTR_NODEV),
+            "rdev" => turn(deep, false, MOUNT_ATTR_NODEV),
+            "rnoexec" => turn(deep, true, MOUNT_ATTR_NOEXEC),
+            "rexec" => turn(deep, false, MOUNT_ATTR_NOEXEC),
+            "rnodiratime" => turn(deep, true, MOUNT_ATTR_NODIRATIME),
+            "rdiratime" => turn(deep, false, MOUNT_ATTR_NODIRATIME),
+            "rnosymfollow" => turn(deep, true, MOUNT_ATTR_NOSYMFOLLOW),
+            "rsymfollow" => turn(deep, false, MOUNT_ATTR_NOSYMFOLLOW),
+            // One field of several values, of which relatime is 0: it is cleared, then set.
+            "rnoatime" => set_access_time(deep, MOUNT_ATTR_NOATIME),
+            "rstrictatime" => set_access_time(deep, MOUNT_ATTR_STRICTATIME),
+            "rrelatime" | "ratime" | "rnorelatime" | "rnostrictatime" => set_access_time(deep, 0),
             "private" => self.propagation = Some((MS_PRIVATE, false)),
             "rprivate" => self.propagation = Some((MS_PRIVATE, true)),
             "shared" => self.propagation = Some((MS_SHARED, false)),
@@ -116,6 +119,21 @@ impl Options {
         }
         Ok(())
     }
+}
+
+fn turn(attributes: &mut MountAttributes, on: bool, flag: u64) {
+    let (to, from) = if on {
+        (&mut attributes.set, &mut attributes.clear)
+    } else {
+        (&mut attributes.clear, &mut attributes.set)
+    };
+    *to |= flag;
+    *from &= !flag;
+}
+
+fn set_access_time(attributes: &mut MountAttributes, value: u64) {
+    attributes.clear |= MOUNT_ATTR_ATIME;
+    attributes.set = attributes.set & !MOUNT_ATTR_ATIME | value;
 }
 
 /// What mounting needs to know beside the mount itself.
