@@ -5,6 +5,7 @@ use fault::{Explain, Fault, Result};
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use sys::mount::{MOUNT_ATTR_RDONLY, MountAttributes, mount_setattr};
@@ -13,7 +14,7 @@ use sys::mount::{MOUNT_ATTR_RDONLY, MountAttributes, mount_setattr};
 pub fn mask(root: &Root, paths: &[String]) -> Result<()> {
     let mut null: Option<OwnedFd> = None;
     let mut empty: Option<OwnedFd> = None;
-    for path in paths.iter().map(Path::new) {
+    for path in each_once(paths) {
         let Some(target) = open_existing(root, path)? else { continue };
         let cover = if is_directory(&target) {
             let Some(empty) = &empty else {
@@ -38,7 +39,7 @@ pub fn mask(root: &Root, paths: &[String]) -> Result<()> {
 
 /// Makes paths read-only by binding each over itself.
 pub fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
-    for path in paths.iter().map(Path::new) {
+    for path in each_once(paths) {
         let Some(target) = open_existing(root, path)? else { continue };
         let tree = clone_tree(&target, true).explain(|| format!("make {} read-only", path.display()))?;
         let readonly = MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
@@ -47,6 +48,12 @@ pub fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
         attach(&tree, &target, path)?;
     }
     Ok(())
+}
+
+/// A path that is listed again would be covered again.
+fn each_once(paths: &[String]) -> impl Iterator<Item = &Path> {
+    let mut seen = HashSet::new();
+    paths.iter().map(Path::new).filter(move |path| seen.insert(*path))
 }
 
 fn open_existing(root: &Root, path: &Path) -> Result<Option<OwnedFd>> {

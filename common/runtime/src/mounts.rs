@@ -1,310 +1,300 @@
 //! The mounts of the specification, each made detached and then put on an opened target.
 
-use crate::root::{Root, Target, attach, clone_tree, is_directory, open_host};
+mod bind;
+mod cgroup;
+mod copyup;
+mod filesystem;
+mod options;
+mod prepare;
+mod target;
+
+pub use options::NAMES as OPTIONS;
+pub use prepare::{Prepared, check, prepare};
+
+use crate::devices::Dev;
+use crate::root::{Root, Target, attach, is_directory};
+use bind::set_attributes;
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::Mount;
-use rustix::fs::{FsWord, fstatfs};
+use options::Options;
+use rustix::fs::{Mode, OFlags, openat, readlinkat, symlinkat};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen,
-};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use sys::mount::{
-    MOUNT_ATTR_ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_STRICTATIME, MountAttributes,
-    mount_setattr,
-};
-
-const PROC_SUPER_MAGIC: FsWord = 0x9fa0;
-const MS_UNBINDABLE: u64 = 1 << 17;
-const MS_PRIVATE: u64 = 1 << 18;
-const MS_SLAVE: u64 = 1 << 19;
-const MS_SHARED: u64 = 1 << 20;
-
-/// Files of /proc that may be covered, as lxcfs does; anything else there would let a container lie to the runtime.
-const PROC_FILES: [&str; 9] = [
-    "/proc/cpuinfo",
-    "/proc/diskstats",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/swaps",
-    "/proc/uptime",
-    "/proc/loadavg",
-    "/proc/slabinfo",
-    "/proc/sys/kernel/ns_last_pid",
-];
-
-/// `options` of a mount, sorted into what each is.
-#[derive(Debug, Default)]
-struct Options {
-    bind: bool,
-    recursive: bool,
-    attributes: MountAttributes,
-    /// Attributes for everything below as well (`rro` …).
-    deep: MountAttributes,
-    propagation: Option<(u64, bool)>,
-    /// For the file system itself.
-    data: Vec<(String, Option<String>)>,
-}
-
-impl Options {
-    fn parse(mount: &Mount) -> Result<Options> {
-        let mut options = Options::default();
-        for option in mount.options().iter().flatten() {
-            options.add(option).map_err(|fault| fault.on(mount.destination().display().to_string()))?;
-        }
-        if mount.typ().as_deref() == Some("bind") && !options.bind {
-            options.bind = true;
-        }
-        Ok(options)
-    }
-
-    fn add(&mut self, option: &str) -> Result<()> {
-        let (own, deep) = (&mut self.attributes, &mut self.deep);
-        match option {
-            "defaults" | "" => {}
-            "bind" => self.bind = true,
-            "rbind" => {
-                self.bind = true;
-                self.recursive = true;
-            }
-            "ro" => turn(own, true, MOUNT_ATTR_RDONLY),
-            "rw" => turn(own, false, MOUNT_ATTR_RDONLY),
-            "nosuid" => turn(own, true, MOUNT_ATTR_NOSUID),
-            "suid" => turn(own, false, MOUNT_ATTR_NOSUID),
-            "nodev" => turn(own, true, MOUNT_ATTR_NODEV),
-            "dev" => turn(own, false, MOUNT_ATTR_NODEV),
-            "noexec" => turn(own, true, MOUNT_ATTR_NOEXEC),
-            "exec" => turn(own, false, MOUNT_ATTR_NOEXEC),
-            "nodiratime" => turn(own, true, MOUNT_ATTR_NODIRATIME),
-            "diratime" => turn(own, false, MOUNT_ATTR_NODIRATIME),
-            "nosymfollow" => turn(own, true, MOUNT_ATTR_NOSYMFOLLOW),
-            "symfollow" => turn(own, false, MOUNT_ATTR_NOSYMFOLLOW),
-            "noatime" => own.set = own.set & !MOUNT_ATTR_ATIME | MOUNT_ATTR_NOATIME,
-            "strictatime" => own.set = own.set & !MOUNT_ATTR_ATIME | MOUNT_ATTR_STRICTATIME,
-            "relatime" | "atime" | "norelatime" | "nostrictatime" => own.set &= !MOUNT_ATTR_ATIME,
-            "rro" => turn(deep, true, MOUNT_ATTR_RDONLY),
-            "rrw" => turn(deep, false, MOUNT_ATTR_RDONLY),
-            "rnosuid" => turn(deep, true, MOUNT_ATTR_NOSUID),
-            "rsuid" => turn(deep, false, MOUNT_ATTR_NOSUID),
-            "rnodev" => turn(deep, true, MOUNT_ATTR_NODEV),
-            "rdev" => turn(deep, false, MOUNT_ATTR_NODEV),
-            "rnoexec" => turn(deep, true, MOUNT_ATTR_NOEXEC),
-            "rexec" => turn(deep, false, MOUNT_ATTR_NOEXEC),
-            "rnodiratime" => turn(deep, true, MOUNT_ATTR_NODIRATIME),
-            "rdiratime" => turn(deep, false, MOUNT_ATTR_NODIRATIME),
-            "rnosymfollow" => turn(deep, true, MOUNT_ATTR_NOSYMFOLLOW),
-            "rsymfollow" => turn(deep, false, MOUNT_ATTR_NOSYMFOLLOW),
-            // One field of several values, of which relatime is 0: it is cleared, then set.
-            "rnoatime" => set_access_time(deep, MOUNT_ATTR_NOATIME),
-            "rstrictatime" => set_access_time(deep, MOUNT_ATTR_STRICTATIME),
-            "rrelatime" | "ratime" | "rnorelatime" | "rnostrictatime" => set_access_time(deep, 0),
-            "private" => self.propagation = Some((MS_PRIVATE, false)),
-            "rprivate" => self.propagation = Some((MS_PRIVATE, true)),
-            "shared" => self.propagation = Some((MS_SHARED, false)),
-            "rshared" => self.propagation = Some((MS_SHARED, true)),
-            "slave" => self.propagation = Some((MS_SLAVE, false)),
-            "rslave" => self.propagation = Some((MS_SLAVE, true)),
-            "unbindable" => self.propagation = Some((MS_UNBINDABLE, false)),
-            "runbindable" => self.propagation = Some((MS_UNBINDABLE, true)),
-            "tmpcopyup" | "idmap" | "ridmap" | "remount" | "mand" | "sync" | "async" | "dirsync" => {
-                return Err(Fault::input(format!("mount option {option} is not supported")));
-            }
-            other => match other.split_once('=') {
-                Some((key, value)) => self.data.push((key.to_owned(), Some(value.to_owned()))),
-                None => self.data.push((other.to_owned(), None)),
-            },
-        }
-        Ok(())
-    }
-}
-
-fn turn(attributes: &mut MountAttributes, on: bool, flag: u64) {
-    let (to, from) = if on {
-        (&mut attributes.set, &mut attributes.clear)
-    } else {
-        (&mut attributes.clear, &mut attributes.set)
-    };
-    *to |= flag;
-    *from &= !flag;
-}
-
-fn set_access_time(attributes: &mut MountAttributes, value: u64) {
-    attributes.clear |= MOUNT_ATTR_ATIME;
-    attributes.set = attributes.set & !MOUNT_ATTR_ATIME | value;
-}
+use sys::mount::{MOUNT_ATTR_ATIME, MOUNT_ATTR_RDONLY, MountAttributes};
+use target::{Cover, find_or_make, find_or_make_without_links, refuse_by_name, refuse_by_place};
 
 /// What mounting needs to know beside the mount itself.
 pub struct Surroundings<'a> {
-    /// The container's control group directories, for a `cgroup` mount on a version 1 machine.
+    /// The container's control group directories, for a `cgroup` mount.
     pub cgroup: &'a [PathBuf],
     pub cgroup_is_v2: bool,
     pub bundle: &'a Path,
 }
 
-/// Makes one mount. Returns the mount's descriptor when it is the container's own `/dev`.
-pub fn make(root: &Root, mount: &Mount, surroundings: &Surroundings<'_>) -> Result<Option<OwnedFd>> {
-    let destination = mount.destination();
-    let options = Options::parse(mount)?;
-    let kind = mount.typ().as_deref().unwrap_or("none");
-    if options.bind {
-        bind(root, mount, &options, surroundings)?;
-        return Ok(None);
-    }
-    if kind == "cgroup" && !surroundings.cgroup_is_v2 {
-        cgroup_v1(root, destination, &options, surroundings)?;
-        return Ok(None);
-    }
-    let kind = if kind == "cgroup" { "cgroup2" } else { kind };
-    let target = root.target(destination, Target::Directory)?;
-    if matches!(kind, "proc" | "sysfs") {
-        // A link there could put the real one elsewhere and a false one in its place (CVE-2019-19921).
-        root.open_without_links(destination)
-            .map_err(|error| crate::root::inside_error(destination, error))?;
-    } else {
-        refuse_proc(&target, destination, kind)?;
-    }
-    let made = filesystem(kind, mount, &options)?;
-    attach(&made, &target, destination)?;
-    propagate(&made, &options, destination)?;
-    Ok((destination == Path::new("/dev") && kind == "tmpfs").then_some(made))
+/// Makes a container's mounts, one after the other.
+#[derive(Debug)]
+pub struct Mounter<'a> {
+    root: &'a Root,
+    root_path: PathBuf,
+    prepared: Prepared,
+    own_cgroup_namespace: bool,
+    dev: Dev,
+    /// What becomes read-only when all is in place, and whether with all that is mounted below.
+    readonly_later: Vec<(OwnedFd, bool, PathBuf)>,
 }
 
-fn filesystem(kind: &str, mount: &Mount, options: &Options) -> Result<OwnedFd> {
-    let destination = mount.destination();
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)
-        .explain(|| format!("mount {} on {}", kind, destination.display()))?;
-    let failed = |error: Errno, what: &str| {
-        let said = sys::mount::context_messages(context.as_fd());
-        let fault = Fault::failed(format!("mount {kind} on {} ({what})", destination.display()))
-            .because(std::io::Error::from(error));
-        if said.is_empty() { fault } else { fault.hint(format!("the kernel says: {said}")) }
-    };
-    if let Some(source) = mount.source() {
-        fsconfig_set_string(&context, "source", source).map_err(|error| failed(error, "source"))?;
+impl<'a> Mounter<'a> {
+    /// `root_path`: where the root is outside. `own_cgroup_namespace`: the container has one that is not the host's.
+    pub fn new(
+        root: &'a Root,
+        root_path: &Path,
+        prepared: Prepared,
+        own_cgroup_namespace: bool,
+    ) -> Mounter<'a> {
+        Mounter {
+            root,
+            root_path: target::normalise(root_path, Path::new("/")),
+            prepared,
+            own_cgroup_namespace,
+            dev: Dev::OfRoot,
+            readonly_later: Vec::new(),
+        }
     }
-    for (key, value) in &options.data {
-        let set = match value {
-            Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str()),
-            None => fsconfig_set_flag(&context, key.as_str()),
+
+    /// Makes the mount that is at this place in the specification's list.
+    pub fn make(&mut self, index: usize, mount: &Mount, surroundings: &Surroundings<'_>) -> Result<()> {
+        self.make_one(index, mount, surroundings).map_err(|fault| prepare::about(index, mount, fault))
+    }
+
+    fn make_one(&mut self, index: usize, mount: &Mount, surroundings: &Surroundings<'_>) -> Result<()> {
+        let mut options = Options::parse(mount)?;
+        let path = target::normalise(mount.destination(), &self.root_path);
+        let kind = mount.typ().as_deref().unwrap_or("none");
+        let is_dev = path == Path::new("/dev");
+        if options.remount {
+            return self.remount(kind, mount, &options, &path);
+        }
+        // Mount points and devices are still to be made there.
+        let later = if (is_dev || (kind == "tmpfs" && !options.bind)) && options.is_readonly() {
+            Some(options.take_readonly())
+        } else {
+            None
         };
-        set.map_err(|error| failed(error, key))?;
+        let made = if options.bind {
+            self.bind(index, mount, &options, &path, surroundings)?
+        } else {
+            Some(self.filesystem(kind, mount, &options, &path, surroundings)?)
+        };
+        let Some(made) = made else { return Ok(()) };
+        if let Some(deep) = later {
+            let copy = made.try_clone().explain(|| "copy a descriptor".into())?;
+            self.readonly_later.push((copy, deep, path));
+        }
+        if is_dev {
+            self.dev = if options.bind { Dev::Foreign } else { Dev::Own(made) };
+        }
+        Ok(())
     }
-    fsconfig_create(&context).map_err(|error| failed(error, "create"))?;
-    let attributes = MountAttrFlags::from_bits_retain(options.attributes.set as _);
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(|error| failed(error, "mount"))
+
+    /// What [`crate::devices::set_up`] has to fill.
+    pub fn dev(&self) -> &Dev {
+        &self.dev
+    }
+
+    /// Makes read-only what had to be filled before. Nothing can be mounted or made in it afterwards.
+    pub fn finish(self) -> Result<()> {
+        let readonly = MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
+        for (mount, deep, path) in self.readonly_later {
+            set_attributes(&mount, deep, readonly, &path)?;
+        }
+        Ok(())
+    }
+
+    /// `None`: a link was made and nothing mounted.
+    fn bind(
+        &mut self,
+        index: usize,
+        mount: &Mount,
+        options: &Options,
+        path: &Path,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<Option<OwnedFd>> {
+        let source = bind::source_path(mount.source().as_ref(), surroundings.bundle);
+        if options.copy_symlink
+            && let Some(link) = bind::read_link(&source)
+        {
+            self.link(&link, path)?;
+            return Ok(None);
+        }
+        let prepared = self.prepared.take(index);
+        if options.map_ids.is_some() && prepared.is_none() {
+            return Err(Fault::failed("its owners were not mapped outside the container"));
+        }
+        let taken = bind::take(&source, options, prepared)?;
+        taken.set_up(options, path)?;
+        refuse_by_name(path, Cover::Bind(&taken.tree))?;
+        let kind = if is_directory(&taken.tree) { Target::Directory } else { Target::File };
+        let target = if options.target_nofollow {
+            self.link_or_target(path, kind)?
+        } else {
+            find_or_make(self.root, path, kind)?.0
+        };
+        refuse_by_place(&target, path)?;
+        attach(&taken.tree, &target, path)?;
+        Ok(Some(taken.tree))
+    }
+
+    fn filesystem(
+        &self,
+        kind: &str,
+        mount: &Mount,
+        options: &Options,
+        path: &Path,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<OwnedFd> {
+        refuse_by_name(path, Cover::Filesystem(kind))?;
+        let (target, existed) = if matches!(kind, "proc" | "sysfs") {
+            (find_or_make_without_links(self.root, path, kind)?, true)
+        } else {
+            let (target, existed) = find_or_make(self.root, path, Target::Directory)?;
+            refuse_by_place(&target, path)?;
+            (target, existed)
+        };
+        if kind == "cgroup" && !surroundings.cgroup_is_v2 {
+            let made = cgroup::version_1(&target, path, options, surroundings)?;
+            let readonly = MountAttributes { set: options.asked(), ..MountAttributes::default() };
+            set_attributes(&made, false, readonly, path)?;
+            set_attributes(&made, true, options.deep, path)?;
+            propagate(&made, options, path)?;
+            return Ok(made);
+        }
+        if filesystem::is_long(mount, options) {
+            filesystem::mount_long(kind, mount, options, &target)?;
+            let made = self.root.open(path).map_err(|error| crate::root::inside_error(path, error))?;
+            let attributes = MountAttributes {
+                set: options.of_new(),
+                clear: MOUNT_ATTR_ATIME,
+                ..MountAttributes::default()
+            };
+            set_attributes(&made, false, attributes, path)?;
+            set_attributes(&made, true, options.deep, path)?;
+            propagate(&made, options, path)?;
+            return Ok(made);
+        }
+        let made = match kind {
+            "cgroup" | "cgroup2" => {
+                cgroup::version_2(mount, options, surroundings, self.own_cgroup_namespace)?
+            }
+            _ => new_filesystem(kind, mount, options, existed.then_some(&target), path)?,
+        };
+        set_attributes(&made, true, options.deep, path)?;
+        attach(&made, &target, path)?;
+        propagate(&made, options, path)?;
+        Ok(made)
+    }
+
+    /// Changes the mount that is there, and without `bind` its file system.
+    fn remount(&self, kind: &str, mount: &Mount, options: &Options, path: &Path) -> Result<()> {
+        // A link could lead to a file system that is not the container's to change.
+        let target =
+            self.root.open_without_links(path).map_err(|error| crate::root::inside_error(path, error))?;
+        if !options.bind {
+            filesystem::reconfigure(kind, mount, options, &target)?;
+        }
+        let set = |attributes| set_attributes(&target, false, attributes, path);
+        let changed = match set(options.of_bind().unwrap_or_default()) {
+            Err(fault) if fault.os_error() == Some(libc::EPERM) => {
+                set(options.of_locked_bind().unwrap_or_default())
+            }
+            changed => changed,
+        };
+        changed.and_then(|()| set_attributes(&target, true, options.deep, path)).map_err(
+            |fault| match fault.os_error() {
+                Some(libc::EINVAL) => fault.hint("what is remounted must have been mounted there before"),
+                _ => fault,
+            },
+        )?;
+        propagate(&target, options, path)
+    }
+
+    /// `dest-nofollow`: a link is what is mounted on.
+    fn link_or_target(&self, path: &Path, kind: Target) -> Result<OwnedFd> {
+        let (parent, name) = self.parent(path)?;
+        match openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(fd) if bind::is_link(&fd) => Ok(fd),
+            _ => Ok(find_or_make(self.root, path, kind)?.0),
+        }
+    }
+
+    /// `copy-symlink`.
+    fn link(&self, text: &CString, path: &Path) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        let same = |existing: CString| existing == *text;
+        match symlinkat(text, &parent, name) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) if readlinkat(&parent, name, Vec::new()).is_ok_and(same) => Ok(()),
+            Err(error) => Err(Fault::failed(format!("make the link {} again", path.display()))
+                .because(std::io::Error::from(error))),
+        }
+    }
+
+    fn parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p std::ffi::OsStr)> {
+        let (parent, name) = path
+            .parent()
+            .zip(path.file_name())
+            .ok_or_else(|| Fault::denied("a mount on / would lie on the top of the container's root"))?;
+        Ok((find_or_make(self.root, parent, Target::Directory)?.0, name))
+    }
 }
 
-fn bind(root: &Root, mount: &Mount, options: &Options, surroundings: &Surroundings<'_>) -> Result<()> {
-    let destination = mount.destination();
-    let source = mount
-        .source()
-        .as_ref()
-        .ok_or_else(|| Fault::input(format!("the bind mount on {} has no source", destination.display())))?;
-    if let Some((name, _)) = options.data.first() {
-        return Err(Fault::input(format!("mount option {name} is unknown for a bind mount"))
-            .on(destination.display().to_string()));
-    }
-    let source = surroundings.bundle.join(source);
-    let opened = open_host(&source)?;
-    let tree = clone_tree(&opened, options.recursive)
-        .explain(|| format!("take {} for a bind mount", source.display()))?;
-    let kind = if is_directory(&opened) { Target::Directory } else { Target::File };
-    // Private unless asked otherwise: nothing mounted in the container shows up outside.
-    let (propagation, deep) = options.propagation.unwrap_or((MS_PRIVATE, true));
-    set_attributes(&tree, deep, MountAttributes { propagation, ..MountAttributes::default() }, destination)?;
-    set_attributes(&tree, false, clear_atime_too(options.attributes), destination)?;
-    set_attributes(&tree, true, options.deep, destination)?;
-    let target = root.target(destination, kind)?;
-    refuse_proc(&target, destination, "bind")?;
-    attach(&tree, &target, destination)
-}
-
-/// Setting one access time attribute means clearing the field first (mount_setattr(2)).
-fn clear_atime_too(mut attributes: MountAttributes) -> MountAttributes {
-    if attributes.set & MOUNT_ATTR_ATIME != 0 {
-        attributes.clear |= MOUNT_ATTR_ATIME;
-    }
-    attributes
-}
-
-fn set_attributes(
-    mount: &OwnedFd,
-    recursive: bool,
-    attributes: MountAttributes,
-    subject: &Path,
-) -> Result<()> {
-    if attributes.set == 0 && attributes.clear == 0 && attributes.propagation == 0 {
-        return Ok(());
-    }
-    mount_setattr(mount.as_fd(), recursive, attributes)
-        .explain(|| format!("set the attributes of the mount on {}", subject.display()))
-}
-
-fn propagate(mount: &OwnedFd, options: &Options, subject: &Path) -> Result<()> {
-    let Some((propagation, recursive)) = options.propagation else { return Ok(()) };
-    set_attributes(mount, recursive, MountAttributes { propagation, ..MountAttributes::default() }, subject)
-}
-
-/// A mount over /proc, or in it but for a few files, would fool whoever writes there later (CVE-2025-52881).
-fn refuse_proc(target: &OwnedFd, destination: &Path, kind: &str) -> Result<()> {
-    let on_proc = fstatfs(target).is_ok_and(|stat| stat.f_type == PROC_SUPER_MAGIC);
-    let named_proc = destination == Path::new("/proc");
-    if !on_proc && !named_proc {
-        return Ok(());
-    }
-    if kind == "bind" && on_proc && PROC_FILES.iter().any(|file| Path::new(file) == destination) {
-        return Ok(());
-    }
-    Err(Fault::denied(format!("a mount on {} would cover /proc", destination.display())))
-}
-
-/// A tmpfs with the container's own directory of each hierarchy bound in it.
-fn cgroup_v1(
-    root: &Root,
-    destination: &Path,
+/// `hidden`: the directory it will hide.
+fn new_filesystem(
+    kind: &str,
+    mount: &Mount,
     options: &Options,
-    surroundings: &Surroundings<'_>,
-) -> Result<()> {
-    let target = root.target(destination, Target::Directory)?;
-    refuse_proc(&target, destination, "cgroup")?;
-    let tmpfs = {
-        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).explain(|| "mount tmpfs".into())?;
-        fsconfig_set_string(&context, "mode", "755").explain(|| "mount tmpfs".into())?;
-        fsconfig_create(&context).explain(|| "mount tmpfs".into())?;
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).explain(|| "mount tmpfs".into())?
+    hidden: Option<&OwnedFd>,
+    path: &Path,
+) -> Result<OwnedFd> {
+    // As runc has it: a tmpfs has the mode of the directory it hides if none is asked for.
+    let inherits = kind == "tmpfs" && options.data.iter().all(|(key, _)| key != "mode");
+    let mode = hidden.filter(|_| inherits).map(target::mode_of).transpose()?;
+    let made = match filesystem::new(kind, mount, options, mode) {
+        Ok(made) => made,
+        Err(filesystem::Refusal::Forbidden(fault)) => {
+            let Some(source) = filesystem::stand_in(kind) else { return Err(fault) };
+            cgroup::stand_in(source, options, path).map_err(|_| fault)?
+        }
+        Err(refusal) => return Err(refusal.into_fault()),
     };
-    attach(&tmpfs, &target, destination)?;
-    for directory in surroundings.cgroup {
-        let hierarchy = directory
-            .strip_prefix(cgroup::MOUNT)
-            .ok()
-            .and_then(|rest| rest.components().next())
-            .ok_or_else(|| Fault::input(format!("{} is not a control group", directory.display())))?;
-        let name = hierarchy.as_os_str();
-        rustix::fs::mkdirat(&tmpfs, name, rustix::fs::Mode::from_raw_mode(0o755))
-            .explain(|| format!("make {}/{}", destination.display(), name.display()))?;
-        let tree = clone_tree(open_host(directory)?, false)
-            .explain(|| format!("take {} for a bind mount", directory.display()))?;
-        let attributes = MountAttributes {
-            set: options.attributes.set | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
-            clear: 0,
-            propagation: MS_PRIVATE,
-        };
-        set_attributes(&tree, false, attributes, destination)?;
-        let place = rustix::fs::openat(
-            &tmpfs,
-            name,
-            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NOFOLLOW,
-            rustix::fs::Mode::empty(),
-        )
-        .explain(|| format!("open {}/{}", destination.display(), name.display()))?;
-        attach(&tree, &place, destination)?;
+    if let Some(hidden) = hidden.filter(|_| options.copy_up) {
+        copyup::copy(hidden, &made, path)?;
     }
-    set_attributes(&tmpfs, false, options.attributes, destination)
+    Ok(made)
+}
+
+fn propagate(mount: &OwnedFd, options: &Options, path: &Path) -> Result<()> {
+    for (propagation, recursive) in options.propagation.iter().copied() {
+        set_attributes(
+            mount,
+            recursive,
+            MountAttributes { propagation, ..MountAttributes::default() },
+            path,
+        )?;
+    }
+    Ok(())
+}
+
+/// Makes one mount of a container that has no user namespace. Returns the mount's descriptor when it is the container's own
+/// `/dev`.
+pub fn make(root: &Root, mount: &Mount, surroundings: &Surroundings<'_>) -> Result<Option<OwnedFd>> {
+    let mut mounter = Mounter::new(root, Path::new("/"), Prepared::default(), false);
+    mounter.make_one(0, mount, surroundings)?;
+    let dev = match std::mem::replace(&mut mounter.dev, Dev::OfRoot) {
+        Dev::Own(dev) if mounter.readonly_later.is_empty() => Some(dev),
+        _ => None,
+    };
+    mounter.finish()?;
+    Ok(dev)
 }

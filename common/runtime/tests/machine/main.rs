@@ -3,8 +3,12 @@
 //! gives each test a process.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod dev;
+mod mounts;
 mod namespaces;
+mod owners;
 mod process;
+mod world;
 
 use runtime::hooks::Hooks;
 use runtime::process::Command;
@@ -21,7 +25,8 @@ fn main() -> ExitCode {
     if let Ok(json) = std::env::var(CHILD) {
         return become_command(&json);
     }
-    let tests: Vec<Test> = process::TESTS.iter().chain(namespaces::TESTS).copied().collect();
+    let tests: Vec<Test> =
+        [process::TESTS, namespaces::TESTS, mounts::TESTS, owners::TESTS, dev::TESTS].concat();
     let mut filters = Vec::new();
     let (mut list, mut ignored, mut exact) = (false, false, false);
     let mut arguments = std::env::args().skip(1);

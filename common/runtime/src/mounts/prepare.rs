@@ -1,0 +1,148 @@
+//! What has to be done for mounts outside the container, before it is made.
+//!
+//! Only who is privileged where a file system was mounted may map its owners (mount_setattr(2), `MOUNT_ATTR_IDMAP`), and in a
+//! user namespace a source may be out of reach.
+
+use super::bind;
+use super::options::{MapIds, Mappings, Options};
+use crate::mappings;
+use crate::spec::{Spec, namespace_path};
+use fault::{Explain, Fault, Result};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use sys::process::Fork;
+
+/// What was made ready for bind mounts, by their places in the list.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    sources: BTreeMap<usize, Source>,
+}
+
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The source, mounted nowhere yet.
+    Tree(OwnedFd),
+    /// The same, its owners mapped.
+    Mapped(OwnedFd),
+    /// A user namespace with the mappings wanted.
+    Users(OwnedFd),
+}
+
+impl Prepared {
+    pub(super) fn take(&mut self, index: usize) -> Option<Source> {
+        self.sources.remove(&index)
+    }
+}
+
+/// Refuses mounts that contradict themselves or the specification, whatever the machine.
+pub fn check(spec: &Spec) -> Result<()> {
+    parse(spec).map(drop)
+}
+
+/// Checks the mounts and makes ready what can only be done outside the container. To be called by the process that makes it,
+/// which must have one thread. `joined`: the user namespace the container is to join.
+pub fn prepare(spec: &Spec, bundle: &Path, joined: Option<BorrowedFd<'_>>) -> Result<Prepared> {
+    let mut prepared = Prepared::default();
+    let mut users = Users { spec, joined, made: Vec::new() };
+    let in_user_namespace = spec.namespace(LinuxNamespaceType::User).is_some();
+    for (index, (mount, options)) in parse(spec)?.into_iter().enumerate() {
+        if !options.bind || options.remount || !(in_user_namespace || options.map_ids.is_some()) {
+            continue;
+        }
+        let about = |fault: Fault| about(index, mount, fault);
+        let path = bind::source_path(mount.source().as_ref(), bundle);
+        if let Some(wish) = &options.map_ids {
+            let users = users.of(wish).map_err(about)?;
+            // The process in the container may do it itself, and sees what is mounted there.
+            let source = if in_user_namespace {
+                let tree = bind::tree(&path, &options).map_err(about)?;
+                bind::map(&tree, &options, &users, &path).map_err(about)?;
+                Source::Mapped(tree)
+            } else {
+                Source::Users(users)
+            };
+            prepared.sources.insert(index, source);
+        } else if let Ok(tree) = bind::tree(&path, &options) {
+            // What cannot be taken here may be a path on the container's own mounts.
+            prepared.sources.insert(index, Source::Tree(tree));
+        }
+    }
+    Ok(prepared)
+}
+
+fn parse(spec: &Spec) -> Result<Vec<(&Mount, Options)>> {
+    let parse = |(index, mount)| match Options::parse(mount) {
+        Ok(options) => Ok((mount, options)),
+        Err(fault) => Err(about(index, mount, fault)),
+    };
+    spec.mounts.iter().enumerate().map(parse).collect()
+}
+
+pub(super) fn about(index: usize, mount: &Mount, fault: Fault) -> Fault {
+    fault.within(format!("mounts[{index}] on {}", mount.destination().display()))
+}
+
+/// User namespaces by their mappings.
+struct Users<'a> {
+    spec: &'a Spec,
+    joined: Option<BorrowedFd<'a>>,
+    made: Vec<(Mappings, OwnedFd)>,
+}
+
+impl Users<'_> {
+    fn of(&mut self, wish: &MapIds) -> Result<OwnedFd> {
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().explain(|| "copy a descriptor".into());
+        let wanted = match (&wish.mappings, self.joined) {
+            (Some(mappings), _) => mappings.clone(),
+            (None, Some(joined)) => return copy(joined),
+            (None, None) => self.container()?,
+        };
+        if let Some((_, fd)) = self.made.iter().find(|(mappings, _)| *mappings == wanted) {
+            return copy(fd.as_fd());
+        }
+        let fd = user_namespace(&wanted.0, &wanted.1)?;
+        let result = copy(fd.as_fd())?;
+        self.made.push((wanted, fd));
+        Ok(result)
+    }
+
+    fn container(&self) -> Result<Mappings> {
+        let linux = &self.spec.linux;
+        let own = self.spec.namespace(LinuxNamespaceType::User).filter(|one| namespace_path(one).is_none());
+        if own.is_some() && !linux.uid_mappings.is_empty() && !linux.gid_mappings.is_empty() {
+            return Ok((linux.uid_mappings.clone(), linux.gid_mappings.clone()));
+        }
+        Err(Fault::input("idmap needs uidMappings and gidMappings")
+            .hint("give them to the mount, or give the container a user namespace of its own"))
+    }
+}
+
+/// A user namespace with these mappings. A process holds it for as long as it takes to open it.
+fn user_namespace(users: &[LinuxIdMapping], groups: &[LinuxIdMapping]) -> Result<OwnedFd> {
+    let (wait, end) = pipe_with(PipeFlags::CLOEXEC).explain(|| "make a pipe".into())?;
+    match sys::process::clone3(libc::CLONE_NEWUSER as u64, None)
+        .explain(|| "make a user namespace for an idmapped mount".into())?
+    {
+        Fork::Child => {
+            drop(end);
+            let _ = rustix::io::read(&wait, &mut [0u8]);
+            sys::process::exit_now(0)
+        }
+        Fork::Parent { pid, pidfd } => {
+            drop(wait);
+            let opened = mappings::write(pid, users, groups).and_then(|()| {
+                let path = format!("/proc/{pid}/ns/user");
+                openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .explain(|| format!("open {path}"))
+            });
+            drop(end);
+            let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
+            let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+            opened
+        }
+    }
+}
