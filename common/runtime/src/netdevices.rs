@@ -71,6 +71,11 @@ pub fn move_into(devices: &BTreeMap<String, NetDevice>, namespace: BorrowedFd<'_
     if devices.is_empty() {
         return Ok(());
     }
+    if is_own(namespace) {
+        return Err(Fault::input(
+            "linux.netDevices: the container's network namespace is the one they are in",
+        ));
+    }
     let here = Network(Socket::open().explain(|| "open a netlink socket".into())?);
     let there = Network(open_in(namespace)?);
     for (name, device) in devices {
@@ -107,6 +112,11 @@ fn move_one(
         there.add_address(moved, address)?;
     }
     there.bring_up(moved)
+}
+
+fn is_own(namespace: BorrowedFd<'_>) -> bool {
+    let own = rustix::fs::stat("/proc/thread-self/ns/net").map(|stat| (stat.st_dev, stat.st_ino));
+    own.is_ok() && own == rustix::fs::fstat(namespace).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// The socket of another namespace, which is entered for a moment.

@@ -122,11 +122,6 @@ impl Scheduling {
     pub fn enter_final_affinity(&self) -> Result<()> {
         enter("process.execCPUAffinity.final", &self.last)
     }
-
-    /// Whether the specification says anything about processors.
-    pub fn has_affinity(&self) -> bool {
-        !self.initial.is_empty() || !self.last.is_empty()
-    }
 }
 
 /// Lets this process run on every processor its cpuset has, so that a container does not get the affinity of whoever

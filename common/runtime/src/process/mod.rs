@@ -136,11 +136,12 @@ impl Command {
         self.scheduling.enter_initial_affinity()
     }
 
-    /// `process.execCPUAffinity.final`: after joining them. `reset` frees a process of which nothing is said from the
-    /// affinity of whoever started it.
-    pub fn enter_final_affinity(&self, reset: bool) -> Result<()> {
-        if reset && !self.scheduling.has_affinity() {
+    /// After joining them: `process.execCPUAffinity.final`. `first`: the container's first process, which the member is not
+    /// for; it is freed of the affinity of whoever started it.
+    pub fn enter_final_affinity(&self, first: bool) -> Result<()> {
+        if first {
             crate::scheduling::reset_affinity();
+            return Ok(());
         }
         self.scheduling.enter_final_affinity()
     }

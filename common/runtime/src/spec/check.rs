@@ -6,6 +6,7 @@ use super::{Process, Spec, namespace_path, sysctl};
 use crate::{mappings, netdevices, rdt, scheduling, timens};
 use fault::{Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// As mount(8) writes them, with and without the `r` of "recursive".
@@ -157,8 +158,15 @@ impl Spec {
 
     /// A parameter may only be set where the container has it to itself.
     fn check_sysctls(&self) -> Result<()> {
+        let mut paths = BTreeSet::new();
         for parameter in self.linux.sysctl.keys() {
             let path = sysctl::path(parameter)?;
+            if !paths.insert(path.clone()) {
+                return Err(bad(
+                    "linux.sysctl",
+                    format!("{parameter:?} is there twice, with dots and with slashes"),
+                ));
+            }
             let Some(kind) = sysctl::namespace(&path) else {
                 return Err(bad(
                     "linux.sysctl",
@@ -405,6 +413,10 @@ mod tests {
             (json!({"linux.sysctl": {"user.max_mnt_namespaces": "1"}}), "linux.sysctl"),
             (json!({"linux.sysctl": {"vm.swappiness": "1"}}), "linux.sysctl"),
             (json!({"linux.sysctl": {"net.../x": "1"}}), "linux.sysctl"),
+            (
+                json!({"linux.namespaces": [{"type": "ipc"}], "linux.sysctl": {"kernel.sem": "1", "kernel/sem": "2"}}),
+                "linux.sysctl",
+            ),
             (
                 json!({"linux.namespaces": [{"type": "uts"}], "hostname": "a", "linux.sysctl": {"kernel.hostname": "b"}}),
                 "linux.sysctl",

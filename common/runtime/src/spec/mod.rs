@@ -86,6 +86,7 @@ pub struct Linux {
     pub resources: Option<LinuxResources>,
     pub intel_rdt: Option<IntelRdt>,
     pub memory_policy: Option<MemoryPolicy>,
+    /// By names in which dots separate, whatever did in the text.
     #[serde(deserialize_with = "null_is_default")]
     pub sysctl: BTreeMap<String, String>,
     pub seccomp: Option<Box<RawValue>>,
@@ -111,8 +112,12 @@ impl Spec {
 
     /// Reads and checks a specification.
     pub fn parse(text: &[u8]) -> Result<Spec> {
-        let spec: Spec = from_json(text, "not a runtime specification")?;
+        let mut spec: Spec = from_json(text, "not a runtime specification")?;
         spec.check()?;
+        let sysctl = std::mem::take(&mut spec.linux.sysctl);
+        for (name, value) in sysctl {
+            spec.linux.sysctl.insert(sysctl::dotted(&name)?, value);
+        }
         Ok(spec)
     }
 

@@ -18,21 +18,26 @@ const IPC: [&str; 8] = [
 /// dot in a name, after a slash a dot is a dot.
 pub fn path(name: &str) -> Result<String> {
     let slashes = name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/');
-    let path: String = if slashes {
-        name.to_owned()
-    } else {
-        name.chars()
-            .map(|c| match c {
-                '.' => '/',
-                '/' => '.',
-                other => other,
-            })
-            .collect()
-    };
+    let path = if slashes { name.to_owned() } else { swap(name) };
     if path.contains('\0') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(Fault::input(format!("linux.sysctl: {name:?} is not the name of a kernel parameter")));
     }
     Ok(path)
+}
+
+/// A name in the form in which dots separate.
+pub fn dotted(name: &str) -> Result<String> {
+    Ok(swap(&path(name)?))
+}
+
+fn swap(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect()
 }
 
 /// The namespace that has a parameter of its own, by the parameter's path; `None`: it is the whole machine's.
@@ -63,6 +68,7 @@ mod tests {
             ("net/ipv4/conf/eno2.100/rp_filter", "net/ipv4/conf/eno2.100/rp_filter"),
         ] {
             assert_eq!(path(name).unwrap(), wanted);
+            assert_eq!(path(&dotted(name).unwrap()).unwrap(), wanted);
         }
         for name in
             ["", ".", "net..core", "net/../kernel/core_pattern", "net/./x", "/net/core", "net/", "a\0b"]

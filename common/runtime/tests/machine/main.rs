@@ -93,6 +93,7 @@ struct Wish {
     home: bool,
     preserve: u32,
     affinity: bool,
+    first: bool,
     limited: bool,
     /// Wants the signal KILL when its parent ends.
     dies_with_parent: bool,
@@ -123,7 +124,7 @@ fn command(wish: &Wish) -> fault::Result<Command> {
     }
     if wish.affinity {
         command.enter_initial_affinity()?;
-        command.enter_final_affinity(true)?;
+        command.enter_final_affinity(wish.first)?;
     }
     if let Some(state) = &wish.state {
         command = command.with_start_hooks(&wish.hooks, state.clone());

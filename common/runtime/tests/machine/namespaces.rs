@@ -308,6 +308,11 @@ fn devices_that_cannot_move_are_an_error() {
     assert_eq!(fault.kind(), fault::Kind::Conflict, "{fault}");
     // It stayed where it was.
     ip("link show dev host0");
+    let own = std::fs::File::open("/proc/self/ns/net").expect("the own namespace");
+    let fault =
+        netdevices::move_into(&devices(&[("host0", "other0")]), own.as_fd()).expect_err("it is there");
+    assert!(fault.to_string().contains("linux.netDevices"), "{fault}");
+    ip("link show dev host0");
     let fault = attempt("lo", "lo7");
     assert!(fault.to_string().starts_with("linux.netDevices: move lo"), "{fault}");
 }

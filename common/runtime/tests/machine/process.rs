@@ -181,10 +181,10 @@ fn affinity_of_further_processes() {
         return;
     };
     let last = last.rsplit(['-', ',']).next().expect("a processor");
-    let look = |affinity: &Value| {
+    let look = |affinity: &Value, is_first: bool| {
         let members = if affinity.is_null() { json!({}) } else { json!({ "execCPUAffinity": affinity }) };
         let look = process(&["grep", "Cpus_allowed_list:", "/proc/self/status"], &members);
-        let child = child(&json!({"process": look, "affinity": true}));
+        let child = child(&json!({"process": look, "affinity": true, "first": is_first}));
         // As if whoever starts it were bound to one.
         let mut bound = Command::new("taskset");
         bound.args(["-c", first]).arg(child.get_program());
@@ -192,10 +192,11 @@ fn affinity_of_further_processes() {
         let output = bound.output().expect("run taskset");
         member(&String::from_utf8_lossy(&output.stdout), "Cpus_allowed_list")
     };
-    assert_eq!(look(&json!({"initial": last, "final": first})), first);
-    assert_eq!(look(&json!({"initial": first, "final": last})), last);
-    assert_eq!(look(&json!({ "initial": last })), last);
-    assert_eq!(look(&Value::Null), allowed);
+    assert_eq!(look(&json!({"initial": last, "final": first}), false), first);
+    assert_eq!(look(&json!({"initial": first, "final": last}), false), last);
+    assert_eq!(look(&json!({ "initial": last }), false), last);
+    assert_eq!(look(&Value::Null, false), first);
+    assert_eq!(look(&json!({ "final": first }), true), allowed);
 }
 
 fn environment_as_it_is_and_as_runc_has_it() {
