@@ -4,6 +4,7 @@
 //! as it came: members are kept as raw text, in order, and never parsed unless asked for.
 #![forbid(unsafe_code)]
 
+pub mod member;
 mod merge;
 mod reader;
 #[cfg(test)]
@@ -88,9 +89,10 @@ impl Record {
         let Some(member) = self.members.iter().find(|m| m.name == name && m.value.get() != "null") else {
             return Ok(None);
         };
-        let mut deserializer = serde_json::Deserializer::from_str(member.value.get());
-        let value = serde_path_to_error::deserialize(&mut deserializer)
-            .map_err(|error| reader::type_error(name, member.position, &error))?;
+        let text = member.value.get();
+        let value = serde_json::from_str(text).map_err(|error| {
+            reader::type_error(name, member.position, &member::path_of(text.as_bytes(), &error), &error)
+        })?;
         Ok(Some(value))
     }
 

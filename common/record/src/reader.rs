@@ -176,17 +176,18 @@ fn syntax_error(start: Position, error: &serde_json::Error) -> Fault {
 pub(crate) fn type_error(
     section: &str,
     start: Option<Position>,
-    error: &serde_path_to_error::Error<serde_json::Error>,
+    path: &str,
+    error: &serde_json::Error,
 ) -> Fault {
-    let path = match error.path().to_string().as_str() {
-        "." | "" => section.to_owned(),
+    let path = match path {
+        "" => section.to_owned(),
         path if path.starts_with('[') => format!("{section}{path}"),
         path => format!("{section}.{path}"),
     };
-    let message = without_position(error.inner());
+    let message = without_position(error);
     match start {
         Some(start) => {
-            let at = absolute(start, error.inner().line(), error.inner().column());
+            let at = absolute(start, error.line(), error.column());
             Fault::input(format!("line {}, column {}: {path}: {message}", at.line, at.column))
         }
         None => Fault::input(format!("{path}: {message}")),

@@ -89,11 +89,11 @@ fn load(call: &Call<'_>, id: &str, force: bool) -> Result<Container> {
 
 fn kill_and_wait(container: &Container) -> Result<()> {
     let pidfd = container.open_init()?;
-    match kill::signal(container, libc::SIGKILL, false) {
-        Ok(()) => {}
-        // It had ended, or its groups are gone; what is left shows below.
-        Err(_) if pidfd.is_none() => {}
-        Err(fault) => return Err(fault),
+    if let Err(fault) = kill::signal(container, libc::SIGKILL, false) {
+        // It had ended, or did so just now, or its groups are gone; what is left shows below.
+        if pidfd.as_ref().is_some_and(|pidfd| !process::wait_for_end(pidfd, Duration::ZERO)) {
+            return Err(fault);
+        }
     }
     match pidfd {
         Some(pidfd) if !process::wait_for_end(&pidfd, PATIENCE) => {

@@ -169,14 +169,12 @@ pub fn namespace_path(namespace: &LinuxNamespace) -> Option<&Path> {
     namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty())
 }
 
-/// Reads JSON. What is wrong with it is told with the member's path, which only a second reading knows.
+/// Reads JSON. What is wrong with it is told with the member's path.
 fn from_json<T: for<'de> Deserialize<'de>>(text: &[u8], what: &str) -> Result<T> {
     serde_json::from_slice(text).map_err(|error| {
-        let mut reader = serde_json::Deserializer::from_slice(text);
-        let path = serde_path_to_error::deserialize::<_, T>(&mut reader).err().map(|e| e.path().to_string());
-        let fault = match path.filter(|path| path != ".") {
-            Some(path) => Fault::new(Kind::Input, format!("{what}: {path}")),
-            None => Fault::new(Kind::Input, what),
+        let fault = match record::member::path_of(text, &error) {
+            path if path.is_empty() => Fault::new(Kind::Input, what),
+            path => Fault::new(Kind::Input, format!("{what}: {path}")),
         };
         fault.because(error)
     })
