@@ -8,6 +8,7 @@ mod hooks;
 mod hostile;
 mod life;
 mod logs;
+mod many;
 mod run;
 mod sockets;
 
