@@ -12,6 +12,8 @@ pub struct Verb {
     /// As it stands in the usage line.
     pub operands: &'static str,
     pub details: &'static str,
+    /// A command a line.
+    pub examples: &'static str,
     pub flags: &'static [Flag],
     pub end: OptionsEnd,
     /// How many operands there may be.
@@ -29,6 +31,7 @@ const VERB: Verb = Verb {
     about: "",
     operands: "<container-id>",
     details: "",
+    examples: "",
     flags: &[],
     end: OptionsEnd::Never,
     least: 1,
@@ -134,6 +137,8 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "create",
         about: "create a container",
+        examples: "oci-runtime create --bundle b --pid-file demo.pid demo\n\
+                   oci-runtime create --bundle b --console-socket console.sock demo",
         details: "Makes the container of a bundle: its namespaces, its root file system, its first process, which waits for \"start\". \
                   A bundle is a directory with a config.json (\"spec\" writes one) and the root file system it names.",
         flags: &[
@@ -152,6 +157,8 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "delete",
         about: "delete a container that has ended, and what it holds",
+        examples: "oci-runtime delete demo\n\
+                   oci-runtime list -q | xargs -n 1 oci-runtime delete --force",
         flags: &[Flag::switch(
             Opt::Force,
             "force",
@@ -164,6 +171,8 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "events",
         about: "display events of a container: statistics, and that it ran out of memory",
+        examples: "oci-runtime events --stats demo | jq .data.memory.usage\n\
+                   oci-runtime events --interval 1s demo",
         details: "Prints a line of JSON for each. Ends with the container.",
         flags: &[
             Flag::value(
@@ -180,7 +189,10 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "exec",
         about: "execute a new process in a container",
-        operands: "<container-id> <command> [command options]  || --process process.json <container-id>",
+        examples: "oci-runtime exec demo ps\n\
+                   oci-runtime exec -t --user 1000:1000 --env A=b demo sh\n\
+                   oci-runtime exec --process process.json demo",
+        operands: "<container-id> <command> [arguments] | --process FILE <container-id>",
         details: "The exit status is the process's, or 255 where it could not be executed.",
         flags: &[
             console_socket(),
@@ -216,6 +228,7 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "features",
         about: "show what this runtime can do, as JSON",
+        examples: "oci-runtime features | jq -r '.linux.seccomp.actions[]'",
         operands: "",
         least: 0,
         most: 0,
@@ -225,6 +238,8 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "kill",
         about: "send a signal (TERM by default) to a container's first process",
+        examples: "oci-runtime kill demo\n\
+                   oci-runtime kill --all demo KILL",
         operands: "<container-id> [signal]",
         details: "Without a pid namespace of the container's own, KILL goes to all of its processes.",
         flags: &[Flag::switch(Opt::All, "all", "to all processes; one that has ended is no error").short('a')],
@@ -236,6 +251,8 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "list",
         about: "list containers",
+        examples: "oci-runtime list\n\
+                   oci-runtime list --format json | jq -r '.[] | select(.status == \"stopped\").id'",
         operands: "",
         flags: &[format(), Flag::switch(Opt::Quiet, "quiet", "print ids only").short('q')],
         least: 0,
@@ -243,10 +260,18 @@ pub const VERBS: &[Verb] = &[
         run: inspect::list,
         ..VERB
     },
-    Verb { name: "pause", about: "suspend all processes of a container", run: pause::pause, ..VERB },
+    Verb {
+        name: "pause",
+        about: "suspend all processes of a container",
+        examples: "oci-runtime pause demo && oci-runtime resume demo",
+        run: pause::pause,
+        ..VERB
+    },
     Verb {
         name: "ps",
         about: "display the processes of a container",
+        examples: "oci-runtime ps demo\n\
+                   oci-runtime ps demo -o pid,rss,args",
         operands: "<container-id> [ps options]",
         details: "The table is ps(1)'s with what is not the container's left out; its options are -ef by default.",
         flags: &[format()],
@@ -255,10 +280,18 @@ pub const VERBS: &[Verb] = &[
         run: ps::ps,
         ..VERB
     },
-    Verb { name: "resume", about: "let a paused container go on", run: pause::resume, ..VERB },
+    Verb {
+        name: "resume",
+        about: "let a paused container go on",
+        examples: "oci-runtime pause demo && oci-runtime resume demo",
+        run: pause::resume,
+        ..VERB
+    },
     Verb {
         name: "run",
         about: "create and start a container",
+        examples: "oci-runtime run --bundle b demo\n\
+                   oci-runtime run --detach --bundle b --pid-file demo.pid demo </dev/null >demo.log 2>&1",
         details: "Stays until the container ends and deletes it then. The exit status is that of its process, \
                   128 + the signal's number if one killed it.",
         flags: &[
@@ -284,6 +317,8 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "spec",
         about: "write a config.json to begin with",
+        examples: "mkdir -p b/rootfs && oci-runtime spec --bundle b\n\
+                   oci-runtime spec --rootless",
         operands: "",
         flags: &[
             bundle(),
@@ -294,11 +329,25 @@ pub const VERBS: &[Verb] = &[
         run: spec::spec,
         ..VERB
     },
-    Verb { name: "start", about: "execute the process of a created container", run: start::start, ..VERB },
-    Verb { name: "state", about: "print the state of a container, as JSON", run: inspect::state, ..VERB },
+    Verb {
+        name: "start",
+        about: "execute the process of a created container",
+        examples: "oci-runtime create --bundle b demo && oci-runtime start demo",
+        run: start::start,
+        ..VERB
+    },
+    Verb {
+        name: "state",
+        about: "print the state of a container, as JSON",
+        examples: "oci-runtime state demo | jq -r .status",
+        run: inspect::state,
+        ..VERB
+    },
     Verb {
         name: "update",
         about: "change the resources of a container",
+        examples: "oci-runtime update --memory 64M --cpu-quota 50000 demo\n\
+                   echo '{\"pids\":{\"limit\":100}}' | oci-runtime update --resources - demo",
         details: "What is not named stays. The file has the members of \"linux.resources\" in config.json: \
                   memory, cpu, pids, blockIO, unified; with it the other options are ignored.",
         flags: UPDATE,

@@ -14,14 +14,17 @@ fn ran(arguments: &[&str]) -> Ran {
 fn help_is_there_for_everything() {
     for arguments in [&["--help"][..], &["-h"], &["help"], &[]] {
         let text = ran(arguments).expect(0).stdout;
-        assert!(text.starts_with("NAME:\n   oci-runtime - Open Container Initiative runtime\n"), "{text}");
-        assert!(text.contains("Examples:"), "{text}");
+        assert!(text.starts_with("Make and run containers from OCI bundles\n\n"), "{text}");
+        assert!(text.contains("\nUsage: oci-runtime [OPTIONS] COMMAND "), "{text}");
+        assert!(text.contains("\nExamples:\n"), "{text}");
     }
     let verbs = "create delete events exec features kill list pause ps resume run spec start state update";
     for verb in verbs.split(' ') {
         for arguments in [[verb, "--help"], [verb, "-h"], ["help", verb]] {
             let text = ran(&arguments).expect(0).stdout;
-            assert!(text.starts_with(&format!("NAME:\n   oci-runtime {verb} - ")), "{text}");
+            assert!(text.starts_with(char::is_uppercase), "{text}");
+            assert!(text.contains(&format!("\nUsage: oci-runtime {verb} [OPTIONS]")), "{text}");
+            assert!(text.contains("\nExamples:\n"), "{text}");
         }
     }
     // By another name it goes by that.
