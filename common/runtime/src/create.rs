@@ -4,12 +4,13 @@ use crate::gate::{self, Gate, StartFailure};
 use crate::hooks::{self, Hooks, Place, Point};
 use crate::init::{self, Entrance, Plan};
 use crate::message::{Message, receive, send};
+use crate::mounts::{self, Prepared};
 use crate::namespaces::{ChildrenElsewhere, Namespaces, join};
 use crate::process::{Filter, set_limits_of};
 use crate::root::RootFs;
 use crate::spec::Spec;
 use crate::state::{State, Status};
-use crate::{labels, mappings, netdevices, rdt, seccomp};
+use crate::{devices, mappings, netdevices, rdt, seccomp};
 use cgroup::{Cgroup, Version};
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
@@ -81,9 +82,10 @@ pub struct Created {
 /// The caller must have one thread and be the one to wait(2) for the process. On failure nothing is left.
 pub fn create(options: Options<'_>) -> Result<Created> {
     let spec = options.spec;
-    let process = spec.process()?;
+    spec.process()?;
     // First of all, so that what cannot be done has made nothing yet.
-    labels::check(process)?;
+    spec.check_machine()?;
+    devices::check(&spec.linux.devices)?;
     let filter = match &spec.linux.seccomp {
         Some(section) => Some(seccomp::filter(section.get(), options.seccomp_cache)?),
         None => None,
@@ -96,6 +98,8 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     if let Some(user) = namespaces.joined(Kind::User) {
         mappings::agree(&spec.linux, user.as_fd())?;
     }
+    let joined = namespaces.joined(Kind::User).map(AsFd::as_fd);
+    let prepared = mounts::prepare(spec, options.bundle, joined)?;
     let entrance = match options.gate {
         Gate::Caller => None,
         Gate::Socket(path) => Some(gate::listen(path)?),
@@ -122,6 +126,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         rootfs: options.rootfs,
         bundle: options.bundle,
         state: &state,
+        prepared,
         filter,
         namespaces: &namespaces,
         entrance,
@@ -207,6 +212,7 @@ struct Child<'a> {
     rootfs: &'a RootFs,
     bundle: &'a Path,
     state: &'a State,
+    prepared: Prepared,
     filter: Option<Filter>,
     namespaces: &'a Namespaces,
     entrance: Option<OwnedFd>,
@@ -235,6 +241,7 @@ impl Child<'_> {
             bundle: self.bundle,
             rootfs: self.rootfs,
             root_path: self.spec.root_path(self.bundle)?,
+            prepared: self.prepared,
             filter: self.filter,
             cgroup: cgroup.map(|cgroup| cgroup.directories().to_vec()),
             namespaces: self.namespaces,

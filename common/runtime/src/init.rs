@@ -5,7 +5,7 @@ use crate::exec::set_size;
 use crate::gate;
 use crate::hooks::{self, Place, Point};
 use crate::message::{Failure, Message, receive, send};
-use crate::mounts::{self, Surroundings};
+use crate::mounts::{Mounter, Prepared, Surroundings};
 use crate::namespaces::{Namespaces, become_superuser};
 use crate::process::{Command, ExecFailure, Filter, private_proc, write_proc};
 use crate::root::{Root, RootFs};
@@ -14,7 +14,7 @@ use crate::state::{State, Status};
 use crate::{devices, labels, masks, timens};
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::CWD;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, set_parent_process_death_signal};
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,6 +28,8 @@ pub struct Plan<'a> {
     pub bundle: &'a Path,
     pub rootfs: &'a RootFs,
     pub root_path: PathBuf,
+    /// What the mounts need from outside.
+    pub prepared: Prepared,
     pub filter: Option<Filter>,
     /// The control groups the child was made in; `None` when it will be told which to join.
     pub cgroup: Option<Vec<PathBuf>>,
@@ -84,7 +86,8 @@ fn set_up_and_wait(mut plan: Plan<'_>, asker: &mut OwnedFd) -> Result<Command, E
         sys::process::loopback_up().explain(|| "bring up the loopback interface".into())?;
     }
     set_host_name(&plan)?;
-    let terminal = build_root(&plan, &mut groups)?;
+    let prepared = std::mem::take(&mut plan.prepared);
+    let terminal = build_root(&plan, prepared, &mut groups)?;
     let command = command(&plan, plan.filter.clone())?;
     command.enter_final_affinity(true)?;
     if plan.manners.find_command {
@@ -226,38 +229,34 @@ fn set_host_name(plan: &Plan<'_>) -> Result<()> {
 }
 
 /// Mounts everything, then makes it the root. Returns the terminal if there is to be one.
-fn build_root(plan: &Plan<'_>, groups: &mut Groups) -> Result<Option<(OwnedFd, OwnedFd)>> {
+fn build_root(
+    plan: &Plan<'_>,
+    prepared: Prepared,
+    groups: &mut Groups,
+) -> Result<Option<(OwnedFd, OwnedFd)>> {
     if !plan.namespaces.owns(Kind::Mount) {
         return Err(Fault::input("a container needs a mount namespace of its own"));
     }
     let propagation = Propagation::of(plan.spec.linux.rootfs_propagation.as_deref())?;
     mount_change("/", propagation.before).explain(|| "detach from the host's mounts".into())?;
     let root = plan.rootfs.mount(&plan.root_path)?;
-    let mut own_dev = None;
-    for mount in &plan.spec.mounts {
+    let own_cgroups = plan.namespaces.owns(Kind::Cgroup) || plan.namespaces.joined(Kind::Cgroup).is_some();
+    let mut mounter = Mounter::new(&root, &plan.root_path, prepared, own_cgroups);
+    for (index, mount) in plan.spec.mounts.iter().enumerate() {
         let needs_groups = mount.typ().as_deref() == Some("cgroup");
         let surroundings = Surroundings {
             cgroup_is_v2: groups.version_2,
             cgroup: if needs_groups { groups.joined()? } else { &[] },
             bundle: plan.bundle,
         };
-        if let Some(dev) = mounts::make(&root, mount, &surroundings)? {
-            own_dev = Some(dev);
-        }
+        mounter.make(index, mount, &surroundings)?;
     }
-    if let Some(dev) = &own_dev {
-        devices::fill(&root, dev.as_fd(), &plan.spec.linux.devices)?;
-    } else if !plan.spec.mounts.iter().any(|mount| mount.destination() == Path::new("/dev")) {
-        let dev = root.target(Path::new("/dev"), crate::root::Target::Directory)?;
-        // Opened again for reading, as nodes are made in it.
-        let dev = openat(&dev, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .explain(|| "open /dev in the container's root".into())?;
-        devices::fill(&root, dev.as_fd(), &plan.spec.linux.devices)?;
-    }
+    devices::set_up(&root, mounter.dev(), &plan.spec.linux.devices)?;
     let terminal = if plan.spec.terminal() { Some(devices::console(&root)?) } else { None };
     write_sysctls(plan.spec)?;
     masks::make_readonly(&root, &plan.spec.linux.readonly_paths)?;
     masks::mask(&root, &plan.spec.linux.masked_paths)?;
+    mounter.finish()?;
     make_working_directory(plan.spec, &root);
     // At the latest: from inside they cannot be seen.
     groups.joined()?;

@@ -285,16 +285,3 @@ fn propagate(mount: &OwnedFd, options: &Options, path: &Path) -> Result<()> {
     }
     Ok(())
 }
-
-/// Makes one mount of a container that has no user namespace. Returns the mount's descriptor when it is the container's own
-/// `/dev`.
-pub fn make(root: &Root, mount: &Mount, surroundings: &Surroundings<'_>) -> Result<Option<OwnedFd>> {
-    let mut mounter = Mounter::new(root, Path::new("/"), Prepared::default(), false);
-    mounter.make_one(0, mount, surroundings)?;
-    let dev = match std::mem::replace(&mut mounter.dev, Dev::OfRoot) {
-        Dev::Own(dev) if mounter.readonly_later.is_empty() => Some(dev),
-        _ => None,
-    };
-    mounter.finish()?;
-    Ok(dev)
-}

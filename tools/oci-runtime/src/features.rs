@@ -8,43 +8,6 @@ use runtime::scheduling::{MEMORY_FLAGS, MEMORY_MODES};
 use runtime::spec::OCI_VERSION;
 use serde_json::json;
 
-/// What `mounts` in config.json takes; other words go to the file system as they are.
-const MOUNT_OPTIONS: [&str; 33] = [
-    "atime",
-    "bind",
-    "defaults",
-    "dev",
-    "diratime",
-    "exec",
-    "noatime",
-    "nodev",
-    "nodiratime",
-    "noexec",
-    "norelatime",
-    "nostrictatime",
-    "nosuid",
-    "nosymfollow",
-    "private",
-    "rbind",
-    "relatime",
-    "rnodev",
-    "rnoexec",
-    "rnosuid",
-    "ro",
-    "rprivate",
-    "rro",
-    "rshared",
-    "rslave",
-    "runbindable",
-    "rw",
-    "shared",
-    "slave",
-    "strictatime",
-    "suid",
-    "symfollow",
-    "unbindable",
-];
-
 const SECCOMP_ACTIONS: [&str; 8] = [
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_ERRNO",
@@ -98,7 +61,7 @@ pub fn features(_: &Call<'_>) -> Result<u8> {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_VERSION,
         "hooks": Point::ALL.map(Point::name),
-        "mountOptions": MOUNT_OPTIONS.as_slice(),
+        "mountOptions": runtime::mounts::OPTIONS.as_slice(),
         "linux": {
             "namespaces": NAMESPACES,
             "capabilities": capabilities,
@@ -115,7 +78,7 @@ pub fn features(_: &Call<'_>) -> Result<u8> {
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "memoryPolicy": {"modes": MEMORY_MODES.map(|(name, _)| name), "flags": MEMORY_FLAGS.map(|(name, _)| name)},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},
         },
         "annotations": {

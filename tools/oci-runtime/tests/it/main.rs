@@ -9,6 +9,7 @@ mod hostile;
 mod life;
 mod logs;
 mod many;
+mod mounts;
 mod run;
 mod sockets;
 
