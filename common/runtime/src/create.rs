@@ -1,6 +1,7 @@
 //! The parent's side of making a container.
 
 use crate::gate::{self, Gate, StartFailure};
+use crate::groups::Rootless;
 use crate::hooks::{self, Hooks, Place, Point};
 use crate::init::{self, Entrance, Plan};
 use crate::message::{Message, receive, send};
@@ -10,7 +11,7 @@ use crate::process::{Filter, set_limits_of};
 use crate::root::RootFs;
 use crate::spec::Spec;
 use crate::state::{State, Status};
-use crate::{devices, mappings, netdevices, rdt, seccomp};
+use crate::{devices, groups, mappings, netdevices, rdt, seccomp};
 use cgroup::{Cgroup, Version};
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
@@ -62,6 +63,10 @@ pub struct Manners {
     pub home: bool,
     /// A command that is not there is told when the container is created, not when it is started.
     pub find_command: bool,
+    /// Go on without control groups where they are closed to the caller.
+    pub rootless: Rootless,
+    /// `linux.cgroupsPath` is the caller's own choice, not the specification's.
+    pub default_group: bool,
 }
 
 /// A container whose first process exists and is not started yet.
@@ -104,13 +109,11 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         Gate::Caller => None,
         Gate::Socket(path) => Some(gate::listen(path)?),
     };
-    let default_path = format!("/staves/{}", options.id);
-    let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty()).unwrap_or(&default_path);
-    let make_cgroup = || Cgroup::create(path, spec.linux.resources.as_ref());
+    let make_groups = || groups::make(options.id, spec, options.manners);
     // A process is made in a version 2 group. Version 1's many groups are made while it is at work, and it joins them.
     let group = match cgroup::version() {
         Some(Version::V1) => None,
-        _ => Some(make_cgroup()?),
+        _ => Some(make_groups()?),
     };
     let state = State {
         oci_version: spec.oci_version.clone(),
@@ -146,7 +149,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     let hooks = Some(&spec.hooks).filter(|hooks| !hooks.is_empty());
     let hooks = hooks.map(|hooks| (hooks.clone(), State { pid: Some(pid), ..state }));
     let furnished = furnish(spec, &namespaces, pid, &socket, rdt.as_ref().map(|_| options.id));
-    match furnished.and_then(|rdt| Ok((group.map_or_else(make_cgroup, Ok)?, rdt))) {
+    match furnished.and_then(|rdt| Ok((group.map_or_else(make_groups, Ok)?, rdt))) {
         Ok((cgroup, rdt)) => {
             if cgroup.version() == Version::V1
                 && let Err(fault) =

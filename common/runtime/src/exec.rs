@@ -2,6 +2,7 @@
 
 use crate::create::{Manners, Stdio};
 use crate::gate::StartFailure;
+use crate::groups::is_closed;
 use crate::message::{Failure, Message, receive, send};
 use crate::namespaces::{become_superuser, join_all};
 use crate::process::{Command, ExecFailure, set_limits_of};
@@ -13,8 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, set_parent_process_death_signal};
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use sys::process::Fork;
 
@@ -69,7 +69,12 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     if options.manners.home {
         command = command.with_home()?;
     }
-    let join = options.cgroup.join_files()?;
+    // What an ordinary user was given may be out of reach from where this process is; runc goes on as well.
+    let rootless = options.manners.rootless.holds();
+    let join = match options.cgroup.join_files() {
+        Err(fault) if rootless && is_closed(&fault) => Vec::new(),
+        files => files?,
+    };
     set_dumpable_behavior(DumpableBehavior::NotDumpable).explain(|| "become non-dumpable".into())?;
     if options.user_namespace {
         // The child inherits them; in there it could set them no more.
@@ -82,11 +87,12 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     command.enter_initial_affinity()?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .explain(|| "make a socket pair".into())?;
-    join_all(&options.pidfd, options.user_namespace, options.time_namespace)?;
+    let listed = options.linux.map(|linux| linux.namespaces.as_slice());
+    join_all(&options.pidfd, options.user_namespace, options.time_namespace, listed)?;
     match sys::process::clone3(0, None).explain(|| "make a process in the container".into())? {
         Fork::Child => {
             drop(ours);
-            run(&command, join, options, &theirs)
+            run(&command, Join { files: join, rootless }, options, &theirs)
         }
         Fork::Parent { pid, pidfd } => {
             drop(theirs);
@@ -111,7 +117,13 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     }
 }
 
-fn run(command: &Command, join: Vec<std::fs::File>, options: ExecOptions<'_>, socket: &OwnedFd) -> ! {
+/// How the process joins the container's control groups.
+struct Join {
+    files: Vec<std::fs::File>,
+    rootless: bool,
+}
+
+fn run(command: &Command, join: Join, options: ExecOptions<'_>, socket: &OwnedFd) -> ! {
     let failure = match enter(command, join, options, socket) {
         Ok(()) => command.execute(),
         Err(fault) => fault.into(),
@@ -120,12 +132,7 @@ fn run(command: &Command, join: Vec<std::fs::File>, options: ExecOptions<'_>, so
     sys::process::exit_now(failure.exit_code.unwrap_or(126))
 }
 
-fn enter(
-    command: &Command,
-    join: Vec<std::fs::File>,
-    options: ExecOptions<'_>,
-    socket: &OwnedFd,
-) -> Result<()> {
+fn enter(command: &Command, join: Join, options: ExecOptions<'_>, socket: &OwnedFd) -> Result<()> {
     if options.user_namespace {
         become_superuser()?;
     }
@@ -133,8 +140,9 @@ fn enter(
         set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .explain(|| "set the parent death signal".into())?;
     }
-    for mut file in join {
-        file.write_all(b"0").explain(|| "join the control group".into())?;
+    for mut file in join.files {
+        let joined = file.write_all(b"0").explain(|| "join the control group".into());
+        joined.or_else(|fault| if join.rootless && is_closed(&fault) { Ok(()) } else { Err(fault) })?;
     }
     command.enter_final_affinity(false)?;
     rustix::process::setsid().explain(|| "start a session".into())?;
@@ -187,29 +195,4 @@ fn terminal() -> Result<(OwnedFd, OwnedFd)> {
         rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
     let slave = rustix::pty::ioctl_tiocgptpeer(&master, pty).explain(|| "open the terminal".into())?;
     Ok((master, slave))
-}
-
-/// Executes this program again through [`sys::mount::readonly_executable`], unless that was done already. For tools that enter a
-/// container themselves. Call it before anything else.
-pub fn protect_own_executable() -> Result<()> {
-    const MARK: &str = "STAVES_PROTECTED";
-    let own = std::fs::File::open("/proc/self/exe").explain(|| "open the own executable".into())?;
-    let readonly = rustix::fs::fstatvfs(&own)
-        .is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
-    if readonly {
-        return Ok(());
-    }
-    if std::env::var_os(MARK).is_some() {
-        return Err(Fault::failed("the own executable could not be protected"));
-    }
-    let tree = sys::mount::readonly_executable(Path::new("/proc/self/exe"))
-        .explain(|| "protect the own executable".into())?;
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_default();
-    let error = std::process::Command::new(format!("/proc/self/fd/{}", tree.as_raw_fd()))
-        .arg0(name)
-        .args(arguments)
-        .env(MARK, "1")
-        .exec();
-    Err(error).explain(|| "execute the protected copy of this program".into())
 }

@@ -260,14 +260,7 @@ fn new_filesystem(
     // As runc has it: a tmpfs has the mode of the directory it hides if none is asked for.
     let inherits = kind == "tmpfs" && options.data.iter().all(|(key, _)| key != "mode");
     let mode = hidden.filter(|_| inherits).map(target::mode_of).transpose()?;
-    let made = match filesystem::new(kind, mount, options, mode) {
-        Ok(made) => made,
-        Err(filesystem::Refusal::Forbidden(fault)) => {
-            let Some(source) = filesystem::stand_in(kind) else { return Err(fault) };
-            cgroup::stand_in(source, options, path).map_err(|_| fault)?
-        }
-        Err(refusal) => return Err(refusal.into_fault()),
-    };
+    let made = filesystem::new(kind, mount, options, mode).map_err(filesystem::Refusal::into_fault)?;
     if let Some(hidden) = hidden.filter(|_| options.copy_up) {
         copyup::copy(hidden, &made, path)?;
     }

@@ -2,8 +2,9 @@
 
 use crate::spec::Spec;
 use fault::{Explain, Fault, Result};
-use oci_spec::runtime::LinuxNamespaceType as Kind;
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType as Kind};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
@@ -109,8 +110,9 @@ impl Drop for ChildrenElsewhere {
 }
 
 /// Joins every namespace of a running process in one call (setns(2) with a pid descriptor, Linux 5.8). `user`: its user
-/// namespace too, which must be another than the caller's, and `time`: its time namespace.
-pub fn join_all(pidfd: &OwnedFd, user: bool, time: bool) -> Result<()> {
+/// namespace too, which must be another than the caller's, and `time`: its time namespace. `listed`: those its specification
+/// has, as the others are the host's, which an ordinary user may not join although it is in them.
+pub fn join_all(pidfd: &OwnedFd, user: bool, time: bool, listed: Option<&[LinuxNamespace]>) -> Result<()> {
     let mut all = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::CONTROL_GROUP
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
@@ -119,7 +121,27 @@ pub fn join_all(pidfd: &OwnedFd, user: bool, time: bool) -> Result<()> {
         | ThreadNameSpaceType::NETWORK;
     all.set(ThreadNameSpaceType::USER, user);
     all.set(ThreadNameSpaceType::TIME, time);
-    move_into_thread_name_spaces(pidfd.as_fd(), all).explain(|| "enter the container's namespaces".into())
+    let mut joined = move_into_thread_name_spaces(pidfd.as_fd(), all);
+    if joined == Err(Errno::PERM)
+        && let Some(listed) = listed
+    {
+        let own: ThreadNameSpaceType = listed.iter().map(|namespace| flag(namespace.typ())).collect();
+        joined = move_into_thread_name_spaces(pidfd.as_fd(), all & own);
+    }
+    joined.explain(|| "enter the container's namespaces".into())
+}
+
+fn flag(kind: Kind) -> ThreadNameSpaceType {
+    match kind {
+        Kind::Mount => ThreadNameSpaceType::MOUNT,
+        Kind::Cgroup => ThreadNameSpaceType::CONTROL_GROUP,
+        Kind::Uts => ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME,
+        Kind::Ipc => ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION,
+        Kind::User => ThreadNameSpaceType::USER,
+        Kind::Pid => ThreadNameSpaceType::PROCESS_ID,
+        Kind::Network => ThreadNameSpaceType::NETWORK,
+        Kind::Time => ThreadNameSpaceType::TIME,
+    }
 }
 
 /// The superuser of the user namespace this process has just come into, if that knows one.
@@ -128,7 +150,7 @@ pub fn become_superuser() -> Result<()> {
     let (gid, uid) = (rustix::fs::Gid::ROOT, rustix::fs::Uid::ROOT);
     match set_thread_groups(&[]) {
         // Of one mapped without privileges the groups stay.
-        Ok(()) | Err(rustix::io::Errno::PERM) => {}
+        Ok(()) | Err(Errno::PERM) => {}
         Err(error) => {
             return Err(std::io::Error::from(error)).explain(|| "leave the supplementary groups".into());
         }

@@ -14,6 +14,15 @@ pub enum Fork {
     Child,
 }
 
+/// The path this program was executed by, as execve(2) got it (getauxval(3), `AT_EXECFN`).
+pub fn executed_as() -> Option<&'static CStr> {
+    // SAFETY: getauxval(3) reads what the kernel gave the process, and may be called at any time.
+    let address = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    // SAFETY: if it is there it is the address of a NUL-terminated string on the first thread's stack, above all that is ever
+    // pushed or popped; nothing writes there as long as the process lives.
+    (address != 0).then(|| unsafe { CStr::from_ptr(address as *const libc::c_char) })
+}
+
 /// Makes a child process as `fork` does, in new namespaces (`CLONE_NEW*` flags of clone(2); with `CLONE_PARENT` a sibling) and, given the open
 /// directory of a version 2 control group, inside it from its first instruction (Linux 5.7).
 ///

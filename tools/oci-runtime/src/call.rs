@@ -4,6 +4,7 @@ use crate::log::Log;
 use crate::options::{Opt, Parsed};
 use crate::process;
 use fault::{Explain, Fault, Result};
+use runtime::Rootless;
 use std::path::{Component, Path, PathBuf};
 
 const DEFAULT_ROOT: &str = "/run/oci-runtime";
@@ -20,6 +21,8 @@ pub struct Call<'a> {
     /// Of what lies in `$XDG_RUNTIME_DIR` only sticky files are safe from clean-up.
     pub root_is_sticky: bool,
     pub inherited: Inherited,
+    /// What becomes of a container whose control groups are closed to the caller.
+    pub rootless: Rootless,
 }
 
 impl<'a> Call<'a> {
@@ -36,14 +39,12 @@ impl<'a> Call<'a> {
         if named && root == Path::new("/") {
             return Err(Fault::usage("Option --root argument should not be set to /"));
         }
-        if rootless(options)? == Some(true) {
-            log.warn("--rootless: a container whose control groups cannot be made is not made either");
-        }
         let own = if named { None } else { users_root() };
         Ok(Call {
             program,
             options,
             log,
+            rootless: rootless(options)?,
             root_is_default: !named,
             root_is_sticky: own.is_some(),
             root: if named { root } else { own.unwrap_or_else(|| DEFAULT_ROOT.into()) },
@@ -58,12 +59,11 @@ impl<'a> Call<'a> {
     }
 }
 
-/// `None`: it follows from who the caller is.
-fn rootless(options: &Parsed) -> Result<Option<bool>> {
+fn rootless(options: &Parsed) -> Result<Rootless> {
     match options.text(Opt::Rootless)?.map(str::to_ascii_lowercase).as_deref() {
-        None | Some("auto") => Ok(None),
-        Some("true" | "t" | "1") => Ok(Some(true)),
-        Some("false" | "f" | "0") => Ok(Some(false)),
+        None | Some("auto") => Ok(Rootless::Auto),
+        Some("true" | "t" | "1") => Ok(Rootless::Yes),
+        Some("false" | "f" | "0") => Ok(Rootless::No),
         Some(other) => Err(Fault::usage(format!("invalid value {other:?} for flag -rootless"))),
     }
 }
@@ -71,7 +71,7 @@ fn rootless(options: &Parsed) -> Result<Option<bool>> {
 /// An ordinary user's, or that of the superuser of a user's own namespace.
 fn users_root() -> Option<PathBuf> {
     let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty())?;
-    let theirs = process::is_rootless()
+    let theirs = runtime::is_rootless()
         && (process::effective_uid() != 0 || std::env::var_os("USER").is_none_or(|user| user != "root"));
     theirs.then(|| Path::new(&directory).join("oci-runtime"))
 }

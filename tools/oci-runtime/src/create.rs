@@ -11,7 +11,7 @@ use crate::options::Opt;
 use crate::pidfile::PidFile;
 use crate::place::{GATE, Place};
 use crate::state::{self, Container, Stored};
-use crate::{process, start};
+use crate::{process, rootless, start};
 use fault::{Fault, Result};
 use runtime::hooks::Hooks;
 use runtime::{Created, Gate, Manners, NamespaceKind, Options, RootFs, Spec, Stdio};
@@ -34,6 +34,10 @@ enum Verb {
     Run,
 }
 
+/// runc's words.
+const WITHOUT_GROUPS: &str = "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is \
+                              strongly discouraged (as it is impossible to properly kill all container's processes)";
+
 /// What a container is made with that comes from outside its bundle.
 struct Wishes<'a> {
     verb: Verb,
@@ -43,6 +47,8 @@ struct Wishes<'a> {
     /// Of a process with a terminal that is stayed with.
     terminal: Option<HostTerminal>,
     signals: Option<Signals>,
+    /// The specification names no control group.
+    default_group: bool,
     call: &'a Call<'a>,
 }
 
@@ -57,6 +63,8 @@ fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
         return Err(Fault::failed("control groups made by systemd are not supported")
             .hint("leave --systemd-cgroup out; engines call it the cgroupfs driver"));
     }
+    rootless::check(&bundle.spec)?;
+    let default_group = bundle.spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty);
     complete(&mut bundle.spec, call, id);
     let wishes = Wishes {
         verb,
@@ -65,6 +73,7 @@ fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
         pid_file: call.options.path(Opt::PidFile).map(PidFile::open).transpose()?,
         terminal: if has_terminal && !detach { Some(HostTerminal::open()?) } else { None },
         signals: if detach { None } else { Some(Signals::block()?) },
+        default_group,
         call,
     };
     if !detach && !call.options.has(Opt::NoSubreaper) {
@@ -89,7 +98,10 @@ fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
 /// What the specification leaves to the runtime and the call.
 fn complete(spec: &mut Spec, call: &Call<'_>, id: &str) {
     if spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty) {
-        spec.linux.cgroups_path = Some(format!("{}/{id}", crate::delete::PARENT_GROUP));
+        // An ordinary user may own a group at most where it is.
+        let is_users = process::effective_uid() != 0;
+        let parent = crate::delete::PARENT_GROUP;
+        spec.linux.cgroups_path = Some(if is_users { id.to_owned() } else { format!("{parent}/{id}") });
     }
     groups::allow_default_devices(spec.linux.resources.get_or_insert_default());
     if call.inherited.listening > 0
@@ -128,8 +140,13 @@ fn prepare(bundle: &Bundle, place: &Place, wishes: &Wishes<'_>) -> Result<(Creat
             preserve_fds: call.inherited.listening + call.inherited.preserved,
             home: true,
             find_command: true,
+            rootless: call.rootless,
+            default_group: wishes.default_group,
         },
     })?;
+    if created.cgroup.directories().is_empty() && !spec.makes_namespace(NamespaceKind::Pid) {
+        call.log.warn(WITHOUT_GROUPS);
+    }
     call.log.debug(|| format!("made process {} in {:?}", created.pid, created.cgroup.directories()));
     let stored = stored(call.id()?, bundle, &created);
     let saved = stored.and_then(|stored| state::save_new(place, &stored, &bundle.text).map(|()| stored));

@@ -8,6 +8,7 @@ use crate::groups;
 use crate::options::Opt;
 use crate::pidfile::PidFile;
 use crate::state::Container;
+use cgroup::Cgroup;
 use fault::{Explain, Fault, Result};
 use runtime::spec::ConsoleSize;
 use runtime::{ExecOptions, Manners, NamespaceKind, Process, Spec, Status, Stdio};
@@ -52,7 +53,12 @@ fn run(call: &Call<'_>) -> Result<u8> {
         // Its terminal is made when it is about to run: it would not find it resized in time.
         process.console_size = Some(ConsoleSize { height: rows.into(), width: columns.into() });
     }
-    let cgroup = groups::below(container.need_cgroup()?, &options.all(Opt::Cgroup)?)?;
+    let asked = options.all(Opt::Cgroup)?;
+    let cgroup = match container.cgroup()? {
+        // Made where there were none for it.
+        None if asked.is_empty() => Cgroup::open(&[])?,
+        _ => groups::below(container.need_cgroup()?, &asked)?,
+    };
     let pidfd =
         container.open_init()?.ok_or_else(|| Fault::conflict("cannot exec in a stopped container"))?;
     let signals = if detach { None } else { Some(Signals::block()?) };
@@ -73,6 +79,7 @@ fn run(call: &Call<'_>) -> Result<u8> {
             preserve_fds: call.inherited.listening + call.inherited.preserved,
             home: true,
             find_command: false,
+            rootless: call.rootless,
             ..Manners::default()
         },
     })

@@ -26,6 +26,7 @@ mod place;
 mod process;
 mod ps;
 mod resources;
+mod rootless;
 mod spec;
 mod start;
 mod state;

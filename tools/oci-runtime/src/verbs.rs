@@ -127,7 +127,7 @@ pub const GLOBAL: &[Flag] = &[
         Opt::Rootless,
         "rootless",
         "BOOL",
-        "runc goes on without control groups then; here they are needed: true, false or auto (default: auto)",
+        "go on without control groups where they may not be made: true, false or auto, for ordinary users (default: auto)",
     ),
     Flag::switch(Opt::Help, "help", "show help").short('h'),
     Flag::switch(Opt::Version, "version", "print the version").short('v'),

@@ -100,7 +100,7 @@ pub(super) fn version_2(
 
 /// A part of the host's tree in place of a file system that may not be mounted here, with the attributes that would have
 /// had, on all that is mounted below as well.
-pub(super) fn stand_in(source: &Path, options: &Options, path: &Path) -> Result<OwnedFd> {
+fn stand_in(source: &Path, options: &Options, path: &Path) -> Result<OwnedFd> {
     let tree = clone_tree(open_host(source)?, true).explain(|| format!("take {}", source.display()))?;
     let attributes = MountAttributes { set: options.asked(), clear: 0, propagation: MS_PRIVATE };
     set_attributes(&tree, true, attributes, path)?;

@@ -11,7 +11,6 @@ use rustix::mount::{
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use sys::mount::MOUNT_ATTR_RDONLY;
 
 /// Longest string fsconfig(2) takes, and longest data mount(2) takes.
@@ -24,15 +23,6 @@ const SHARED_OR_FILLED: [&str; 8] =
     ["proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts", "devtmpfs", "tmpfs"];
 /// What stands for a type where none needs to be given.
 const NO_TYPE: [&str; 2] = ["none", ""];
-
-/// A file system of the machine's own that may stand in where a user namespace may mount none.
-pub(super) fn stand_in(kind: &str) -> Option<&'static Path> {
-    match kind {
-        "sysfs" => Some(Path::new("/sys")),
-        "mqueue" => Some(Path::new("/dev/mqueue")),
-        _ => None,
-    }
-}
 
 /// Why a file system could not be mounted.
 pub(super) enum Refusal {
@@ -61,6 +51,10 @@ pub(super) fn new(
             .because(std::io::Error::from(error));
         let fault = match (said, error) {
             ("", Errno::NODEV) => fault.hint(format!("this kernel has no file system {kind}")),
+            // What shows the network or the queues of the host is not for a user namespace, and to bind it shows more.
+            (_, Errno::PERM) if matches!(kind, "sysfs" | "mqueue") => fault.hint(
+                "a user namespace needs a network or ipc namespace of its own for it; bind the host's otherwise (rbind, ro)",
+            ),
             ("", _) => fault,
             _ => fault.hint(format!("the kernel says: {said}")),
         };

@@ -10,6 +10,7 @@ mod life;
 mod logs;
 mod many;
 mod mounts;
+mod rootless;
 mod run;
 mod sockets;
 

@@ -1,0 +1,106 @@
+//! The container's control groups, and doing without where they are closed to the caller.
+
+use crate::create::Manners;
+use crate::spec::Spec;
+use cgroup::{Cgroup, LinuxResources};
+use fault::{Fault, Result};
+use std::path::Path;
+
+/// Whether a container whose control groups may not be made is made without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rootless {
+    #[default]
+    No,
+    Yes,
+    /// If the caller is an ordinary user, or the superuser of a user namespace that is not the machine's.
+    Auto,
+}
+
+impl Rootless {
+    /// Whether it holds for the caller; to be asked outside the container.
+    pub fn holds(self) -> bool {
+        match self {
+            Rootless::No => false,
+            Rootless::Yes => true,
+            Rootless::Auto => is_rootless(),
+        }
+    }
+}
+
+/// An ordinary user, or the superuser of a user namespace that is not the machine's.
+pub fn is_rootless() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return true;
+    }
+    // The first user namespace has a number of its own (linux/proc_ns.h, PROC_USER_INIT_INO).
+    let is_first =
+        std::fs::read_link("/proc/self/ns/user").is_ok_and(|link| link == Path::new("user:[4026531837]"));
+    !is_first
+        && std::fs::read_to_string("/proc/self/uid_map")
+            .is_ok_and(|map| map.split_whitespace().ne(["0", "0", "4294967295"]))
+}
+
+/// For want of permission in the wider sense, as runc has it.
+pub fn is_closed(fault: &Fault) -> bool {
+    matches!(fault.os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS))
+}
+
+/// Makes them. For a rootless container that names none and limits nothing there are none (a [`Cgroup`] without directories)
+/// where the caller may not make any, and device rules are left out where only those may not be set: devices take privileges
+/// it does not have.
+pub fn make(id: &str, spec: &Spec, manners: Manners) -> Result<Cgroup> {
+    let asked = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
+    let default_path = format!("/staves/{id}");
+    let path = asked.unwrap_or(&default_path);
+    let resources = spec.linux.resources.as_ref();
+    let fault = match Cgroup::create(path, resources) {
+        Err(fault) if is_closed(&fault) && manners.rootless.holds() => fault,
+        made => return made,
+    };
+    let mut rest = resources.cloned().unwrap_or_default();
+    let limits = if rest.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {
+        rest.set_devices(None);
+        match Cgroup::create(path, Some(&rest)) {
+            Err(fault) if is_closed(&fault) => limited(&rest),
+            made => return made,
+        }
+    } else {
+        limited(&rest)
+    };
+    if limits.is_empty() && manners.default_group {
+        return Cgroup::open(&[]);
+    }
+    let fault = if limits.is_empty() {
+        fault.within("linux.cgroupsPath")
+    } else {
+        fault.within(format!("cannot set {}", limits.join(", ")))
+    };
+    // The words are runc's, whose callers know them.
+    Err(fault.within("rootless needs no limits + no cgrouppath when no permission is granted for cgroups"))
+}
+
+/// The members that ask for something.
+fn limited(resources: &LinuxResources) -> Vec<String> {
+    let is_empty = |value: &serde_json::Value| match value {
+        serde_json::Value::Null => true,
+        serde_json::Value::Array(list) => list.is_empty(),
+        serde_json::Value::Object(members) => members.values().all(serde_json::Value::is_null),
+        _ => false,
+    };
+    let Ok(serde_json::Value::Object(members)) = serde_json::to_value(resources) else { return Vec::new() };
+    let asking = members.into_iter().filter(|(_, value)| !is_empty(value));
+    asking.map(|(name, _)| format!("linux.resources.{name}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_limited_is_named() {
+        let of = |json: &str| limited(&serde_json::from_str(json).unwrap());
+        assert!(of(r#"{"devices": [], "memory": {}, "hugepageLimits": [], "unified": {}}"#).is_empty());
+        let named = of(r#"{"memory": {"limit": 1}, "pids": {"limit": 7}, "unified": {"a": "1"}}"#);
+        assert_eq!(named, ["memory", "pids", "unified"].map(|name| format!("linux.resources.{name}")));
+    }
+}
