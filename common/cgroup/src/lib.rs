@@ -4,21 +4,26 @@
 //! On a hybrid machine the controllers are version 1's; its `unified` hierarchy has none and is left alone.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod devices;
+mod files;
+mod join;
 pub mod limits;
+mod place;
+#[cfg(test)]
+mod scratch;
 mod state;
 pub mod stats;
 mod v1;
 mod v2;
 
+pub use join::Entry;
 pub use oci_spec::runtime::LinuxResources;
 
 use fault::{Explain, Fault, Result};
-use limits::Setting;
-use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use files::{remove_tree, unmake};
+use place::{Place, inside, relative_path};
+use rustix::fs::statfs;
 use std::path::{Component, Path, PathBuf};
 
 /// Where control groups are mounted on every system this project knows.
@@ -61,11 +66,14 @@ fn magic(path: &Path) -> Option<u64> {
 pub struct Cgroup {
     version: Version,
     directories: Vec<PathBuf>,
+    /// Whoever asks for it wants no other (see [`Cgroup::exactly`]).
+    exact: bool,
 }
 
 impl Cgroup {
-    /// Makes the group at `path` below every hierarchy's root (a path that is not absolute: below the caller's own group) and
-    /// applies the limits. What was made is removed again if a later step fails.
+    /// Makes the group at `path` below every hierarchy's root and applies the limits. A path that is not absolute is below the
+    /// caller's own group in version 1, beside it in version 2, as runc has it. What was made is removed again if a later step
+    /// fails.
     ///
     /// Fails with input if the path leaves the hierarchy, with a conflict if a group that is there has processes or is
     /// frozen, and if a limit asked for cannot be set.
@@ -74,7 +82,7 @@ impl Cgroup {
             Fault::failed("no control groups are mounted").hint(format!("mount -t cgroup2 none {MOUNT}"))
         })?;
         let place = Place::of(path)?;
-        let settings = settings(version, resources)?;
+        let settings = apply::settings(version, resources)?;
         let make = || match version {
             Version::V2 => v2::make(&place, &settings),
             Version::V1 => v1::make(&place, &settings),
@@ -89,8 +97,8 @@ impl Cgroup {
             made = make();
         }
         let made = made?;
-        let cgroup = Cgroup { version, directories: made.iter().map(|one| one.path.clone()).collect() };
-        let unused = if made.iter().all(|one| one.new) { Ok(()) } else { cgroup.check_unused() };
+        let cgroup = Cgroup::at(version, made.iter().map(|one| one.path.clone()).collect());
+        let unused = if made.iter().all(|one| one.new > 0) { Ok(()) } else { cgroup.check_unused() };
         if let Err(fault) = unused.and_then(|()| cgroup.set_limits(&settings, resources)) {
             unmake(&made);
             return Err(fault);
@@ -111,7 +119,15 @@ impl Cgroup {
             return Err(Fault::conflict("container's cgroup unexpectedly frozen")
                 .hint("let it run again, or give another cgroupsPath"));
         }
+        if self.is_frozen_from_above() {
+            return Err(Fault::conflict("container's cgroup unexpectedly frozen: one above it is")
+                .hint("let that run again, or give another cgroupsPath"));
+        }
         Ok(())
+    }
+
+    fn at(version: Version, directories: Vec<PathBuf>) -> Cgroup {
+        Cgroup { version, directories, exact: false }
     }
 
     /// An existing group, from what [`Cgroup::directories`] said when it was made. Directories outside the mount
@@ -125,10 +141,12 @@ impl Cgroup {
                 return Err(Fault::input(format!("{} is not a control group", directory.display())));
             }
         }
-        Ok(Cgroup { version: version().unwrap_or(Version::V2), directories: directories.to_vec() })
+        Ok(Cgroup::at(version().unwrap_or(Version::V2), directories.to_vec()))
     }
 
     /// The group a process is in, from `/proc/<pid>/cgroup` (cgroups(7)).
+    ///
+    /// Fails with input if that is outside of the caller's control group namespace: it has no directory then.
     pub fn of_process(pid: i32) -> Result<Cgroup> {
         let path = format!("/proc/{pid}/cgroup");
         let text = std::fs::read_to_string(&path).explain(|| format!("read {path}"))?;
@@ -137,7 +155,7 @@ impl Cgroup {
         for line in text.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-            let inside = relative_path(path).unwrap_or_default();
+
             let root = match version {
                 Version::V2 if controllers.is_empty() => PathBuf::from(MOUNT),
                 Version::V1 if V1_CONTROLLERS.iter().any(|c| controllers.split(',').any(|o| o == *c)) => {
@@ -145,9 +163,9 @@ impl Cgroup {
                 }
                 _ => continue,
             };
-            directories.push(root.join(inside));
+            directories.push(root.join(inside(path).map_err(|fault| fault.on(format!("process {pid}")))?));
         }
-        Ok(Cgroup { version, directories })
+        Ok(Cgroup::at(version, directories))
     }
 
     /// Absolute directories, for a record.
@@ -157,143 +175,6 @@ impl Cgroup {
 
     pub fn version(&self) -> Version {
         self.version
-    }
-
-    /// Sets limits, on a new group or a running one.
-    pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        if self.version == Version::V2 {
-            self.check_before_update(resources)?;
-        }
-        self.set_limits(&settings(self.version, Some(resources))?, Some(resources))
-    }
-
-    fn set_limits(&self, settings: &[Setting], resources: Option<&LinuxResources>) -> Result<()> {
-        if let Some(rules) = resources.and_then(|resources| resources.devices().as_deref())
-            && !rules.is_empty()
-        {
-            match self.version {
-                Version::V1 => v1::apply_devices(self, rules)?,
-                Version::V2 => devices::attach_v2(self, rules)?,
-            }
-        }
-        let mut settings = settings.iter();
-        while let Some(setting) = settings.next() {
-            let Err(fault) = self.apply_one(setting) else { continue };
-            match settings.next().filter(|_| setting.or_after_next) {
-                Some(next) if self.apply_one(next).is_ok() => self.apply_one(setting)?,
-                _ => return Err(fault),
-            }
-        }
-        Ok(())
-    }
-
-    fn apply_one(&self, setting: &Setting) -> Result<()> {
-        let named = |fault: Fault| fault.within(format!("linux.resources.{}", setting.member));
-        let Some(directory) = self.directory_of(&setting.controller) else {
-            if setting.optional {
-                return Ok(());
-            }
-            return Err(named(
-                Fault::failed(format!("the {} controller is not available", setting.controller))
-                    .hint("sys-check tells what this machine offers"),
-            ));
-        };
-        let missing = |fault: &Fault| fault.os_error() == Some(rustix::io::Errno::NOENT.raw_os_error());
-        match (write_file(&directory.join(&setting.file), &setting.value), &setting.instead) {
-            (Err(fault), Some((file, value))) if missing(&fault) => {
-                write_file(&directory.join(file), value).map_err(named)
-            }
-            (Err(fault), _) if setting.optional && missing(&fault) => Ok(()),
-            (Err(fault), _) if missing(&fault) => {
-                Err(named(fault.hint("this kernel, or this machine's set of controllers, has no such file")))
-            }
-            (written, _) => written.map_err(named),
-        }
-    }
-
-    /// `memory.checkBeforeUpdate`: version 1 refuses by itself what version 2 would kill for.
-    fn check_before_update(&self, resources: &LinuxResources) -> Result<()> {
-        let Some(memory) = resources.memory().as_ref().filter(|m| m.check_before_update() == Some(true))
-        else {
-            return Ok(());
-        };
-        let usage = self.read("", "memory.current").and_then(|text| text.trim().parse::<i64>().ok());
-        match (memory.limit(), usage) {
-            (Some(limit), Some(usage)) if limit > 0 && usage > limit => Err(Fault::conflict(format!(
-                "linux.resources.memory.limit: {limit} is less than the {usage} bytes in use"
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    /// The directory of a version 2 group, for `CLONE_INTO_CGROUP`.
-    pub fn v2_directory(&self) -> Result<Option<OwnedFd>> {
-        match (self.version, self.directories.first()) {
-            (Version::V2, Some(directory)) => {
-                openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                    .map(Some)
-                    .explain(|| format!("open {}", directory.display()))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Files that a process joins the group by writing "0" to, opened beforehand.
-    ///
-    /// In version 1 `tasks`: a single-threaded process moves itself without the kernel's global lock.
-    pub fn join_files(&self) -> Result<Vec<std::fs::File>> {
-        let name = match self.version {
-            Version::V1 => "tasks",
-            Version::V2 => "cgroup.procs",
-        };
-        self.directories
-            .iter()
-            .map(|directory| {
-                let path = directory.join(name);
-                OpenOptions::new().write(true).open(&path).explain(|| format!("open {}", path.display()))
-            })
-            .collect()
-    }
-
-    /// Process ids in the group.
-    pub fn processes(&self) -> Vec<i32> {
-        let mut pids: Vec<i32> = self
-            .directories
-            .iter()
-            .filter_map(|directory| std::fs::read_to_string(directory.join("cgroup.procs")).ok())
-            .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
-            .filter(|pid| *pid > 0)
-            .collect();
-        pids.sort_unstable();
-        pids.dedup();
-        pids
-    }
-
-    /// Kills every process in the group.
-    pub fn kill(&self) {
-        if self.version == Version::V2
-            && let Some(directory) = self.directories.first()
-            && std::fs::write(directory.join("cgroup.kill"), "1").is_ok()
-        {
-            return;
-        }
-        // A fork between reading and killing is caught by the next round.
-        for _ in 0..50 {
-            let pids = self.all_processes().unwrap_or_default();
-            if pids.is_empty() {
-                return;
-            }
-            for pid in pids {
-                if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                }
-            }
-            if self.is_to_be_frozen() {
-                // What is stopped does not end.
-                let _ = self.thaw();
-            }
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
     }
 
     /// Removes the group if no process and no group is in it, without waiting; whether it is gone.
@@ -306,12 +187,12 @@ impl Cgroup {
         self.directories.iter().filter(|directory| !gone(directory)).count() == 0
     }
 
-    /// Removes the group and the groups its processes made below it. Processes must be gone; the last one may take a
-    /// moment to leave.
+    /// Removes the group and the groups its processes made below it. Processes must be gone or going (see [`Cgroup::kill`]): the
+    /// last one is waited for, for 2 s at most.
     pub fn remove(&self) -> Result<()> {
         let mut last = Ok(());
         for directory in &self.directories {
-            if let Err(fault) = remove_directory(directory) {
+            if let Err(fault) = remove_tree(directory) {
                 last = Err(fault);
             }
         }
@@ -349,15 +230,6 @@ impl Cgroup {
                 .map(PathBuf::as_path),
         }
     }
-
-    /// Writes a limit that somebody asked for.
-    pub(crate) fn set(&self, controller: &str, file: &str, value: &str) -> Result<()> {
-        let directory = self.directory_of(controller).ok_or_else(|| {
-            Fault::failed(format!("set {file}: the {controller} controller is not available"))
-                .hint("sys-check tells what this machine offers")
-        })?;
-        write_file(&directory.join(file), value)
-    }
 }
 
 /// Every group of ours that is there, as the name below `/staves` and its directories: for the prune tools.
@@ -377,7 +249,7 @@ pub fn list(parent: &str) -> Result<Vec<(String, Cgroup)>> {
             }
         }
     }
-    Ok(groups.into_iter().map(|(name, directories)| (name, Cgroup { version, directories })).collect())
+    Ok(groups.into_iter().map(|(name, directories)| (name, Cgroup::at(version, directories))).collect())
 }
 
 /// Removes the group all of ours are in where it is empty; whoever needs it makes it again.
@@ -395,140 +267,12 @@ pub fn remove_parent(parent: &str) -> Result<()> {
     Ok(())
 }
 
-/// A group's directory in one hierarchy.
-#[derive(Debug)]
-pub(crate) struct Made {
-    path: PathBuf,
-    /// It was not there before.
-    new: bool,
-}
-
-/// Best effort: the failure being reported is the one that matters. What was there before stays.
-pub(crate) fn unmake(made: &[Made]) {
-    for one in made.iter().filter(|one| one.new) {
-        let _ = std::fs::remove_dir(&one.path);
-    }
-}
-
-fn settings(version: Version, resources: Option<&LinuxResources>) -> Result<Vec<Setting>> {
-    if let Some(rules) = resources.and_then(|resources| resources.devices().as_deref()) {
-        devices::check(rules)?;
-    }
-    match (resources, version) {
-        (None, _) => Ok(Vec::new()),
-        (Some(resources), Version::V1) => limits::version_1(resources),
-        (Some(resources), Version::V2) => limits::version_2(resources),
-    }
-}
-
-/// Where a group is to be.
-#[derive(Debug)]
-pub(crate) enum Place {
-    BelowRoot(PathBuf),
-    /// Below the caller's own group.
-    BelowOwn(PathBuf),
-}
-
-impl Place {
-    fn of(path: &str) -> Result<Place> {
-        let relative = relative_path(path)?;
-        Ok(if path.starts_with('/') { Place::BelowRoot(relative) } else { Place::BelowOwn(relative) })
-    }
-
-    pub(crate) fn relative(&self) -> &Path {
-        match self {
-            Place::BelowRoot(path) | Place::BelowOwn(path) => path,
-        }
-    }
-
-    /// The directory it is below of, in the hierarchy at `root`.
-    pub(crate) fn base(&self, root: &Path) -> Result<PathBuf> {
-        match self {
-            Place::BelowRoot(_) => Ok(root.to_path_buf()),
-            Place::BelowOwn(_) => {
-                let own = Cgroup::of_process(std::process::id() as i32)?;
-                // In the hierarchy's root itself it is in nothing.
-                Ok(own
-                    .directories
-                    .into_iter()
-                    .find(|dir| dir.starts_with(root))
-                    .unwrap_or(root.to_path_buf()))
-            }
-        }
-    }
-}
-
-/// `cgroupsPath` as a path below something. `..` would make groups outside of it.
-fn relative_path(path: &str) -> Result<PathBuf> {
-    let mut relative = PathBuf::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::RootDir | Component::CurDir => {}
-            Component::Normal(name) => relative.push(name),
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(Fault::input(format!("control group path {path:?} leaves its hierarchy")));
-            }
-        }
-    }
-    if relative.as_os_str().is_empty() {
-        return Err(Fault::input("the control group path is empty"));
-    }
-    Ok(relative)
-}
-
-pub(crate) fn write_file(path: &Path, value: &str) -> Result<()> {
-    // One write(2): the kernel takes each as one setting.
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(value.as_bytes()))
-        .explain(|| format!("write {value:?} to {}", path.display()))
-}
-
-/// Makes a directory that may be there already; whether it was not.
-pub(crate) fn make_directory(path: &Path) -> Result<bool> {
-    match std::fs::create_dir(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error).explain(|| format!("make control group {}", path.display())),
-    }
-}
-
-fn remove_directory(directory: &Path) -> Result<()> {
-    const TRIES: u32 = 12;
-    for attempt in 0.. {
-        let error = match std::fs::remove_dir(directory) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => error,
-        };
-        if attempt == TRIES {
-            return Err(error).explain(|| format!("remove control group {}", directory.display()));
-        }
-        // Groups made inside go first, deepest first; a process that has just ended may still be leaving.
-        if let Ok(entries) = std::fs::read_dir(directory) {
-            for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
-                let _ = remove_directory(&entry.path());
-            }
-        }
-        if attempt > 0 {
-            std::thread::sleep(std::time::Duration::from_micros(100 << attempt.min(8)));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn paths_stay_inside() {
-        assert_eq!(relative_path("/staves/ab").unwrap(), Path::new("staves/ab"));
-        assert_eq!(relative_path("staves//./ab").unwrap(), Path::new("staves/ab"));
-        for bad in ["", "/", "../x", "/staves/../../x", "a/.."] {
-            assert_eq!(relative_path(bad).unwrap_err().kind(), fault::Kind::Input, "{bad}");
-        }
+    fn only_groups_are_opened() {
         assert!(Cgroup::open(&[PathBuf::from("/sys/fs/cgroup/memory")]).is_err());
         assert!(Cgroup::open(&[PathBuf::from("/sys/fs/cgroup/memory/../../x")]).is_err());
         assert!(Cgroup::open(&[PathBuf::from("/etc/x/y")]).is_err());

@@ -1,10 +1,9 @@
 //! Version 1: a hierarchy for each controller, or for a few mounted together.
 
+use crate::files::{Made, make_directory, unmake, write_file};
 use crate::limits::Setting;
-use crate::{
-    CGROUP_SUPER_MAGIC, Cgroup, MOUNT, Made, Place, V1_CONTROLLERS, devices, magic, make_directory, unmake,
-    write_file,
-};
+use crate::place::Place;
+use crate::{CGROUP_SUPER_MAGIC, Cgroup, MOUNT, V1_CONTROLLERS, Version, devices, magic};
 use fault::{Explain, Result};
 use oci_spec::runtime::LinuxDeviceCgroup;
 use std::path::{Path, PathBuf};
@@ -25,12 +24,13 @@ pub fn hierarchies() -> Vec<PathBuf> {
     roots
 }
 
+/// Makes the directories, or none.
 pub fn make(place: &Place, settings: &[Setting]) -> Result<Vec<Made>> {
     let mut made = Vec::new();
     for root in hierarchies().into_iter().chain(asked_for(settings)) {
-        let base = place.base(&root)?;
-        match make_below(&base, place.relative(), &root) {
-            Ok(new) => made.push(Made { path: base.join(place.relative()), new }),
+        let one = place.base(Version::V1, &root).and_then(|base| make_below(&base, place.relative(), &root));
+        match one {
+            Ok(one) => made.push(one),
             Err(fault) => {
                 unmake(&made);
                 return Err(fault);
@@ -55,24 +55,31 @@ fn asked_for(settings: &[Setting]) -> Vec<PathBuf> {
     roots
 }
 
-fn make_below(base: &Path, relative: &Path, root: &Path) -> Result<bool> {
+/// What it has made is gone again if it fails.
+fn make_below(base: &Path, relative: &Path, root: &Path) -> Result<Made> {
     let cpuset =
         root.file_name().is_some_and(|name| name.to_string_lossy().split(',').any(|c| c == "cpuset"));
     let full = base.join(relative);
     if !cpuset && std::fs::create_dir(&full).is_ok() {
-        return Ok(true);
+        return Ok(Made { path: full, new: 1 });
     }
-    let mut directory = base.to_path_buf();
-    let mut new = false;
+    let mut made = Made { path: base.to_path_buf(), new: 0 };
     for component in relative.components() {
-        let parent = directory.clone();
-        directory.push(component);
-        new = make_directory(&directory)?;
-        if cpuset {
-            inherit_cpuset(&parent, &directory)?;
+        if let Err(fault) = make_one(&mut made, component.as_ref(), cpuset) {
+            unmake(&[made]);
+            return Err(fault);
         }
     }
-    Ok(new)
+    Ok(made)
+}
+
+fn make_one(made: &mut Made, name: &Path, cpuset: bool) -> Result<()> {
+    let directory = made.path.join(name);
+    let new = make_directory(&directory)?;
+    let parent = std::mem::replace(&mut made.path, directory);
+    // What is below something new is new as well.
+    made.new += usize::from(new);
+    if cpuset { inherit_cpuset(&parent, &made.path) } else { Ok(()) }
 }
 
 /// A new cpuset has no processors and no memory, and no process can join it, until it is given some.
