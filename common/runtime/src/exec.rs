@@ -8,12 +8,11 @@ use crate::namespaces::{become_superuser, join_all};
 use crate::process::{Command, ExecFailure, set_limits_of};
 use crate::spec::{ConsoleSize, Linux, Process};
 use crate::{init, labels, rdt, seccomp};
-use cgroup::Cgroup;
+use cgroup::{Cgroup, Entry};
 use fault::{Explain, Fault, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, set_parent_process_death_signal};
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use sys::process::Fork;
@@ -71,9 +70,9 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     }
     // What an ordinary user was given may be out of reach from where this process is; runc goes on as well.
     let rootless = options.manners.rootless.holds();
-    let join = match options.cgroup.join_files() {
+    let join = match options.cgroup.entries(options.pidfd.as_fd()) {
         Err(fault) if rootless && is_closed(&fault) => Vec::new(),
-        files => files?,
+        entries => entries?,
     };
     set_dumpable_behavior(DumpableBehavior::NotDumpable).explain(|| "become non-dumpable".into())?;
     if options.user_namespace {
@@ -92,7 +91,7 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     match sys::process::clone3(0, None).explain(|| "make a process in the container".into())? {
         Fork::Child => {
             drop(ours);
-            run(&command, Join { files: join, rootless }, options, &theirs)
+            run(&command, Join { entries: join, rootless }, options, &theirs)
         }
         Fork::Parent { pid, pidfd } => {
             drop(theirs);
@@ -119,7 +118,7 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
 
 /// How the process joins the container's control groups.
 struct Join {
-    files: Vec<std::fs::File>,
+    entries: Vec<Entry>,
     rootless: bool,
 }
 
@@ -140,8 +139,8 @@ fn enter(command: &Command, join: Join, options: ExecOptions<'_>, socket: &Owned
         set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .explain(|| "set the parent death signal".into())?;
     }
-    for mut file in join.files {
-        let joined = file.write_all(b"0").explain(|| "join the control group".into());
+    for entry in join.entries {
+        let joined = entry.enter();
         joined.or_else(|fault| if join.rootless && is_closed(&fault) { Ok(()) } else { Err(fault) })?;
     }
     command.enter_final_affinity(false)?;

@@ -91,7 +91,7 @@ pub fn below(group: Cgroup, asked: &[&str]) -> Result<Cgroup> {
             }
         }
     }
-    Cgroup::open(&directories)
+    Ok(Cgroup::open(&directories)?.exactly())
 }
 
 fn sub_directory(base: &Path, path: &str) -> Result<PathBuf> {

@@ -36,6 +36,10 @@ pub fn update(call: &Call<'_>) -> Result<u8> {
     for resources in [&mut change, &mut base] {
         if let Some(members) = resources.as_object_mut() {
             members.remove("devices");
+            // Without a limit it asks for nothing, while 0 is a limit.
+            if members.get("pids").is_some_and(|pids| pids["limit"].is_null()) {
+                members.remove("pids");
+            }
         }
     }
     let memory = &change["memory"];

@@ -114,11 +114,25 @@ impl Spec {
     pub fn parse(text: &[u8]) -> Result<Spec> {
         let mut spec: Spec = from_json(text, "not a runtime specification")?;
         spec.check()?;
+        spec.forget_pids_without_limit(text)?;
         let sysctl = std::mem::take(&mut spec.linux.sysctl);
         for (name, value) in sysctl {
             spec.linux.sysctl.insert(sysctl::dotted(&name)?, value);
         }
         Ok(spec)
+    }
+
+    /// A limit of 0 is one, none at all is none: the type that is read into cannot tell them apart.
+    fn forget_pids_without_limit(&mut self, text: &[u8]) -> Result<()> {
+        let resources = self.linux.resources.as_mut();
+        let zero = |resources: &&mut LinuxResources| resources.pids().is_some_and(|pids| pids.limit() == 0);
+        if let Some(resources) = resources.filter(zero) {
+            let value: serde_json::Value = from_json(text, "not a runtime specification")?;
+            if value["linux"]["resources"]["pids"]["limit"].is_null() {
+                resources.set_pids(None);
+            }
+        }
+        Ok(())
     }
 
     pub fn namespace(&self, kind: LinuxNamespaceType) -> Option<&LinuxNamespace> {
