@@ -154,13 +154,22 @@ fi
 
 if wants many; then
     img-pull "$reference" | img-unpack >"$work/record"
-    for _ in $(seq "$rounds"); do measure first ctr-run --rm "$reference" /bin/true; done
+    # Beside it the kernel's own price, which also grows with what is there.
+    floor_and_run() {
+        measure "floor-$1" "$work/floor" "$bridge" "$work/bundle/rootfs" "$work/upper" "$work/overlay-work" "$work/mnt" /bin/true
+        rm -rf "$work/upper" "$work/overlay-work"
+        settle
+        measure "$1" ctr-run --rm "$reference" /bin/true
+        settle
+    }
+    for _ in $(seq "$rounds"); do floor_and_run first; done
     for number in $(seq 500); do
         progress "creating $number of 500"
         measure create sh -c "exec ctr-create --name many-$number -- /bin/true <$work/record"
     done
     progress
-    for _ in $(seq "$rounds"); do measure five-hundredth ctr-run --rm "$reference" /bin/true; done
+    for _ in $(seq "$rounds"); do floor_and_run five-hundredth; done
     table 'with 0 and with 500 others present' first first five-hundredth
+    table 'the floor with 0 and with 500' floor-first floor-first floor-five-hundredth
     ctr-ls --all -q | xargs -r ctr-rm -f >/dev/null
 fi
