@@ -6,9 +6,6 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long the last processes of a group may take to leave it.
-const LONGEST_REMOVAL: Duration = Duration::from_secs(2);
-
 pub fn write_file(path: &Path, value: &str) -> Result<()> {
     // One write(2): the kernel takes each as one setting. None at all would be no setting.
     let bytes = if value.is_empty() { b"\n" } else { value.as_bytes() };
@@ -60,16 +57,11 @@ pub fn unmake(made: &[Made]) {
     }
 }
 
-/// Removes a group and those its processes made below it. The last process may be leaving still: waits for that, for 2 s at most.
-pub fn remove_tree(directory: &Path) -> Result<()> {
-    remove_tree_within(directory, LONGEST_REMOVAL)
-}
-
-fn remove_tree_within(directory: &Path, longest: Duration) -> Result<()> {
+/// Removes a group and those its processes made below it. The last process may be leaving still: waits for that until `deadline`.
+pub fn remove_tree(directory: &Path, deadline: Instant) -> Result<()> {
     if remove(directory).is_none() {
         return Ok(());
     }
-    let deadline = Instant::now() + longest;
     let mut pause = Duration::from_micros(100);
     let error = loop {
         for below in descendants(directory).iter().rev() {
@@ -132,6 +124,7 @@ mod tests {
     fn a_tree_is_removed_and_what_is_in_use_told() {
         let scratch = Scratch::new("tree");
         let top = scratch.path().join("top");
+        let soon = Instant::now() + Duration::from_secs(5);
         let mut deep = top.clone();
         for level in 0..60 {
             deep.push(format!("{level}"));
@@ -139,13 +132,13 @@ mod tests {
         std::fs::create_dir_all(&deep).unwrap();
         std::fs::create_dir_all(top.join("a/b")).unwrap();
         std::fs::create_dir_all(top.join("a/c")).unwrap();
-        remove_tree(&top).unwrap();
+        remove_tree(&top, soon).unwrap();
         assert!(!top.exists());
-        remove_tree(&top).unwrap();
+        remove_tree(&top, soon).unwrap();
         // A file stands for a process: it is not in the way for ever.
         std::fs::create_dir_all(top.join("a")).unwrap();
         std::fs::write(top.join("a/file"), "").unwrap();
-        let fault = remove_tree_within(&top, Duration::from_millis(20)).unwrap_err();
+        let fault = remove_tree(&top, soon).unwrap_err();
         assert!(fault.to_string().contains(&format!("remove control group {}", top.display())), "{fault}");
     }
 

@@ -25,9 +25,13 @@ use files::{remove_tree, unmake};
 use place::{Place, inside, relative_path};
 use rustix::fs::statfs;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where control groups are mounted on every system this project knows.
 pub const MOUNT: &str = "/sys/fs/cgroup";
+
+/// How long the last processes of a group may take to leave it.
+const LONGEST_REMOVAL: Duration = Duration::from_secs(2);
 
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 const CGROUP_SUPER_MAGIC: u64 = 0x0027_e0eb;
@@ -188,11 +192,12 @@ impl Cgroup {
     }
 
     /// Removes the group and the groups its processes made below it. Processes must be gone or going (see [`Cgroup::kill`]): the
-    /// last one is waited for, for 2 s at most.
+    /// last one is waited for, for 2 s at most in all hierarchies together.
     pub fn remove(&self) -> Result<()> {
         let mut last = Ok(());
+        let deadline = Instant::now() + LONGEST_REMOVAL;
         for directory in &self.directories {
-            if let Err(fault) = remove_tree(directory) {
+            if let Err(fault) = remove_tree(directory, deadline) {
                 last = Err(fault);
             }
         }

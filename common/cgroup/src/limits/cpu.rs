@@ -23,7 +23,7 @@ pub fn version_1(cpu: &LinuxCpu, list: &mut Vec<Setting>) -> Result<()> {
     let bandwidth = [
         period.map(|period| Setting::new("cpu.period", "cpu.cfs_period_us", period)),
         quota.map(|quota| Setting::new("cpu.quota", "cpu.cfs_quota_us", quota)),
-        burst(cpu, "cpu.cfs_burst_us"),
+        burst(cpu, "cpu.cfs_burst_us")?,
     ];
     push_linked(list, bandwidth.into_iter().flatten());
     let runtime = cpu.realtime_runtime().filter(|runtime| *runtime != 0);
@@ -50,7 +50,7 @@ pub fn version_2(cpu: &LinuxCpu, list: &mut Vec<Setting>) -> Result<()> {
         }
         Setting::new(if quota.is_some() { "cpu.quota" } else { "cpu.period" }, "cpu.max", value)
     });
-    push_linked(list, bandwidth.into_iter().chain(burst(cpu, "cpu.max.burst")));
+    push_linked(list, bandwidth.into_iter().chain(burst(cpu, "cpu.max.burst")?));
     if cpu.realtime_runtime().is_some_and(|runtime| runtime != 0)
         || cpu.realtime_period().is_some_and(|period| period != 0)
     {
@@ -79,8 +79,17 @@ fn with_idle(cpu: &LinuxCpu, weight: Option<Setting>, list: &mut Vec<Setting>) -
 }
 
 /// Kernels before 5.14 have none.
-fn burst(cpu: &LinuxCpu, file: &str) -> Option<Setting> {
-    cpu.burst().map(|burst| Setting::new("cpu.burst", file, burst).optional_if(burst == 0))
+fn burst(cpu: &LinuxCpu, file: &str) -> Result<Option<Setting>> {
+    let Some(burst) = cpu.burst() else { return Ok(None) };
+    if let Some(quota) = cpu.quota().and_then(|quota| u64::try_from(quota).ok())
+        && quota != 0
+        && burst > quota
+    {
+        return Err(Fault::input(format!(
+            "linux.resources.cpu.burst: {burst} is more than the quota of {quota}"
+        )));
+    }
+    Ok(Some(Setting::new("cpu.burst", file, burst).optional_if(burst == 0)))
 }
 
 /// Version 1's 2 to 262144 mapped onto 1 to 10000, so that the default of one is the default of the other

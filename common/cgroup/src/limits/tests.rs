@@ -96,6 +96,7 @@ fn processor_time() {
     for (json, words) in [
         (r#"{"cpu":{"shares":1}}"#, "cpu.shares: 1: the minimum allowed cpu-shares is 2"),
         (r#"{"cpu":{"shares":262145}}"#, "cpu.shares: 262145: the maximum allowed cpu-shares is 262144"),
+        (r#"{"cpu":{"quota":5,"burst":6}}"#, "cpu.burst: 6 is more than the quota of 5"),
         (r#"{"cpu":{"idle":2}}"#, "cpu.idle: 2 is neither 0 nor 1"),
     ] {
         let fault = version_1(&resources(json)).unwrap_err().to_string();

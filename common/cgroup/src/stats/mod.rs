@@ -1,16 +1,25 @@
 //! What a group has used, under the names runc prints it by (`runc events --stats`), which containerd and others read.
 
+mod text;
+mod v1;
+mod v2;
+
 use crate::{Cgroup, Version};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+/// What runc's lacks and this has: `memory.events`, `rdma`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Stats {
     pub cpu: Cpu,
+    pub cpuset: Cpuset,
     pub memory: Memory,
     pub pids: Pids,
     pub blkio: Blkio,
-    pub hugetlb: BTreeMap<String, Counter>,
+    /// By page size: `2MB`.
+    pub hugetlb: BTreeMap<String, Hugetlb>,
+    #[serde(skip_serializing_if = "Rdma::is_empty")]
+    pub rdma: Rdma,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -21,12 +30,16 @@ pub struct Cpu {
     pub psi: Option<Psi>,
 }
 
-/// Nanoseconds.
+/// Nanoseconds. Version 2 does not count them by processor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CpuUsage {
     pub total: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub percpu: Vec<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu_kernel: Vec<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu_user: Vec<u64>,
     pub kernel: u64,
     pub user: u64,
 }
@@ -40,16 +53,39 @@ pub struct Throttling {
     pub throttled_time: u64,
 }
 
+/// Processors and nodes of memory the processes may use, and version 1's flags (its cpusets.rst).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Cpuset {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<u16>,
+    pub cpu_exclusive: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mems: Vec<u16>,
+    pub mem_hardwall: u64,
+    pub mem_exclusive: u64,
+    pub memory_migrate: u64,
+    pub memory_spread_page: u64,
+    pub memory_spread_slab: u64,
+    pub memory_pressure: u64,
+    pub sched_load_balance: u64,
+    pub sched_relax_domain_level: i64,
+}
+
 /// Bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Memory {
     pub cache: u64,
     pub usage: Counter,
+    /// Memory and swap together.
     pub swap: Counter,
     pub kernel: Counter,
     #[serde(rename = "kernelTCP")]
     pub kernel_tcp: Counter,
+    /// `memory.stat`, under the kernel's names.
     pub raw: BTreeMap<String, u64>,
+    /// How often what happened, under the kernel's names: `memory.events`, of version 1 `memory.oom_control`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub events: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psi: Option<Psi>,
 }
@@ -71,6 +107,15 @@ pub struct Pids {
     pub limit: u64,
 }
 
+/// Reserved bytes where the kernel counts those, else bytes in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Hugetlb {
+    pub usage: u64,
+    pub max: u64,
+    /// How often the limit was met.
+    pub failcnt: u64,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Blkio {
@@ -78,6 +123,18 @@ pub struct Blkio {
     pub io_service_bytes_recursive: Vec<BlkioEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub io_serviced_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_queue_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_service_time_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_wait_time_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_merged_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_time_recursive: Vec<BlkioEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sectors_recursive: Vec<BlkioEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psi: Option<Psi>,
 }
@@ -86,8 +143,30 @@ pub struct Blkio {
 pub struct BlkioEntry {
     pub major: u64,
     pub minor: u64,
+    /// `Read`, `Write` …; empty in tables that make no difference.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub op: String,
     pub value: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Rdma {
+    pub rdma_limit: Vec<RdmaEntry>,
+    pub rdma_current: Vec<RdmaEntry>,
+}
+
+impl Rdma {
+    fn is_empty(&self) -> bool {
+        self.rdma_limit.is_empty() && self.rdma_current.is_empty()
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RdmaEntry {
+    pub device: String,
+    /// 2^32 - 1 where there is no limit.
+    pub hca_handles: u32,
+    pub hca_objects: u32,
 }
 
 /// Pressure (the kernel's accounting/psi.rst).
@@ -99,9 +178,11 @@ pub struct Psi {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Pressure {
+    /// Per cent of the time in the last 10 s; 60 s, 300 s.
     pub avg10: f64,
     pub avg60: f64,
     pub avg300: f64,
+    /// Microseconds.
     pub total: u64,
 }
 
@@ -115,232 +196,56 @@ impl Cgroup {
     }
 
     fn number(&self, controller: &str, file: &str) -> u64 {
-        self.read(controller, file).and_then(|text| number(&text)).unwrap_or(0)
+        self.read(controller, file).and_then(|text| text::number(&text)).unwrap_or(0)
     }
 
     fn table(&self, controller: &str, file: &str) -> BTreeMap<String, u64> {
-        self.read(controller, file).map(|text| table(&text)).unwrap_or_default()
+        self.read(controller, file).map(|text| text::table(&text)).unwrap_or_default()
     }
 
-    fn stats_1(&self) -> Stats {
-        /// USER_HZ of every architecture Linux has had for twenty years.
-        const NANOSECONDS_A_TICK: u64 = 10_000_000;
-        let ticks = self.table("cpuacct", "cpuacct.stat");
-        let time = |name: &str| ticks.get(name).copied().unwrap_or(0) * NANOSECONDS_A_TICK;
-        let throttled = self.table("cpu", "cpu.stat");
-        let of = |table: &BTreeMap<String, u64>, name: &str| table.get(name).copied().unwrap_or(0);
-        let counter = |controller: &str, name: &str| Counter {
-            limit: self.number(controller, &format!("{name}limit_in_bytes")),
-            usage: self.number(controller, &format!("{name}usage_in_bytes")),
-            max: self.number(controller, &format!("{name}max_usage_in_bytes")),
-            failcnt: self.number(controller, &format!("{name}failcnt")),
-        };
-        let raw = self.table("memory", "memory.stat");
-        let percpu = self.read("cpuacct", "cpuacct.usage_percpu").unwrap_or_default();
-        Stats {
-            cpu: Cpu {
-                usage: CpuUsage {
-                    total: self.number("cpuacct", "cpuacct.usage"),
-                    percpu: percpu.split_whitespace().filter_map(|word| word.parse().ok()).collect(),
-                    kernel: time("system"),
-                    user: time("user"),
-                },
-                throttling: Throttling {
-                    periods: of(&throttled, "nr_periods"),
-                    throttled_periods: of(&throttled, "nr_throttled"),
-                    throttled_time: of(&throttled, "throttled_time"),
-                },
-                psi: None,
-            },
-            memory: Memory {
-                cache: of(&raw, "cache"),
-                usage: counter("memory", "memory."),
-                swap: counter("memory", "memory.memsw."),
-                kernel: counter("memory", "memory.kmem."),
-                kernel_tcp: counter("memory", "memory.kmem.tcp."),
-                raw,
-                psi: None,
-            },
-            pids: self.pids(),
-            blkio: Blkio {
-                io_service_bytes_recursive: self.throttled_1("blkio.throttle.io_service_bytes_recursive"),
-                io_serviced_recursive: self.throttled_1("blkio.throttle.io_serviced_recursive"),
-                psi: None,
-            },
-            hugetlb: self.hugetlb(|size| counter("hugetlb", &format!("hugetlb.{size}."))),
-        }
-    }
-
-    fn stats_2(&self) -> Stats {
-        const NANOSECONDS: u64 = 1000;
-        let cpu = self.table("", "cpu.stat");
-        let raw = self.table("", "memory.stat");
-        let of = |table: &BTreeMap<String, u64>, name: &str| table.get(name).copied().unwrap_or(0);
-        let time = |name: &str| of(&cpu, name) * NANOSECONDS;
-        let swap_usage = self.number("", "memory.swap.current");
-        let memory_usage = self.number("", "memory.current");
-        let limits = (self.number("", "memory.max"), self.number("", "memory.swap.max"));
-        Stats {
-            cpu: Cpu {
-                usage: CpuUsage {
-                    total: time("usage_usec"),
-                    percpu: Vec::new(),
-                    kernel: time("system_usec"),
-                    user: time("user_usec"),
-                },
-                throttling: Throttling {
-                    periods: of(&cpu, "nr_periods"),
-                    throttled_periods: of(&cpu, "nr_throttled"),
-                    throttled_time: time("throttled_usec"),
-                },
-                psi: self.psi("cpu.pressure"),
-            },
-            memory: Memory {
-                cache: of(&raw, "file"),
-                usage: Counter {
-                    limit: limits.0,
-                    usage: memory_usage,
-                    max: self.number("", "memory.peak"),
-                    failcnt: of(&self.table("", "memory.events"), "max"),
-                },
-                // As version 1 has it: memory and swap together.
-                swap: Counter {
-                    limit: limits.0.saturating_add(limits.1),
-                    usage: memory_usage + swap_usage,
-                    ..Counter::default()
-                },
-                raw,
-                psi: self.psi("memory.pressure"),
-                ..Memory::default()
-            },
-            pids: self.pids(),
-            blkio: self.io_2(),
-            hugetlb: self.hugetlb(|size| Counter {
-                limit: self.number("", &format!("hugetlb.{size}.max")),
-                usage: self.number("", &format!("hugetlb.{size}.current")),
-                max: 0,
-                failcnt: of(&self.table("", &format!("hugetlb.{size}.events")), "max"),
-            }),
-        }
+    fn list(&self, file: &str) -> Vec<u16> {
+        self.read("cpuset", file).map(|text| text::list(&text)).unwrap_or_default()
     }
 
     fn pids(&self) -> Pids {
         let limit = self.number("pids", "pids.max");
+        // Without the controller they can still be counted.
+        let current = self.read("pids", "pids.current").and_then(|text| text::number(&text));
         Pids {
-            current: self.number("pids", "pids.current"),
+            current: current.unwrap_or_else(|| self.processes().len() as u64),
             limit: if limit == u64::MAX { 0 } else { limit },
         }
     }
 
-    /// `8:0 Read 4096` a line.
-    fn throttled_1(&self, file: &str) -> Vec<BlkioEntry> {
-        let text = self.read("blkio", file).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| {
-                let mut words = line.split_whitespace();
-                let (major, minor) = device(words.next()?)?;
-                let op = words.next()?.to_owned();
-                Some(BlkioEntry { major, minor, op, value: words.next()?.parse().ok()? })
-            })
-            .collect()
-    }
-
-    /// `8:0 rbytes=4096 wbytes=0 rios=1 …` a line.
-    fn io_2(&self) -> Blkio {
-        let mut io = Blkio { psi: self.psi("io.pressure"), ..Blkio::default() };
-        for line in self.read("", "io.stat").unwrap_or_default().lines() {
-            let mut words = line.split_whitespace();
-            let Some((major, minor)) = words.next().and_then(device) else { continue };
-            for (key, value) in words.filter_map(|word| word.split_once('=')) {
-                let Ok(value) = value.parse() else { continue };
-                let entry = |op: &str| BlkioEntry { major, minor, op: op.to_owned(), value };
-                match key {
-                    "rbytes" => io.io_service_bytes_recursive.push(entry("Read")),
-                    "wbytes" => io.io_service_bytes_recursive.push(entry("Write")),
-                    "dbytes" => io.io_service_bytes_recursive.push(entry("Discard")),
-                    "rios" => io.io_serviced_recursive.push(entry("Read")),
-                    "wios" => io.io_serviced_recursive.push(entry("Write")),
-                    "dios" => io.io_serviced_recursive.push(entry("Discard")),
-                    _ => {}
-                }
-            }
-        }
-        io
-    }
-
-    fn psi(&self, file: &str) -> Option<Psi> {
-        self.read("", file).map(|text| psi(&text))
-    }
-
-    fn hugetlb(&self, counter: impl Fn(&str) -> Counter) -> BTreeMap<String, Counter> {
+    /// `of` reads what there is about one size by the beginning of its files' names: those of what is reserved where there are
+    /// any (`used` is the name of a file there).
+    fn hugetlb(&self, used: &str, of: impl Fn(&str, &str) -> Hugetlb) -> BTreeMap<String, Hugetlb> {
         let Some(directory) = self.directory_of("hugetlb") else { return BTreeMap::new() };
         let Ok(entries) = std::fs::read_dir(directory) else { return BTreeMap::new() };
         let sizes = entries.flatten().filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let (size, what) = name.strip_prefix("hugetlb.")?.split_once('.')?;
-            matches!(what, "usage_in_bytes" | "current").then(|| size.to_owned())
+            (what == used).then(|| size.to_owned())
         });
-        sizes.map(|size| (size.clone(), counter(&size))).collect()
-    }
-}
-
-fn number(text: &str) -> Option<u64> {
-    match text.trim() {
-        "max" => Some(u64::MAX),
-        text => text.parse().ok(),
-    }
-}
-
-fn table(text: &str) -> BTreeMap<String, u64> {
-    text.lines()
-        .filter_map(|line| {
-            let (name, value) = line.split_once(' ')?;
-            Some((name.to_owned(), value.trim().parse().ok()?))
-        })
-        .collect()
-}
-
-fn device(text: &str) -> Option<(u64, u64)> {
-    let (major, minor) = text.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
-}
-
-/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and `full …`.
-fn psi(text: &str) -> Psi {
-    let mut psi = Psi::default();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let pressure = match words.next() {
-            Some("some") => &mut psi.some,
-            Some("full") => &mut psi.full,
-            _ => continue,
+        let one = |size: String| {
+            let plain = format!("hugetlb.{size}.");
+            let reserved = format!("{plain}rsvd.");
+            let files = if directory.join(format!("{reserved}{used}")).exists() { &reserved } else { &plain };
+            let one = of(files, &plain);
+            (size, one)
         };
-        for (key, value) in words.filter_map(|word| word.split_once('=')) {
-            match key {
-                "avg10" => pressure.avg10 = value.parse().unwrap_or(0.0),
-                "avg60" => pressure.avg60 = value.parse().unwrap_or(0.0),
-                "avg300" => pressure.avg300 = value.parse().unwrap_or(0.0),
-                "total" => pressure.total = value.parse().unwrap_or(0),
-                _ => {}
-            }
-        }
+        sizes.map(one).collect()
     }
-    psi
+
+    fn rdma(&self) -> Rdma {
+        let read = |file| self.read("rdma", file).map(|text| text::rdma(&text)).unwrap_or_default();
+        let rdma_current = read("rdma.current");
+        // Most machines have none.
+        let rdma_limit = if rdma_current.is_empty() { Vec::new() } else { read("rdma.max") };
+        Rdma { rdma_limit, rdma_current }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_texts_are_read() {
-        assert_eq!(number("max\n"), Some(u64::MAX));
-        assert_eq!(number("12\n"), Some(12));
-        assert_eq!(number("-"), None);
-        assert_eq!(table("a 1\nbad\nb 2\n").len(), 2);
-        assert_eq!(device("8:16"), Some((8, 16)));
-        assert_eq!(device("x"), None);
-        let psi = psi("some avg10=1.50 avg60=0.00 avg300=0.25 total=77\nfull avg10=0.00 total=5\nnonsense");
-        assert_eq!((psi.some.avg10, psi.some.avg300, psi.some.total, psi.full.total), (1.5, 0.25, 77, 5));
-    }
+fn of(table: &BTreeMap<String, u64>, name: &str) -> u64 {
+    table.get(name).copied().unwrap_or(0)
 }
