@@ -170,3 +170,61 @@ fn a_process_is_put_into_a_group_below() {
         assert_says(&exec(&["pids:sub", "pids:sub"]).expect(255), "specified multiple times");
     }
 }
+
+#[test]
+fn a_process_goes_where_the_first_one_has_gone() {
+    let Some(bench) = Bench::new() else { return };
+    let id = bench.id("gone");
+    bench.start(&id);
+    let groups = groups_of(&id);
+    let [group] = groups.as_slice() else {
+        eprintln!("SKIPPED: in version 1 a group may have both processes and groups");
+        return;
+    };
+    // As systemd does it in a container.
+    let within = group.join("init.scope");
+    std::fs::create_dir(&within).unwrap();
+    std::fs::write(within.join("cgroup.procs"), bench.state(&id)["pid"].to_string()).unwrap();
+    std::fs::write(group.join("cgroup.subtree_control"), "+pids").unwrap();
+    let text = bench.ran(&["exec", &id, "cat", "/proc/self/cgroup"]).expect(0).stdout;
+    assert!(text.trim().ends_with("/init.scope"), "{text}");
+    assert_says(&bench.ran(&["exec", "--cgroup", "/", &id, "true"]).expect(255), "join the control group");
+    bench.ran(&["delete", "-f", &id]).expect(0);
+    assert!(!group.exists());
+}
+
+#[test]
+fn limits_that_make_no_sense_are_refused_and_leave_nothing() {
+    let Some(bench) = Bench::new() else { return };
+    for (resources, words) in [
+        (
+            json!({"memory": {"limit": 32 << 20, "swap": 16 << 20}}),
+            "memory.swap: memory+swap limit should be >=",
+        ),
+        (json!({"memory": {"limit": -2}}), "memory.limit: -2 is not a number of bytes"),
+        (json!({"cpu": {"quota": 5000, "burst": 6000}}), "cpu.burst: 6000 is more than the quota"),
+        (json!({"cpu": {"idle": 2}}), "cpu.idle: 2 is neither 0 nor 1"),
+        (json!({"cpu": {"cpus": "999999"}}), "cpu.cpus: "),
+        (json!({"unified": {"memory/high": "1"}}), "linux.resources.unified"),
+    ] {
+        let id = bench.id("senseless");
+        bench.configure(&["true"], |config| config["linux"]["resources"] = resources.clone());
+        assert_says(&bench.run(&id, &[]).expect(1), words);
+        bench.assert_gone(&id);
+        assert!(groups_of(&id).is_empty(), "{resources}");
+    }
+}
+
+#[test]
+fn no_limit_of_processes_is_not_a_limit_of_none() {
+    let Some(bench) = Bench::new() else { return };
+    for (pids, wanted) in [(json!({}), "max"), (json!({"limit": -1}), "max")] {
+        let id = bench.id("pids");
+        bench.configure(&["sleep", "1000"], |config| config["linux"]["resources"]["pids"] = pids.clone());
+        bench.start(&id);
+        assert_eq!(limit(&id, &["pids.max"]), wanted, "{pids}");
+        bench.ran(&["update", "--pids-limit", "0", &id]).expect(0);
+        assert_eq!(limit(&id, &["pids.max"]), "1", "{pids}");
+        bench.ran(&["delete", "-f", &id]).expect(0);
+    }
+}
