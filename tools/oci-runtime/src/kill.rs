@@ -65,10 +65,10 @@ fn signal_all(container: &Container, number: i32) -> Result<()> {
     Ok(())
 }
 
-/// A frozen process of version 1 does not even die.
+/// A frozen process of version 1 does not even die. One of version 2 does, and its group stays as it is: empty and frozen.
 fn thaw(container: &Container) {
     if let Ok(Some(group)) = container.cgroup()
-        && group.is_frozen()
+        && group.is_to_be_frozen()
     {
         let _ = group.thaw();
     }

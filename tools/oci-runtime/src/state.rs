@@ -85,7 +85,8 @@ impl Container {
 
     pub fn status(&self) -> Result<Status> {
         match self.cgroup()? {
-            Some(group) if group.is_frozen() => Ok(Status::Paused),
+            // A group without processes may be frozen still.
+            Some(group) if group.is_frozen() && self.has_init() => Ok(Status::Paused),
             _ => Ok(self.status_unfrozen()),
         }
     }
