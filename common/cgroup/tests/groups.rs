@@ -395,3 +395,32 @@ fn a_further_process_goes_where_the_first_one_has_gone() {
     group.kill();
     group.remove().expect("remove both");
 }
+
+#[test]
+fn a_relative_path_is_below_the_own_group_or_beside_it() {
+    let Some(parent) = Parent::new("relative") else { return };
+    let own = Cgroup::create(&parent.path("own"), None).expect("make a group");
+    let before = Cgroup::of_process(std::process::id() as i32).expect("the own group");
+    let go_to = |group: &Cgroup| {
+        for directory in group.directories() {
+            let procs = directory.join("cgroup.procs");
+            std::fs::write(&procs, std::process::id().to_string()).expect("move this process");
+        }
+    };
+    go_to(&own);
+    let made = Cgroup::create("relative/one", Some(&resources(r#"{"pids":{"limit":9}}"#)));
+    let escaped = Cgroup::create("../relative", None);
+    go_to(&before);
+    let made = made.expect("make a group by a relative path");
+    assert_eq!(escaped.expect_err("it leaves").kind(), fault::Kind::Input);
+    assert_eq!(text(&made, &["pids.max"]).as_deref(), Some("9"));
+    for (directory, own) in made.directories().iter().zip(own.directories()) {
+        let base = match made.version() {
+            Version::V1 => own,
+            Version::V2 => own.parent().expect("its parent"),
+        };
+        assert_eq!(directory, &base.join("relative/one"));
+    }
+    made.remove().expect("remove it");
+    own.remove().expect("remove the own one, and what is below it");
+}
