@@ -1,7 +1,7 @@
 //! Capability sets of the process (capabilities(7)).
 
 use crate::spec::CapabilityLists;
-use fault::{Explain, Result};
+use fault::{Explain, Fault, Result};
 use oci::capabilities::{CapSet, NAMES};
 use rustix::io::Errno;
 use rustix::thread::{
@@ -108,6 +108,22 @@ fn set(sets: &Sets) -> rustix::io::Result<()> {
     )
 }
 
+/// Refuses sets that contradict each other: capset(2) takes none that are effective and not permitted, nor any that are
+/// inheritable and not in the bounding set.
+pub fn check(lists: &CapabilityLists) -> Result<()> {
+    let sets = Sets::of(lists);
+    for (member, bits, of) in [
+        ("effective", sets.effective & !sets.permitted, "permitted"),
+        ("inheritable", sets.inheritable & !sets.bounding, "bounding"),
+    ] {
+        if let Some(number) = numbers(bits).next() {
+            let what = format!("process.capabilities.{member}: CAP_{} is not in {of}", NAMES[number]);
+            return Err(Fault::input(what).because(std::io::Error::from(Errno::PERM)));
+        }
+    }
+    Ok(())
+}
+
 /// What this process may give away; `None` if it cannot tell.
 pub fn held() -> Option<CapSet> {
     capabilities(None).ok().map(|sets| CapSet(sets.permitted.bits()))
@@ -189,6 +205,27 @@ mod tests {
         assert!(warned[1].ends_with("does not have them: CAP_KILL"), "{warned:?}");
         assert_eq!(warned.len(), 4, "{warned:?}");
         assert!(warnings(&lists("{}"), Some(CapSet::EMPTY)).is_empty());
+    }
+
+    #[test]
+    fn sets_that_contradict_each_other_are_refused() {
+        for good in [
+            "{}",
+            r#"{"bounding": ["CAP_KILL"], "inheritable": ["CAP_KILL"], "ambient": ["CAP_CHOWN"]}"#,
+            r#"{"permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL", "TEST_CAP"]}"#,
+        ] {
+            check(&lists(good)).unwrap();
+        }
+        for (bad, words) in [
+            (r#"{"effective": ["CAP_KILL"]}"#, "effective: CAP_KILL is not in permitted"),
+            (
+                r#"{"inheritable": ["CAP_CHOWN"], "bounding": null}"#,
+                "inheritable: CAP_CHOWN is not in bounding",
+            ),
+        ] {
+            let fault = check(&lists(bad)).unwrap_err().to_string();
+            assert!(fault.contains(words) && fault.contains("peration not permitted"), "{fault}");
+        }
     }
 
     #[test]

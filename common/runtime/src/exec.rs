@@ -124,7 +124,7 @@ struct Join {
 
 fn run(command: &Command, join: Join, options: ExecOptions<'_>, socket: &OwnedFd) -> ! {
     let failure = match enter(command, join, options, socket) {
-        Ok(()) => command.execute(),
+        Ok(()) => command.execute(&[socket.as_fd()]),
         Err(fault) => fault.into(),
     };
     let _ = send(socket, &Message::Failed(Failure::of(&failure.fault, failure.exit_code)), None);

@@ -56,7 +56,7 @@ pub fn is_limited_from_outside(namespaces: &Namespaces) -> bool {
 pub fn run(plan: Plan<'_>, socket: OwnedFd) -> ! {
     let mut asker = socket;
     let failure = match set_up_and_wait(plan, &mut asker) {
-        Ok(command) => command.execute(),
+        Ok(command) => command.execute(&[asker.as_fd()]),
         Err(failure) => failure,
     };
     // Whoever asked may be gone; there is nobody else to tell.
@@ -90,6 +90,7 @@ fn set_up_and_wait(mut plan: Plan<'_>, asker: &mut OwnedFd) -> Result<Command, E
     let terminal = build_root(&plan, prepared, &mut groups)?;
     let command = command(&plan, plan.filter.clone())?;
     command.enter_final_affinity(true)?;
+    command.raise_limits()?;
     if plan.manners.find_command {
         command.check_program()?;
     }

@@ -151,6 +151,27 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Closes every descriptor from `first` on but those to keep. For a process that is about to execute something and will only
+/// end otherwise: what owned the others must neither use nor drop them, as their numbers may be given to something else.
+pub fn close_all_from(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for fd in kept {
+        if fd > from {
+            close_range(from, fd - 1)?;
+        }
+        from = from.max(fd + 1);
+    }
+    close_range(from, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: closing touches no memory. That nobody uses the descriptors any more is asked of the caller of the function above.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Replaces the session keyring by a new empty one, so that the container's processes do not hold the keys of
 /// whoever started it (keyctl(2)). Kernels without keyrings say `ENOSYS`.
 pub fn join_new_session_keyring(name: &CStr) -> io::Result<()> {
@@ -211,6 +232,14 @@ pub fn trim_heap() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// A resource's soft and hard limit, by number (`RLIMIT_*`).
+pub fn resource_limit(resource: u32) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is writable for the call; a wrong number gives EINVAL.
+    let result = unsafe { libc::getrlimit(resource as _, &raw mut limit) };
+    if result == 0 { Ok((limit.rlim_cur, limit.rlim_max)) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sets a resource limit by number (`RLIMIT_*`).

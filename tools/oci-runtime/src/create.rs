@@ -66,6 +66,9 @@ fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
     rootless::check(&bundle.spec)?;
     let default_group = bundle.spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty);
     complete(&mut bundle.spec, call, id);
+    for warning in bundle.spec.warnings() {
+        call.log.warn(&warning);
+    }
     let wishes = Wishes {
         verb,
         console: console.map(Receiver::connect).transpose()?,

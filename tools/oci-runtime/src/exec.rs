@@ -42,6 +42,9 @@ fn run(call: &Call<'_>) -> Result<u8> {
         process.env.push(format!("LISTEN_FDS={}", call.inherited.listening));
         process.env.push("LISTEN_PID=1".to_owned());
     }
+    for warning in process.warnings(spec.namespace(NamespaceKind::User).is_some()) {
+        call.log.warn(&warning);
+    }
     let detach = options.has(Opt::Detach);
     let console = options.path(Opt::ConsoleSocket);
     console::check(process.terminal, detach, console, call.program)?;

@@ -22,6 +22,8 @@ use std::path::PathBuf;
 const PIPEFS_MAGIC: FsWord = 0x5049_5045;
 const DEVPTS_SUPER_MAGIC: FsWord = 0x1cd1;
 
+const RAISING: &str = "raising a hard limit needs CAP_SYS_RESOURCE, and none is above /proc/sys/fs/nr_open";
+
 /// A failure to run the command, with docker's status for it.
 pub struct ExecFailure {
     pub fault: Fault,
@@ -146,8 +148,15 @@ impl Command {
         self.scheduling.enter_final_affinity()
     }
 
-    /// Becomes the command. Returns only on failure.
-    pub fn execute(&self) -> ExecFailure {
+    /// Becomes the command. Returns only on failure, with nothing open any more but the standard streams, what is preserved and
+    /// `keep`.
+    ///
+    /// First of all everything else is closed: through a directory of the host's that is open here any path of the container's
+    /// could lead out, be it the working directory, the program or a file that is read (CVE-2024-21626).
+    pub fn execute(&self, keep: &[BorrowedFd<'_>]) -> ExecFailure {
+        if let Err(error) = sys::process::close_all_from(3 + self.preserved, keep) {
+            return Fault::failed("close descriptors").because(error).into();
+        }
         let environment = self.environment();
         match self.give_up_privileges().and_then(|()| self.run_start_hooks(&environment)) {
             Ok(()) => self.find_and_execute(&environment),
@@ -182,7 +191,7 @@ impl Command {
         for (resource, soft, hard) in &self.limits {
             sys::process::set_resource_limit(*resource, *soft, *hard)
                 .explain(|| format!("set {} to {soft}:{hard}", resource_name(*resource)))
-                .map_err(|fault| fault.hint("raising a hard limit needs CAP_SYS_RESOURCE"))?;
+                .map_err(|fault| fault.hint(RAISING))?;
         }
         labels::apply(self.apparmor.as_deref(), self.selinux.as_deref())?;
         self.scheduling.apply()?;
@@ -312,6 +321,21 @@ impl Command {
         Err(Fault::denied(format!("the working directory {} is outside the container", self.cwd.display())))
     }
 
+    /// Raises the hard limits that are to be raised, the one thing about limits that can fail; nothing is closer to its limit
+    /// then. For whoever wants to know before [`Command::execute`].
+    pub fn raise_limits(&self) -> Result<()> {
+        for (resource, soft, hard) in &self.limits {
+            let fail = || format!("set {} to {soft}:{hard}", resource_name(*resource));
+            let (current, highest) = sys::process::resource_limit(*resource).explain(fail)?;
+            if *hard > highest {
+                sys::process::set_resource_limit(*resource, current, *hard)
+                    .explain(fail)
+                    .map_err(|fault| fault.hint(RAISING))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Fails as [`Command::execute`] would where the program is not there, for whoever wants to know before.
     pub fn check_program(&self) -> Result<(), ExecFailure> {
         let environment = self.environment();
@@ -346,7 +370,7 @@ pub fn set_limits_of(pid: i32, process: &Process) -> Result<()> {
     for (resource, soft, hard) in limits(process) {
         sys::process::set_resource_limit_of(pid, resource, soft, hard)
             .explain(|| format!("set {} to {soft}:{hard}", resource_name(resource)))
-            .map_err(|fault| fault.hint("raising a hard limit needs CAP_SYS_RESOURCE"))?;
+            .map_err(|fault| fault.hint(RAISING))?;
     }
     if let Some(score) = process.oom_score_adj {
         std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())

@@ -3,7 +3,7 @@
 //! Errors name the member. What is checked where it is used is not checked here as well: mounts, devices, resources, seccomp.
 
 use super::{Process, Spec, namespace_path, sysctl};
-use crate::{mappings, netdevices, rdt, scheduling, timens};
+use crate::{capabilities, mappings, netdevices, rdt, scheduling, timens};
 use fault::{Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType;
 use std::collections::BTreeSet;
@@ -233,6 +233,16 @@ impl Process {
                 return Err(bad(&format!("{member}[{index}]"), "holds a NUL byte"));
             }
         }
+        // To setresuid(2) and its like this number says: leave it as it is.
+        let groups = self.user.additional_gids.iter().map(|gid| ("process.user.additionalGids", *gid));
+        for (member, id) in [("process.user.uid", self.user.uid), ("process.user.gid", self.user.gid)]
+            .into_iter()
+            .chain(groups)
+        {
+            if id == u32::MAX {
+                return Err(bad(member, format!("{id} is nobody's number")));
+            }
+        }
         if let Some(umask) = self.user.umask.filter(|umask| *umask > 0o777) {
             return Err(bad("process.user.umask", format!("{umask:#o} has more than permission bits")));
         }
@@ -240,6 +250,7 @@ impl Process {
             return Err(bad("process.consoleSize", "is larger than a terminal can be"));
         }
         self.check_limits()?;
+        self.capabilities.as_ref().map_or(Ok(()), capabilities::check)?;
         if let Some(score) = self.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
             return Err(bad("process.oomScoreAdj", format!("{score} is not from -1000 to 1000")));
         }

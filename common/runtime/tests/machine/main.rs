@@ -102,7 +102,7 @@ struct Wish {
 fn become_command(json: &str) -> ExitCode {
     let wish: Wish = serde_json::from_str(json).expect("a wish");
     let failure = match command(&wish) {
-        Ok(command) => command.execute(),
+        Ok(command) => command.execute(&[]),
         Err(fault) => fault.into(),
     };
     eprintln!("{}", failure.fault);

@@ -234,3 +234,42 @@ fn what_the_bundle_becomes_later_does_not_matter() {
     bench.ran(&["delete", "--force", &id]).expect(0);
     bench.assert_gone(&id);
 }
+
+#[test]
+fn what_the_specification_cannot_have_is_told_by_create() {
+    let Some(bench) = Bench::new() else { return };
+    let id = &bench.id("early");
+    let before = std::fs::read(bench.bundle().join("config.json")).unwrap();
+    let refused = |edit: &dyn Fn(&mut serde_json::Value), words: &str| {
+        std::fs::write(bench.bundle().join("config.json"), &before).unwrap();
+        bench.configure(&["true"], edit);
+        let ran = bench.ran(&["create", "--bundle", &bench.bundle().display().to_string(), id]).expect(1);
+        assert_says(&ran, words);
+        bench.assert_gone(id);
+    };
+    let limit = |kind: &str, soft: u64, hard: u64| json!([{"type": kind, "soft": soft, "hard": hard}]);
+    for (limits, words) in [
+        (limit("RLIMIT_NOFILE", 2, 1), "RLIMIT_NOFILE: soft 2 is above hard 1"),
+        (limit("RLIMIT_TEST", 1, 1), "RLIMIT_TEST"),
+        // More than any process may have (/proc/sys/fs/nr_open).
+        (limit("RLIMIT_NOFILE", u64::MAX, u64::MAX), "set RLIMIT_NOFILE"),
+    ] {
+        refused(&|config| config["process"]["rlimits"] = limits.clone(), words);
+    }
+    let caps = |value: serde_json::Value| {
+        move |config: &mut serde_json::Value| config["process"]["capabilities"] = value.clone()
+    };
+    let kill = json!(["CAP_KILL"]);
+    refused(
+        &caps(json!({"effective": kill})),
+        "effective: CAP_KILL is not in permitted: operation not permitted",
+    );
+    refused(&caps(json!({"inheritable": kill})), "inheritable: CAP_KILL is not in bounding");
+    refused(&|config| config["process"]["user"]["uid"] = json!(u32::MAX), "process.user.uid: 4294967295");
+    // The rest is left out, as the specification has it, and told.
+    std::fs::write(bench.bundle().join("config.json"), &before).unwrap();
+    bench.configure(&["true"], caps(json!({"bounding": ["TEST_CAP"], "ambient": kill})));
+    let ran = bench.run(id, &[]).expect(0);
+    assert_says(&ran, "ignoring unknown or unavailable capabilities: [TEST_CAP]");
+    assert_says(&ran, "can't raise ambient capability CAP_KILL");
+}

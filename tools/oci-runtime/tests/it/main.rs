@@ -1,7 +1,9 @@
 //! The program as engines use it: real containers of a bundle with busybox in it. Most of this takes root.
 #![forbid(unsafe_code)]
 
+mod attacks;
 mod command_line;
+mod escapes;
 mod exec;
 mod groups;
 mod hooks;
