@@ -99,7 +99,7 @@ fn without_criu(verb: &str) -> Fault {
     let there = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join("criu").is_file()));
     if there {
-        Fault::failed(format!("{verb} is not supported"))
+        Fault::failed(format!("{verb}: going through criu is not supported"))
     } else {
         Fault::not_found(format!("{verb}: criu is not installed"))
     }
