@@ -158,6 +158,10 @@ fn enter(command: &Command, join: Join, options: ExecOptions<'_>, socket: &Owned
             if let Some(size) = &options.process.console_size {
                 set_size(&ours, size)?;
             }
+            // Who does not detach relays it; here since the process does not wait for anybody.
+            if !options.detach {
+                leave_newlines(&ours)?;
+            }
             master = Some(ours);
             let copy = || slave.try_clone().explain(|| "copy the terminal".into());
             Some([copy()?, copy()?, copy()?])
@@ -167,6 +171,18 @@ fn enter(command: &Command, join: Join, options: ExecOptions<'_>, socket: &Owned
         sys::process::duplicate_to(stream.as_fd(), number as i32).explain(|| "set up the streams".into())?;
     }
     send(socket, &Message::Ready, master.as_ref().map(AsFd::as_fd))
+}
+
+/// What the process prints goes to a terminal in raw mode, or to no terminal: newlines are to stay what they are. To be called before the
+/// process prints.
+///
+/// # Errors
+/// Fails if `terminal` is none.
+pub fn leave_newlines(terminal: &OwnedFd) -> Result<()> {
+    let what = || "set up the terminal".to_owned();
+    let mut settings = rustix::termios::tcgetattr(terminal).explain(what)?;
+    settings.output_modes.remove(rustix::termios::OutputModes::ONLCR);
+    rustix::termios::tcsetattr(terminal, rustix::termios::OptionalActions::Now, &settings).explain(what)
 }
 
 pub fn set_size(terminal: &OwnedFd, size: &ConsoleSize) -> Result<()> {

@@ -34,7 +34,7 @@ mod state;
 pub mod timens;
 
 pub use create::{Created, Manners, Options, Stdio, create};
-pub use exec::{ExecOptions, Executed, exec};
+pub use exec::{ExecOptions, Executed, exec, leave_newlines};
 pub use executable::protect_own_executable;
 pub use gate::{Gate, StartFailure, start_at};
 pub use groups::{Rootless, is_rootless};

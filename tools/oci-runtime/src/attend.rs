@@ -143,7 +143,6 @@ struct Streams<'a> {
 impl<'a> Streams<'a> {
     fn new(relay: Relay<'a>) -> Result<Streams<'a>> {
         let Relay { master, host } = relay;
-        crate::console::leave_newlines(&master)?;
         // Who types ahead of a process that writes and does not read must not stop both.
         fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK).explain(|| "set up the terminal".into())?;
         host.pass_size(&master);

@@ -7,9 +7,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, connect, sendmsg, socket_with,
 };
-use rustix::termios::{
-    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
-};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -111,14 +109,6 @@ impl Drop for Raw<'_> {
     fn drop(&mut self) {
         let _ = tcsetattr(self.fd, OptionalActions::Now, &self.before);
     }
-}
-
-/// What the process prints goes to a terminal in raw mode, or to no terminal: newlines are to stay what they are.
-pub fn leave_newlines(master: impl AsFd) -> Result<()> {
-    let what = || "set up the terminal".to_owned();
-    let mut settings = tcgetattr(&master).explain(what)?;
-    settings.output_modes.remove(OutputModes::ONLCR);
-    tcsetattr(&master, OptionalActions::Now, &settings).explain(what)
 }
 
 /// Whether the terminal and the options that are about it go together.

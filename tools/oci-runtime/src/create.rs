@@ -259,7 +259,8 @@ fn hand_out<'a>(
     }
     Ok(match (terminal, &wishes.terminal) {
         (Some(master), Some(host)) => {
-            // Before the process looks.
+            // Before the process looks and prints.
+            runtime::leave_newlines(&master)?;
             host.pass_size(&master);
             Some(Relay { master, host })
         }

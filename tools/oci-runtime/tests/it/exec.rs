@@ -139,6 +139,15 @@ fn a_terminal_is_made_where_there_is_one() {
     let ran =
         Ran::of(Command::new("script").args(["-qec", &exec, "/dev/null"]).stdin(Stdio::null())).expect(6);
     assert!(ran.stdout.contains("33 77"), "{}", ran.stdout);
+    // However soon it prints, newlines come as they are.
+    let prints = format!(
+        "for i in 1 2 3 4 5 6 7 8; do {0} --root {1} exec -t {id} echo x | tr '\\r\\n' 'rn'; done",
+        crate::PROGRAM,
+        bench.root().display()
+    );
+    let ran =
+        Ran::of(Command::new("script").args(["-qec", &prints, "/dev/null"]).stdin(Stdio::null())).expect(0);
+    assert!(ran.stdout.contains("xnxnxnxnxnxnxnxn"), "{}", ran.stdout);
     let mut without = Command::new("setsid");
     without.args(["--wait", crate::PROGRAM, "--root"]).arg(bench.root()).args(["exec", "-t", &id, "true"]);
     assert_says(&Ran::of(without.stdin(Stdio::null())).expect(255), "open /dev/tty");

@@ -163,6 +163,12 @@ fn with_a_terminal_it_stands_between() {
     let ran = Ran::of(script.args(["-qec", &run, "/dev/null"]).stdin(input)).expect(5);
     assert!(ran.stdout.contains("got hello"), "{}", ran.stdout);
     bench.assert_gone(&id);
+    // However soon it prints, newlines come as they are.
+    bench.configure(&["echo", "x"], |config| config["process"]["terminal"] = json!(true));
+    let prints = format!("for i in 1 2 3 4 5 6 7 8; do {run} | tr '\\r\\n' 'rn'; done");
+    let ran =
+        Ran::of(Command::new("script").args(["-qec", &prints, "/dev/null"]).stdin(Stdio::null())).expect(0);
+    assert!(ran.stdout.contains("xnxnxnxnxnxnxnxn"), "{}", ran.stdout);
     let bundle = bench.bundle().display().to_string();
     let ran = bench.ran(&["run", "-d", "--bundle", &bundle, &id]).expect(1);
     assert_says(&ran, "will detach without setting console socket");
