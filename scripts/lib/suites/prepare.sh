@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # Sourced by scripts/suites: sources at a fixed commit, and what is built of them. `$cache` and `$from` are the caller's.
+cache=${cache-} from=${from-}
 
 # checkout FOLDER OWNER/NAME COMMIT: $cache/FOLDER at that commit. True if it had to be made: then it is to be built.
 checkout() {
@@ -107,7 +108,9 @@ prepare_runc-1.1() {
 prepare_crun() {
     need_packages git gcc python3 runc
     checkout crun containers/crun ba38286f || return 0
-    gcc -O2 -static -o "$cache/crun/tests/init" "$cache/crun/tests/init.c"
+    # What its configure would find.
+    printf '#define HAVE_%s 1\n' SECCOMP ERROR_H LINUX_IOPRIO_H >"$cache/crun/tests/config.h"
+    gcc -O2 -static -I "$cache/crun/tests" -o "$cache/crun/tests/init" "$cache/crun/tests/init.c"
     touch "$cache/crun/.built"
 }
 
@@ -124,9 +127,18 @@ prepare_validation() {
 prepare_contest() {
     need_packages git gcc pkg-config /usr/include/seccomp.h=libseccomp-dev runc
     checkout youki youki-dev/youki bc787206 || return 0
-    # Its toolchain file names one that may not be here; the program that runs in containers must be static, and names more of nix than
-    # it asks for when it is built alone.
-    rm -f "$cache/youki/rust-toolchain.toml"
-    (cd "$cache/youki" && cargo build --release -p contest)
+    # Its toolchain file names one that may not be here. The program that runs in containers must be static, and says less of what it uses
+    # of nix than it takes when it is built alone.
+    (
+        cd "$cache/youki" || exit
+        rm -f rust-toolchain.toml
+        sed -i -E 's/^nix = .*/nix = { workspace = true, features = ["mount", "resource", "fs", "feature", "user", "process", "signal", "sched", \
+"term", "ioctl", "hostname", "dir", "event", "socket", "net"] }/' tests/contest/runtimetest/Cargo.toml
+        cargo build --release -p contest
+        RUSTFLAGS=-Ctarget-feature=+crt-static cargo build --release --target x86_64-unknown-linux-gnu -p runtimetest
+        cp target/x86_64-unknown-linux-gnu/release/runtimetest target/release/contest .
+        [ -e bundle.tar.gz ] || cp tests/contest/contest/bundle.tar.gz .
+        rm -rf target
+    )
     touch "$cache/youki/.built"
 }

@@ -2,9 +2,13 @@
 # Sourced by scripts/suites and scripts/lib/suites/unit. For each suite: units_SUITE lists its units (a file, a program, a group), one a
 # line; cases_SUITE UNIT STATUS turns a unit's output into lines `case<tab>ok|not ok|skipped`; run_SUITE UNIT RUNTIME runs one. `$cache` is
 # the caller's.
+cache=${cache-}
 
+# In seconds; a guest without the processor's help is slow.
 timeout_of() {
-    case $1 in
+    case $1${VM_RUN+ guest} in
+    runc*guest) echo 900 ;;
+    *guest) echo 300 ;;
     runc*) echo 300 ;;
     crun) echo 180 ;;
     *) echo 90 ;;
@@ -37,7 +41,7 @@ units_bats() {
     (cd "$cache/$1/tests/integration" && printf '%s\n' *.bats)
 }
 run_bats() {
-    cd "$cache/$1/tests/integration"
+    cd "$cache/$1/tests/integration" || exit
     export RUNC=$3 BATS_TMPDIR=$ROOM_TMP TMPDIR=$ROOM_TMP
     # Many of its containers have a terminal and are run as if by hand, so there must be one to open.
     "${BASH_SOURCE[0]%/*}/at-terminal" bats --tap "$2"
@@ -60,7 +64,7 @@ run_crun() {
     *) export STAVES_CRUN_RUNTIME=$2 OCI_RUNTIME=${BASH_SOURCE[0]%/*}/as-crun ;;
     esac
     # It works in the folder it is in.
-    cd "$ROOM_TMP"
+    cd "$ROOM_TMP" || exit
     python3 "$cache/crun/tests/$1"
 }
 
@@ -70,13 +74,13 @@ units_validation() {
 cases_validation() { cases_tap "$@"; }
 run_validation() {
     export RUNTIME=$2 TMPDIR=$ROOM_TMP
-    cd "$ROOM_TMP"
+    cd "$ROOM_TMP" || exit
     cp "$cache"/runtime-tools/{runtimetest,rootfs-amd64.tar.gz} .
     "$cache/runtime-tools/programs/$1"
 }
 
 units_contest() {
-    "$cache/youki/target/release/contest" list 2>/dev/null | sed 's/^[ -]*//' | awk 'NF { print $1 }'
+    (cd "$cache/youki" && ./contest list 2>/dev/null) | sed 's/^[ -]*//' | awk 'NF { print $1 }'
 }
 cases_contest() {
     # A group's own name stands in front of its cases; a group may run others.
@@ -89,8 +93,7 @@ cases_contest() {
 }
 run_contest() {
     export TMPDIR=$ROOM_TMP
-    cd "$ROOM_TMP"
+    cd "$ROOM_TMP" || exit
     cp "$cache/youki/bundle.tar.gz" .
-    "$cache/youki/target/release/contest" run --runtime "$2" \
-        --runtimetest "$cache/youki/target/x86_64-unknown-linux-gnu/release/runtimetest" -t "$1"
+    "$cache/youki/contest" run --runtime "$2" --runtimetest "$cache/youki/runtimetest" -t "$1"
 }
