@@ -424,3 +424,30 @@ fn a_relative_path_is_below_the_own_group_or_beside_it() {
     made.remove().expect("remove it");
     own.remove().expect("remove the own one, and what is below it");
 }
+
+#[test]
+fn processes_that_fork_all_the_time_are_stopped() {
+    let Some(parent) = Parent::new("forks") else { return };
+    let group = Cgroup::create(&parent.path("one"), None).expect("make a group");
+    let script =
+        r#"for procs; do echo $$ >"$procs"; done; for i in 1 2 3; do while :; do (:); done & done; wait"#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh"]).args(group.directories().iter().map(|d| d.join("cgroup.procs")));
+    let mut shell = shell.spawn().expect("start a shell");
+    while group.all_processes().expect("its processes").len() < 4 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    for _ in 0..5 {
+        group.freeze().expect("freeze");
+        assert!(group.is_frozen());
+        let pids = group.all_processes().expect("its processes");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(group.all_processes().expect("its processes"), pids);
+        group.thaw().expect("thaw");
+        assert!(!group.is_to_be_frozen());
+    }
+    group.freeze().expect("freeze");
+    group.kill();
+    shell.wait().expect("wait for it");
+    group.remove().expect("remove it");
+}
