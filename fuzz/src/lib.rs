@@ -16,12 +16,13 @@ mod scratch;
 pub mod seccomp;
 pub mod shim;
 pub mod spec;
+pub mod state;
 pub mod wishes;
 
 /// Name of target and seed directory, and what reads their bytes.
 pub type Surface = (&'static str, fn(&[u8]));
 
-pub const ALL: [Surface; 12] = [
+pub const ALL: [Surface; 13] = [
     ("bundle", bundle::check),
     ("image", image::check),
     ("layer", layer::check),
@@ -33,5 +34,6 @@ pub const ALL: [Surface; 12] = [
     ("seccomp", seccomp::check),
     ("shim", shim::check),
     ("spec", spec::check),
+    ("state", state::check),
     ("wishes", wishes::check),
 ];

@@ -87,7 +87,7 @@ pub struct Created {
 /// The caller must have one thread and be the one to wait(2) for the process. On failure nothing is left.
 pub fn create(options: Options<'_>) -> Result<Created> {
     let spec = options.spec;
-    spec.process()?;
+    spec.process()?.check_capabilities()?;
     // First of all, so that what cannot be done has made nothing yet.
     spec.check_machine()?;
     devices::check(&spec.linux.devices)?;

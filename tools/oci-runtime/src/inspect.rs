@@ -50,9 +50,13 @@ impl<'a> Shown<'a> {
 pub fn state(call: &Call<'_>) -> Result<u8> {
     let container = Container::load(call)?;
     let status = container.status()?;
-    let text = serde_json::to_string_pretty(&Shown::of(&container, status, ""));
-    print(&text.explain(|| "print the state".into())?)?;
+    print(&shown(&container, status)?)?;
     Ok(0)
+}
+
+/// What `state` prints.
+pub fn shown(container: &Container, status: Status) -> Result<String> {
+    serde_json::to_string_pretty(&Shown::of(container, status, "")).explain(|| "print the state".into())
 }
 
 pub fn list(call: &Call<'_>) -> Result<u8> {

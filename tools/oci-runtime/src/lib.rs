@@ -43,6 +43,19 @@ use std::ffi::OsString;
 use std::path::Path;
 use verbs::{GLOBAL, Verb};
 
+/// Reads the directory `root/id` of a container's state as the verbs do, whoever wrote it: what the container is, its status and
+/// its specification. Returns what `state` prints of it.
+///
+/// Fails where there is no such container, and on what is torn, of a wrong kind or too long. Never waits for anything.
+pub fn read_state(root: &Path, id: &str) -> Result<String> {
+    let container = state::Container::load_from(place::Place::open(root, id)?, id)?;
+    let status = container.status()?;
+    let printed = inspect::shown(&container, status)?;
+    container.config()?;
+    container.spec()?;
+    Ok(printed)
+}
+
 /// Runs the verb the arguments ask for, the program's name first; returns the exit status.
 pub fn main(arguments: &[OsString]) -> u8 {
     let program = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();

@@ -69,6 +69,7 @@ pub struct Command {
 impl Command {
     pub fn new(process: &Process, filter: Option<Filter>) -> Result<Command> {
         process.check()?;
+        process.check_capabilities()?;
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         Ok(Command {
             arguments: environment::c_strings(&process.args, "argument")?,

@@ -3,7 +3,7 @@
 //! Errors name the member. What is checked where it is used is not checked here as well: mounts, devices, resources, seccomp.
 
 use super::{Process, Spec, namespace_path, sysctl};
-use crate::{capabilities, mappings, netdevices, rdt, scheduling, timens};
+use crate::{mappings, netdevices, rdt, scheduling, timens};
 use fault::{Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType;
 use std::collections::BTreeSet;
@@ -250,7 +250,6 @@ impl Process {
             return Err(bad("process.consoleSize", "is larger than a terminal can be"));
         }
         self.check_limits()?;
-        self.capabilities.as_ref().map_or(Ok(()), capabilities::check)?;
         if let Some(score) = self.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
             return Err(bad("process.oomScoreAdj", format!("{score} is not from -1000 to 1000")));
         }

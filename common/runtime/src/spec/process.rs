@@ -2,6 +2,7 @@
 
 use super::null_is_default;
 use crate::capabilities;
+use fault::Result;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,12 @@ impl Process {
     pub fn console_size(&self) -> Option<(u16, u16)> {
         let size = self.console_size.filter(|_| self.terminal)?;
         Some((u16::try_from(size.height).ok()?, u16::try_from(size.width).ok()?))
+    }
+
+    /// Refuses capabilities that contradict each other. Apart from [`Process::check`], so that whoever tells of
+    /// [`Process::warnings`] can do so before: a name that is none may be why.
+    pub fn check_capabilities(&self) -> Result<()> {
+        self.capabilities.as_ref().map_or(Ok(()), capabilities::check)
     }
 
     /// What will be left out of it here; see [`super::Spec::warnings`].

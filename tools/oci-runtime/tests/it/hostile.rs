@@ -146,3 +146,85 @@ fn a_gate_that_is_not_the_containers_is_no_hang() {
     std::fs::remove_file(&gate).unwrap();
     assert_eq!(bench.status(&id), "running");
 }
+
+/// What may lie where a file is looked for.
+const KINDS: [&str; 9] =
+    ["directory", "pipe", "socket", "device", "long", "loop", "link out", "link to a device", "random"];
+
+fn put(path: &Path, kind: &str, outside: &Path) {
+    let run = |program: &str, arguments: &[&str]| {
+        let made = Command::new(program).arg(path).args(arguments).status().unwrap();
+        assert!(made.success(), "{program} {}", path.display());
+    };
+    match kind {
+        "directory" => std::fs::create_dir_all(path.join("sub")).unwrap(),
+        "pipe" => run("mkfifo", &[]),
+        "socket" => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        "device" => run("mknod", &["c", "1", "5"]),
+        "long" => std::fs::File::create(path).unwrap().set_len(1 << 40).unwrap(),
+        "loop" => symlink(path, path).unwrap(),
+        "link out" => symlink(outside, path).unwrap(),
+        "link to a device" => symlink("/dev/zero", path).unwrap(),
+        _ => std::fs::write(path, (0..=255).cycle().take(100_000).collect::<Vec<u8>>()).unwrap(),
+    }
+}
+
+#[test]
+fn whatever_lies_there_is_read_soon_and_removed() {
+    let Some(bench) = Bench::new() else { return };
+    let id = bench.id("kinds");
+    let dir = bench.root().join(&id);
+    let outside = bench.path().join("outside");
+    write(&outside, "kept");
+    // Soon: nothing is waited for.
+    let ran = |arguments: &[&str]| {
+        let mut command = Command::new("timeout");
+        command.args(["20", crate::PROGRAM, "--root"]).arg(bench.root()).args(arguments);
+        let ran = testkit::Ran::of(command.stdin(std::process::Stdio::null()));
+        assert!(ran.status < 124 || ran.status == 255, "{arguments:?}: {}\n{}", ran.status, ran.stderr);
+        assert!(!ran.stderr.contains("panic"), "{}", ran.stderr);
+        ran
+    };
+    let good = json!({"ociVersion": "1.0.2", "id": id, "pid": i32::MAX, "pidStarted": 1, "bundle": "/", "rootfs": "/",
+        "created": "x", "ownPidNamespace": true});
+    for name in ["state.json", "config.json", "start.sock"] {
+        for kind in KINDS {
+            std::fs::create_dir_all(&dir).unwrap();
+            for (file, text) in [("state.json", good.to_string()), ("config.json", "{}".to_owned())] {
+                if file != name {
+                    write(&dir.join(file), &text);
+                }
+            }
+            put(&dir.join(name), kind, &outside);
+            let shown = ran(&["state", &id]);
+            if name == "state.json" {
+                assert_eq!(shown.status, 1, "{kind}");
+            } else {
+                assert!(shown.expect(0).stdout.contains("\"stopped\""), "{name}, {kind}");
+            }
+            ran(&["list"]).expect(0);
+            ran(&["events", "--stats", &id]);
+            ran(&["start", &id]).expect(1);
+            ran(&["exec", &id, "true"]).expect(255);
+            ran(&["delete", "--force", &id]).expect(0);
+            assert!(!dir.exists(), "{name}, {kind}");
+            assert_eq!(std::fs::read_to_string(&outside).unwrap(), "kept");
+        }
+    }
+    // Of one that runs.
+    for kind in KINDS {
+        bench.start(&id);
+        for name in ["config.json", "start.sock"] {
+            let _ = std::fs::remove_file(dir.join(name));
+            put(&dir.join(name), kind, &outside);
+        }
+        assert_eq!(bench.status(&id), "created", "{kind}");
+        ran(&["list"]).expect(0);
+        ran(&["exec", &id, "true"]).expect(255);
+        ran(&["update", "--pids-limit", "10", &id]);
+        ran(&["start", &id]).expect(1);
+        ran(&["delete", "--force", &id]).expect(0);
+        bench.assert_gone(&id);
+        assert_eq!(std::fs::read_to_string(&outside).unwrap(), "kept");
+    }
+}
