@@ -23,7 +23,13 @@ impl Cgroup {
     /// Sets limits, on a new group or a running one. Limits the kernel compares with each other are written in the order it
     /// takes, whatever they were before.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        self.set_limits(&settings(self.version, Some(resources))?, Some(resources))
+        let settings = settings(self.version, Some(resources))?;
+        if let Some(unit) = &self.unit {
+            // Before systemd is told what could not be.
+            self.check_before_update(resources)?;
+            unit.update(self, &settings, resources)?;
+        }
+        self.set_limits(&settings, Some(resources))
     }
 
     pub(crate) fn set_limits(&self, settings: &[Setting], resources: Option<&LinuxResources>) -> Result<()> {

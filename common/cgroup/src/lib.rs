@@ -14,6 +14,7 @@ mod place;
 mod scratch;
 mod state;
 pub mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 
@@ -72,6 +73,8 @@ pub struct Cgroup {
     directories: Vec<PathBuf>,
     /// Whoever asks for it wants no other (see [`Cgroup::exactly`]).
     exact: bool,
+    /// systemd's, where that made it.
+    unit: Option<systemd::Unit>,
 }
 
 impl Cgroup {
@@ -131,7 +134,7 @@ impl Cgroup {
     }
 
     fn at(version: Version, directories: Vec<PathBuf>) -> Cgroup {
-        Cgroup { version, directories, exact: false }
+        Cgroup { version, directories, exact: false, unit: None }
     }
 
     /// An existing group, from what [`Cgroup::directories`] said when it was made. Directories outside the mount
@@ -139,7 +142,10 @@ impl Cgroup {
     pub fn open(directories: &[PathBuf]) -> Result<Cgroup> {
         for directory in directories {
             let inside = directory.strip_prefix(MOUNT).is_ok_and(|rest| {
-                rest.components().count() > 1 && rest.components().all(|c| matches!(c, Component::Normal(_)))
+                // A slice may be right below version 2's root; hierarchies of version 1 are not called so.
+                let below =
+                    rest.components().count() > 1 || rest.extension().is_some_and(|end| end == "slice");
+                below && rest.components().all(|c| matches!(c, Component::Normal(_)))
             });
             if !inside {
                 return Err(Fault::input(format!("{} is not a control group", directory.display())));
@@ -181,6 +187,17 @@ impl Cgroup {
         self.version
     }
 
+    /// systemd's unit, for a record.
+    pub fn unit(&self) -> Option<&systemd::Unit> {
+        self.unit.as_ref()
+    }
+
+    /// The same as a group that systemd made: [`Cgroup::apply`] and [`Cgroup::remove`] tell it.
+    #[must_use]
+    pub fn of_unit(self, unit: Option<systemd::Unit>) -> Cgroup {
+        Cgroup { unit, ..self }
+    }
+
     /// Removes the group if no process and no group is in it, without waiting; whether it is gone.
     pub fn remove_if_empty(&self) -> bool {
         let gone = |directory: &PathBuf| match std::fs::remove_dir(directory) {
@@ -194,7 +211,7 @@ impl Cgroup {
     /// Removes the group and the groups its processes made below it. Processes must be gone or going (see [`Cgroup::kill`]): the
     /// last one is waited for, for 2 s at most in all hierarchies together.
     pub fn remove(&self) -> Result<()> {
-        let mut last = Ok(());
+        let mut last = self.unit.as_ref().map_or(Ok(()), systemd::Unit::stop);
         let deadline = Instant::now() + LONGEST_REMOVAL;
         for directory in &self.directories {
             if let Err(fault) = remove_tree(directory, deadline) {

@@ -12,9 +12,10 @@ use crate::root::RootFs;
 use crate::spec::Spec;
 use crate::state::{State, Status};
 use crate::{devices, groups, mappings, netdevices, rdt, seccomp};
-use cgroup::{Cgroup, Version};
+use cgroup::{Cgroup, Version, systemd};
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::LinkNameSpaceType;
 use std::io::Write;
@@ -67,6 +68,8 @@ pub struct Manners {
     pub rootless: Rootless,
     /// `linux.cgroupsPath` is the caller's own choice, not the specification's.
     pub default_group: bool,
+    /// Have control groups made by this systemd; `linux.cgroupsPath` is `slice:prefix:name` then.
+    pub systemd: Option<systemd::Manager>,
 }
 
 /// A container whose first process exists and is not started yet.
@@ -110,9 +113,13 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         Gate::Socket(path) => Some(gate::listen(path)?),
     };
     let make_groups = || groups::make(options.id, spec, options.manners);
-    // A process is made in a version 2 group. Version 1's many groups are made while it is at work, and it joins them.
-    let group = match cgroup::version() {
+    let wanted = options.manners.systemd.map(|manager| groups::of_systemd(manager, spec)).transpose()?;
+    // A process is made in a version 2 group. Version 1's many groups are made while it is at work, and it joins them. systemd
+    // makes none without a process in it.
+    let version = cgroup::version();
+    let group = match version {
         Some(Version::V1) => None,
+        _ if wanted.is_some() => None,
         _ => Some(make_groups()?),
     };
     let state = State {
@@ -135,6 +142,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         entrance,
         dies_with_parent: options.dies_with_parent,
         manners: options.manners,
+        cgroup_is_v2: version == Some(Version::V2),
     };
     let (pid, pidfd, socket) = match child.make(group.as_ref()) {
         Ok(made) => made,
@@ -149,11 +157,18 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     let hooks = Some(&spec.hooks).filter(|hooks| !hooks.is_empty());
     let hooks = hooks.map(|hooks| (hooks.clone(), State { pid: Some(pid), ..state }));
     let furnished = furnish(spec, &namespaces, pid, &socket, rdt.as_ref().map(|_| options.id));
-    match furnished.and_then(|rdt| Ok((group.map_or_else(make_groups, Ok)?, rdt))) {
+    let is_late = group.is_none();
+    let make_late = || match &wanted {
+        Some(wanted) => wanted.create(pid, spec.linux.resources.as_ref()),
+        None => make_groups(),
+    };
+    match furnished.and_then(|rdt| Ok((group.map_or_else(make_late, Ok)?, rdt))) {
         Ok((cgroup, rdt)) => {
-            if cgroup.version() == Version::V1
+            // Version 2's one group systemd has moved it to.
+            let has_joined = wanted.is_some() && cgroup.version() == Version::V2;
+            if is_late
                 && let Err(fault) =
-                    have_join(&cgroup, &socket, pid, init::is_limited_from_outside(&namespaces))
+                    have_join(&cgroup, &socket, pid, init::is_limited_from_outside(&namespaces), has_joined)
             {
                 end(&pidfd);
                 let _ = cgroup.remove();
@@ -162,20 +177,36 @@ pub fn create(options: Options<'_>) -> Result<Created> {
             Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks })
         }
         Err(fault) => {
+            // What went wrong in the child comes first: systemd takes no process that has ended.
+            let fault = wanted.and_then(|_| last_words(&pidfd, &socket)).unwrap_or(fault);
             end(&pidfd);
             Err(fault)
         }
     }
 }
 
-/// Has the child join its version 1 groups. `outside`: in a user namespace it may not do so itself.
-fn have_join(cgroup: &Cgroup, socket: &OwnedFd, pid: i32, outside: bool) -> Result<()> {
-    if outside {
+/// What a child that has ended has said.
+fn last_words(pidfd: &OwnedFd, socket: &OwnedFd) -> Option<Fault> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)).ok().filter(|ended| *ended > 0)?;
+    loop {
+        match receive(socket).ok()?? {
+            (Message::Failed(failure), _) => return Some(failure.into_fault()),
+            // It was heard, but never answered.
+            _ => {}
+        }
+    }
+}
+
+/// Has the child join the groups it was not made in, unless it `has_joined` them. `outside`: in a user namespace it may not do
+/// so itself.
+fn have_join(cgroup: &Cgroup, socket: &OwnedFd, pid: i32, outside: bool, has_joined: bool) -> Result<()> {
+    if outside && !has_joined {
         for mut file in cgroup.join_files()? {
             file.write_all(pid.to_string().as_bytes()).explain(|| "join the control group".into())?;
         }
     }
-    let message = Message::Join { cgroup: cgroup.directories().to_vec(), joined: outside };
+    let message = Message::Join { cgroup: cgroup.directories().to_vec(), joined: outside || has_joined };
     // A child that has ended by now has left word, and is asked for it by `ready`.
     let _ = send(socket, &message, None);
     Ok(())
@@ -221,6 +252,7 @@ struct Child<'a> {
     entrance: Option<OwnedFd>,
     dies_with_parent: bool,
     manners: Manners,
+    cgroup_is_v2: bool,
 }
 
 impl Child<'_> {
@@ -247,6 +279,7 @@ impl Child<'_> {
             prepared: self.prepared,
             filter: self.filter,
             cgroup: cgroup.map(|cgroup| cgroup.directories().to_vec()),
+            cgroup_is_v2: self.cgroup_is_v2,
             namespaces: self.namespaces,
             stdio: streams,
             entrance: match self.entrance {

@@ -2,7 +2,7 @@
 
 use crate::create::Manners;
 use crate::spec::Spec;
-use cgroup::{Cgroup, LinuxResources};
+use cgroup::{Cgroup, LinuxResources, systemd};
 use fault::{Fault, Result};
 use std::path::Path;
 
@@ -43,6 +43,12 @@ pub fn is_rootless() -> bool {
 /// For want of permission in the wider sense, as runc has it.
 pub fn is_closed(fault: &Fault) -> bool {
     matches!(fault.os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS))
+}
+
+/// What systemd is to make.
+pub fn of_systemd(manager: systemd::Manager, spec: &Spec) -> Result<systemd::Wanted> {
+    let path = spec.linux.cgroups_path.as_deref().unwrap_or_default();
+    systemd::Wanted::parse(manager, path, &spec.annotations)
 }
 
 /// Makes them. For a rootless container that names none and limits nothing there are none (a [`Cgroup`] without directories)

@@ -33,6 +33,7 @@ pub struct Plan<'a> {
     pub filter: Option<Filter>,
     /// The control groups the child was made in; `None` when it will be told which to join.
     pub cgroup: Option<Vec<PathBuf>>,
+    pub cgroup_is_v2: bool,
     pub namespaces: &'a Namespaces,
     /// Standard streams; without them those of the terminal or, if there is none, the parent's.
     pub stdio: Option<[OwnedFd; 3]>,
@@ -161,7 +162,7 @@ impl Groups {
         let directories = plan.cgroup.take();
         let groups = Groups {
             own_namespace: plan.namespaces.owns(Kind::Cgroup),
-            version_2: directories.is_some(),
+            version_2: plan.cgroup_is_v2,
             directories,
             socket: socket.try_clone().explain(|| "copy a descriptor".into())?,
         };

@@ -59,10 +59,6 @@ fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
     let detach = verb != Verb::Run;
     let console = call.options.path(Opt::ConsoleSocket);
     console::check(has_terminal, detach, console, call.program)?;
-    if call.options.has(Opt::SystemdCgroup) {
-        return Err(Fault::failed("control groups made by systemd are not supported")
-            .hint("leave --systemd-cgroup out; engines call it the cgroupfs driver"));
-    }
     rootless::check(&bundle.spec)?;
     let default_group = bundle.spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty);
     complete(&mut bundle.spec, call, id);
@@ -104,7 +100,11 @@ fn complete(spec: &mut Spec, call: &Call<'_>, id: &str) {
         // An ordinary user may own a group at most where it is.
         let is_users = process::effective_uid() != 0;
         let parent = crate::delete::PARENT_GROUP;
-        spec.linux.cgroups_path = Some(if is_users { id.to_owned() } else { format!("{parent}/{id}") });
+        spec.linux.cgroups_path = Some(match groups::systemd(call) {
+            Some(_) => format!(":{}:{id}", parent.trim_start_matches('/')),
+            None if is_users => id.to_owned(),
+            None => format!("{parent}/{id}"),
+        });
     }
     groups::allow_default_devices(spec.linux.resources.get_or_insert_default());
     if call.inherited.listening > 0
@@ -145,6 +145,7 @@ fn prepare(bundle: &Bundle, place: &Place, wishes: &Wishes<'_>) -> Result<(Creat
             find_command: true,
             rootless: call.rootless,
             default_group: wishes.default_group,
+            systemd: groups::systemd(call),
         },
     })?;
     if created.cgroup.directories().is_empty() && !spec.makes_namespace(NamespaceKind::Pid) {
@@ -181,6 +182,7 @@ fn stored(id: &str, bundle: &Bundle, created: &Created) -> Result<Stored> {
         created: jiff::Timestamp::now().to_string(),
         annotations: spec.annotations.clone(),
         cgroups: created.cgroup.directories().to_vec(),
+        systemd: created.cgroup.unit().cloned(),
         own_pid_namespace: spec.makes_namespace(NamespaceKind::Pid),
         rdt: created.rdt.clone(),
         hooks: Hooks {

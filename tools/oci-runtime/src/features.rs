@@ -65,7 +65,7 @@ pub fn features(_: &Call<'_>) -> Result<u8> {
         "linux": {
             "namespaces": NAMESPACES,
             "capabilities": capabilities,
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": {
                 "enabled": true,
                 "actions": SECCOMP_ACTIONS,

@@ -1,6 +1,8 @@
 //! Control groups, as far as engines leave them to the runtime.
 
-use cgroup::{Cgroup, LinuxResources, MOUNT, Version};
+use crate::call::Call;
+use crate::options::Opt;
+use cgroup::{Cgroup, LinuxResources, MOUNT, Version, systemd::Manager};
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType};
 use std::path::{Component, Path, PathBuf};
@@ -16,6 +18,12 @@ const DEVICES: [(i64, i64); 8] = [
     (5, 2),    // ptmx
     (136, -1), // pts/*
 ];
+
+/// The systemd that is to make them, if one is; an ordinary user may ask only their own.
+pub fn systemd(call: &Call<'_>) -> Option<Manager> {
+    let manager = || if runtime::is_rootless() { Manager::User } else { Manager::System };
+    call.options.has(Opt::SystemdCgroup).then(manager)
+}
 
 /// Puts the rules for them after those of the specification, which may deny everything; where it has none, everything else
 /// is denied, as runc does. Nodes may be made for any device: without a rule they cannot be opened.

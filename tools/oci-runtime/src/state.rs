@@ -36,6 +36,9 @@ pub struct Stored {
     /// Absolute; none where the container does without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cgroups: Vec<PathBuf>,
+    /// The unit they are, if systemd made them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd: Option<cgroup::systemd::Unit>,
     /// All of its processes end with the first.
     pub own_pid_namespace: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,7 +119,7 @@ impl Container {
     pub fn cgroup(&self) -> Result<Option<Cgroup>> {
         match self.stored.cgroups.as_slice() {
             [] => Ok(None),
-            directories => Cgroup::open(directories).map(Some),
+            directories => Ok(Some(Cgroup::open(directories)?.of_unit(self.stored.systemd.clone()))),
         }
     }
 

@@ -121,7 +121,7 @@ pub const GLOBAL: &[Flag] = &[
     Flag::switch(
         Opt::SystemdCgroup,
         "systemd-cgroup",
-        "make control groups through systemd (not supported: create and run fail)",
+        "have systemd make control groups: linux.cgroupsPath is slice:prefix:name",
     ),
     Flag::value(
         Opt::Rootless,

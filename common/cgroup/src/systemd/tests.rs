@@ -1,0 +1,1 @@
+//! A systemd that is none, at the other end of a socket pair.
