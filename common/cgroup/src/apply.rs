@@ -24,12 +24,11 @@ impl Cgroup {
     /// takes, whatever they were before.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
         let settings = settings(self.version, Some(resources))?;
-        if let Some(unit) = &self.unit {
-            // Before systemd is told what could not be.
-            self.check_before_update(resources)?;
-            unit.update(self, &settings, resources)?;
-        }
-        self.set_limits(&settings, Some(resources))
+        let write = || self.set_limits(&settings, Some(resources));
+        let Some(unit) = &self.unit else { return write() };
+        // Before systemd is told what cannot be.
+        self.check_before_update(resources)?;
+        unit.update(self, &settings, resources, write)
     }
 
     pub(crate) fn set_limits(&self, settings: &[Setting], resources: Option<&LinuxResources>) -> Result<()> {

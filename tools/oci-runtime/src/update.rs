@@ -5,7 +5,7 @@ use crate::groups;
 use crate::options::Opt;
 use crate::resources::{complete, from_options, merge};
 use crate::state::Container;
-use cgroup::LinuxResources;
+use cgroup::{LinuxResources, Version};
 use fault::{Explain, Fault, Kind, Result};
 use runtime::spec::IntelRdt;
 use runtime::{Status, rdt};
@@ -50,9 +50,15 @@ pub fn update(call: &Call<'_>) -> Result<u8> {
         }
     }
     complete(&mut change, &base);
-    let resources: LinuxResources =
+    let mut resources: LinuxResources =
         serde_json::from_value(change.clone()).explain_as(Kind::Input, || "resources".into())?;
     let group = container.need_cgroup()?;
+    if group.unit().is_some() && group.version() == Version::V1 {
+        // systemd sets its own again, which may be wider.
+        let asked = container.spec()?.linux.resources.and_then(|resources| resources.devices().clone());
+        resources.set_devices(asked);
+        groups::allow_default_devices(&mut resources);
+    }
     group.apply(&resources)?;
     update_rdt(call, &container)?;
     merge(&mut base, &change);

@@ -58,7 +58,9 @@ impl Message {
 
     pub fn encode(&self) -> Result<Vec<u8>> {
         let mut body = Vec::new();
-        self.body.iter().for_each(|value| value.write(&mut body));
+        for value in &self.body {
+            value.write(&mut body);
+        }
         let signature: String = self.body.iter().map(Value::signature).collect();
         if signature.len() > 255 || body.len() > LONGEST {
             return Err(Fault::input("the message to systemd would be too long"));

@@ -219,37 +219,37 @@ fn directories(path: &str, version: Version, settings: &[Setting]) -> Result<Vec
 }
 
 impl Unit {
-    /// Tells systemd of changed limits, before they are written to the files of the group.
+    /// Tells systemd of changed limits, and has them written to the files of the group by `write`.
     pub(crate) fn update(
         &self,
         cgroup: &Cgroup,
         settings: &[Setting],
         resources: &LinuxResources,
+        write: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         name::check(&self.name)?;
         let mut bus = Bus::open(self.manager, &self.name)?;
         let systemd = version_of(&mut bus)?;
         let mut list = properties::of_limits(settings, systemd);
+        list.extend(resources.devices().iter().flat_map(|rules| devices::properties(rules, systemd)));
         if list.is_empty() {
-            return Ok(());
+            return write();
         }
-        // In version 1 systemd sets the device rules again on that occasion, taking everything away first: nobody may
-        // look at it.
+        // In version 1 systemd sets the device rules again on that occasion, taking everything away first. Nobody may notice.
         let freezes = cgroup.version == Version::V1 && !cgroup.is_to_be_frozen();
-        if cgroup.version == Version::V1
-            && let Some(rules) = resources.devices()
-        {
-            list.extend(devices::properties(rules, systemd));
-        }
         if freezes {
             cgroup.freeze()?;
         }
         let body = vec![Value::text(self.name.as_str()), Value::Bool(true), as_variants(list)];
-        let answer = bus.manager("SetUnitProperties", body);
+        let refused = || format!("unable to set unit properties of {:?}", self.name);
+        let updated = bus
+            .manager("SetUnitProperties", body)
+            .and_then(|answer| answer.unless_refused(&refused()))
+            .and_then(|_| write());
         if freezes {
             cgroup.thaw()?;
         }
-        answer?.unless_refused(&format!("unable to set unit properties of {:?}", self.name)).map(drop)
+        updated
     }
 
     /// Removes the unit. What is left of processes in it systemd ends.

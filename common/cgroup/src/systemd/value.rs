@@ -88,11 +88,17 @@ impl Value {
                 // The length does not count what aligns the first element, which an empty array has too.
                 pad(out, alignment(element.as_bytes().first().copied().unwrap_or(b'y')));
                 let begin = out.len();
-                values.iter().for_each(|value| value.write(out));
+                for value in values {
+                    value.write(out);
+                }
                 let length = (out.len() - begin) as u32;
                 out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
             }
-            Value::Struct(members) => members.iter().for_each(|member| member.write(out)),
+            Value::Struct(members) => {
+                for member in members {
+                    member.write(out);
+                }
+            }
             Value::Entry(entry) => {
                 entry.0.write(out);
                 entry.1.write(out);

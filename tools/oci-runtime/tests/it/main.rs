@@ -15,6 +15,7 @@ mod mounts;
 mod rootless;
 mod run;
 mod sockets;
+mod systemd;
 
 use serde_json::{Value, json};
 use std::os::unix::fs::{PermissionsExt, symlink};

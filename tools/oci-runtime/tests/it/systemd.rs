@@ -1,0 +1,335 @@
+//! `--systemd-cgroup`, with a real systemd: one started for the test, in namespaces and control groups of its own.
+
+use crate::{Bench, PROGRAM, assert_says, wait_until};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use testkit::Ran;
+
+/// Ends with everything in it when dropped.
+struct Systemd {
+    outer: Child,
+    /// Process 1, as it is called outside.
+    pid: u32,
+    name: String,
+    /// Those a process has to join to be in its groups.
+    groups: Vec<PathBuf>,
+}
+
+const TARGET: &str = "[Unit]\nDefaultDependencies=no\n";
+
+impl Systemd {
+    /// `units`: further ones, that the target wants. `None`, said aloud, where none can be started.
+    fn new(bench: &Bench, units: &[(&str, &str)]) -> Option<Systemd> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if !Path::new("/lib/systemd/systemd").exists() {
+            testkit::skip("there is no systemd to be started");
+            return None;
+        }
+        if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+            && !Path::new("/sys/fs/cgroup/systemd/cgroup.procs").exists()
+        {
+            testkit::skip("there is no control group hierarchy for systemd");
+            return None;
+        }
+        let directory = bench.path().join("units");
+        std::fs::create_dir(&directory).unwrap();
+        let wants = units.iter().map(|(name, _)| format!("Wants={name}\n")).collect::<String>();
+        for (name, text) in units.iter().chain(&[("test.target", &*format!("{TARGET}{wants}"))]) {
+            std::fs::write(directory.join(name), text).unwrap();
+        }
+        let name = format!("systemd-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let log = std::fs::File::create(bench.path().join("systemd.log")).unwrap();
+        let outer = testkit::die_with_parent("bash")
+            .args(["-c", include_str!("systemd-start.sh"), "systemd-start", &name, "test.target"])
+            .arg(&directory)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut systemd = Systemd { outer, pid: 0, name, groups: Vec::new() };
+        let said = || std::fs::read_to_string(bench.path().join("systemd.log")).unwrap_or_default();
+        wait_until(
+            || {
+                assert!(systemd.outer.try_wait().unwrap().is_none(), "systemd did not start:\n{}", said());
+                systemd.pid = child_of(systemd.outer.id());
+                // Before, it is in this process's mounts and groups, and then it removes groups it does not know.
+                let comm = std::fs::read_to_string(format!("/proc/{}/comm", systemd.pid));
+                let root = PathBuf::from(format!("/proc/{}/root/run/systemd", systemd.pid));
+                comm.is_ok_and(|comm| comm == "systemd\n")
+                    && root.join("system/test.target").exists()
+                    && root.join("private").exists()
+            },
+            "systemd does not start",
+        );
+        systemd.make_groups();
+        let is_up = || systemd.ran("systemctl", &["is-active", "test.target"]).status == 0;
+        wait_until(is_up, "systemd does not come up");
+        Some(systemd)
+    }
+
+    /// Groups for the test's own processes: in the topmost there may be none.
+    fn make_groups(&mut self) {
+        let root = PathBuf::from(format!("/proc/{}/root", self.pid));
+        let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", self.pid)).unwrap();
+        for line in mounts.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            if !matches!(fields[2], "cgroup" | "cgroup2") {
+                continue;
+            }
+            let top = root.join(fields[1].trim_start_matches('/'));
+            let group = top.join("test");
+            std::fs::create_dir(&group).unwrap();
+            // A cpuset of version 1 is of no use before it has something.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if fields[2] == "cgroup" && group.join(file).exists() {
+                    std::fs::copy(top.join(file), group.join(file)).unwrap();
+                }
+            }
+            self.groups.push(group.join("cgroup.procs"));
+        }
+    }
+
+    /// A command in its namespaces and groups.
+    fn inside(&self, program: &str, arguments: &[&str]) -> Command {
+        const ENTER: &str =
+            "while [ $1 != -- ]; do echo 0 >$1 || exit; shift; done; shift; exec nsenter \"$@\"";
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", ENTER, "enter"])
+            .args(&self.groups)
+            .args(["--", "-m", "-u", "-i", "-n", "-p", "-C"]);
+        command.args(["-t", &self.pid.to_string(), "--", program]).args(arguments);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn ran(&self, program: &str, arguments: &[&str]) -> Ran {
+        Ran::of(&mut self.inside(program, arguments))
+    }
+
+    /// The runtime inside.
+    fn runtime(&self, bench: &Bench, arguments: &[&str]) -> Ran {
+        let root = bench.root().display().to_string();
+        self.ran(PROGRAM, &[&["--root", &root, "--systemd-cgroup"], arguments].concat())
+    }
+
+    /// For what leaves a process behind.
+    #[track_caller]
+    fn make(&self, bench: &Bench, arguments: &[&str]) {
+        let root = bench.root().display().to_string();
+        let log = bench.path().join("made");
+        let file = || std::fs::File::create(&log).unwrap();
+        let mut command = self.inside(PROGRAM, &[&["--root", &root, "--systemd-cgroup"], arguments].concat());
+        let status = command.stdout(file()).stderr(file()).status().unwrap();
+        assert!(status.success(), "{arguments:?}: {}", std::fs::read_to_string(&log).unwrap());
+    }
+
+    /// A property of a unit, in systemctl's words.
+    fn property(&self, unit: &str, name: &str) -> String {
+        let ran = self.ran("systemctl", &["show", "--value", "-p", name, unit]).expect(0);
+        ran.stdout.trim().to_owned()
+    }
+
+    fn sh(&self, script: &str) -> String {
+        self.ran("sh", &["-c", script]).expect(0).stdout
+    }
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.pid as i32) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        let _ = self.outer.kill();
+        let _ = self.outer.wait();
+        let remove = "find /sys/fs/cgroup /sys/fs/cgroup/* -maxdepth 1 -name \"$1\" -type d 2>/dev/null | sort -u | \
+            while read -r top; do find \"$top\" -depth -type d -exec rmdir {} +; done";
+        wait_until(
+            || {
+                let _ = Command::new("bash")
+                    .args(["-c", remove, "remove", &self.name])
+                    .stderr(Stdio::null())
+                    .status();
+                let left = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+                left.chain([PathBuf::from("/sys/fs/cgroup")]).all(|root| !root.join(&self.name).exists())
+            },
+            "the control groups stay",
+        );
+    }
+}
+
+fn child_of(pid: u32) -> u32 {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or_default()
+}
+
+/// As an engine asks for it.
+fn configure(bench: &Bench, path: &str, command: &[&str]) {
+    bench.configure(command, |config| {
+        config["linux"]["cgroupsPath"] = json!(path);
+        config["linux"]["resources"] = json!({
+            "memory": {"limit": 64 << 20},
+            "pids": {"limit": 50},
+            "cpu": {"shares": 2048, "quota": 50000, "period": 100_000, "cpus": "0"},
+            "devices": [{"allow": false, "access": "rwm"}],
+        });
+        config["annotations"] = json!({
+            "org.systemd.property.TimeoutStopSec": "3",
+            "org.systemd.property.CollectMode": "'inactive-or-failed'",
+        });
+    });
+}
+
+const UNIT: &str = "cri-x.scope";
+
+#[test]
+fn a_container_is_a_unit() {
+    let Some(bench) = Bench::new() else { return };
+    let Some(systemd) = Systemd::new(&bench, &[]) else { return };
+    let bundle = bench.bundle().display().to_string();
+    configure(&bench, "pods-burstable.slice:cri:x", &["sleep", "1000"]);
+    systemd.make(&bench, &["create", "--bundle", &bundle, "c"]);
+    systemd.runtime(&bench, &["start", "c"]).expect(0);
+    for (name, value) in [
+        ("Slice", "pods-burstable.slice"),
+        ("ControlGroup", "/pods.slice/pods-burstable.slice/cri-x.scope"),
+        ("Delegate", "yes"),
+        ("ActiveState", "active"),
+        ("TasksMax", "50"),
+        ("CPUQuotaPerSecUSec", "500ms"),
+        ("AllowedCPUs", "0"),
+        ("DevicePolicy", "strict"),
+        ("TimeoutStopUSec", "3s"),
+        ("CollectMode", "inactive-or-failed"),
+    ] {
+        assert_eq!(systemd.property(UNIT, name), value, "{name}");
+    }
+    let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let memory = if is_v2 { "MemoryMax" } else { "MemoryLimit" };
+    assert_eq!(systemd.property(UNIT, memory), (64 << 20).to_string());
+    assert!(systemd.property(UNIT, "DeviceAllow").contains("/dev/char/1:3 rwm"));
+
+    // Processes of `exec` are in it, wherever the first is.
+    let state: Value =
+        serde_json::from_str(&systemd.runtime(&bench, &["state", "c"]).expect(0).stdout).unwrap();
+    let pid = state["pid"].to_string();
+    let groups = |pid: &str| {
+        let text = systemd.sh(&format!("cat /proc/{pid}/cgroup"));
+        let in_use = |line: &&str| is_v2 || !line.starts_with("0:");
+        text.lines().filter(in_use).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(groups(&pid).iter().all(|line| line.ends_with("/cri-x.scope")), "{:?}", groups(&pid));
+    systemd.make(&bench, &["exec", "--detach", "--pid-file", &format!("{bundle}/pid"), "c", "sleep", "1000"]);
+    let second = std::fs::read_to_string(format!("{bundle}/pid")).unwrap();
+    assert_eq!(groups(&second), groups(&pid));
+    let written =
+        systemd.runtime(&bench, &["exec", "c", "sh", "-c", "echo x >/dev/null && echo yes"]).expect(0);
+    assert_eq!(written.stdout, "yes\n");
+
+    // What is changed stays so when systemd sets everything again.
+    systemd.runtime(&bench, &["update", "--memory", "50M", "--pids-limit", "20", "c"]).expect(0);
+    systemd.ran("systemctl", &["daemon-reload"]).expect(0);
+    assert_eq!(systemd.property(UNIT, memory), (50 << 20).to_string());
+    assert_eq!(systemd.property(UNIT, "TasksMax"), "20");
+    let events = systemd.runtime(&bench, &["events", "--stats", "c"]).expect(0);
+    let events: Value = serde_json::from_str(&events.stdout).unwrap();
+    assert_eq!(events["data"]["memory"]["usage"]["limit"], 50 << 20);
+    assert_eq!(events["data"]["pids"]["limit"], 20);
+    let written =
+        systemd.runtime(&bench, &["exec", "c", "sh", "-c", "echo x >/dev/null && echo yes"]).expect(0);
+    assert_eq!(written.stdout, "yes\n");
+
+    systemd.runtime(&bench, &["pause", "c"]).expect(0);
+    let state = systemd.runtime(&bench, &["state", "c"]).expect(0);
+    assert!(state.stdout.contains("\"paused\""), "{}", state.stdout);
+    systemd.runtime(&bench, &["resume", "c"]).expect(0);
+    assert_says(&systemd.runtime(&bench, &["delete", "c"]).expect(1), "not stopped: running");
+    systemd.runtime(&bench, &["delete", "--force", "c"]).expect(0);
+    assert_eq!(systemd.property(UNIT, "LoadState"), "not-found");
+    assert_eq!(systemd.sh("find /sys/fs/cgroup -name cri-x.scope"), "");
+}
+
+#[test]
+fn names_are_taken_and_free_again() {
+    let Some(bench) = Bench::new() else { return };
+    let Some(systemd) = Systemd::new(&bench, &[]) else { return };
+    let bundle = bench.bundle().display().to_string();
+    // Without a path it is named after the container.
+    bench.configure(&["cat", "/proc/1/cgroup"], |config| {
+        config["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|namespace| namespace["type"] != "cgroup");
+    });
+    for _ in 0..3 {
+        let ran = systemd.runtime(&bench, &["run", "--bundle", &bundle, "c1"]).expect(0);
+        assert!(ran.stdout.contains("/system.slice/oci-runtime-c1.scope"), "{}", ran.stdout);
+    }
+    // A taken name stays whose it is.
+    configure(&bench, "system.slice:cri:x", &["sleep", "1000"]);
+    systemd.make(&bench, &["run", "--detach", "--bundle", &bundle, "first"]);
+    let ran = systemd.runtime(&bench, &["run", "--bundle", &bundle, "second"]).expect(1);
+    assert_says(&ran, "cri-x.scope");
+    assert_says(&ran, "already");
+    assert_eq!(systemd.property(UNIT, "ActiveState"), "active");
+    assert!(!bench.root().join("second").exists());
+    // A unit that failed gives its name to the next.
+    systemd.runtime(&bench, &["delete", "--force", "first"]).expect(0);
+    let failed = ["--unit=cri-y.service", "--property=CollectMode=inactive", "--wait", "false"];
+    systemd.ran("systemd-run", &failed).expect(1);
+    // What cannot be set leaves no unit.
+    configure(&bench, ":cri:x", &["true"]);
+    bench.configure(&["true"], |config| {
+        config["linux"]["resources"]["unified"] = json!({"memory.nonsense": "1"});
+    });
+    let ran = systemd.runtime(&bench, &["run", "--bundle", &bundle, "third"]).expect(1);
+    assert_says(&ran, "linux.resources.unified");
+    assert_eq!(systemd.property(UNIT, "LoadState"), "not-found");
+    configure(&bench, ":cri:x", &["true"]);
+    bench.configure(&["true"], |config| {
+        config["annotations"]["org.systemd.property.Nonsense"] = json!("true")
+    });
+    let ran = systemd.runtime(&bench, &["run", "--bundle", &bundle, "fourth"]).expect(1);
+    assert_says(&ran, "Nonsense");
+    for (path, words) in [
+        ("/a/b", "expected cgroupsPath to be of format \\\"slice:prefix:name\\\" for systemd cgroups"),
+        ("a.scope:p:n", "invalid slice name: a.scope"),
+        ("a.slice:p:n/m", "cannot be a unit of systemd"),
+    ] {
+        configure(&bench, path, &["true"]);
+        assert_says(&systemd.runtime(&bench, &["run", "--bundle", &bundle, "fifth"]).expect(1), words);
+    }
+}
+
+#[test]
+fn a_slice_is_a_group_too() {
+    let Some(bench) = Bench::new() else { return };
+    let Some(systemd) = Systemd::new(&bench, &[]) else { return };
+    let bundle = bench.bundle().display().to_string();
+    configure(&bench, "pods.slice:unused:pods-x.slice", &["sleep", "1000"]);
+    // Properties of scopes.
+    bench.configure(&["sleep", "1000"], |config| config["annotations"] = json!({}));
+    systemd.make(&bench, &["run", "--detach", "--bundle", &bundle, "c"]);
+    assert_eq!(systemd.property("pods-x.slice", "ControlGroup"), "/pods.slice/pods-x.slice");
+    assert_eq!(systemd.property("pods-x.slice", "TasksMax"), "50");
+    systemd.runtime(&bench, &["exec", "c", "true"]).expect(0);
+    systemd.runtime(&bench, &["delete", "--force", "c"]).expect(0);
+    assert_eq!(systemd.property("pods-x.slice", "ActiveState"), "inactive");
+}
+
+#[test]
+fn a_machine_without_systemd_says_so() {
+    let Some(bench) = Bench::new() else { return };
+    if Path::new("/run/systemd/system").exists() {
+        return testkit::skip("this machine has been booted with systemd");
+    }
+    bench.configure(&["true"], |_| {});
+    let bundle = bench.bundle().display().to_string();
+    let ran = bench.ran(&["--systemd-cgroup", "run", "--bundle", &bundle, "c"]).expect(1);
+    assert_says(&ran, "System has not been booted with systemd");
+    assert!(!bench.root().join("c").exists());
+}
