@@ -15,6 +15,8 @@ struct Systemd {
     name: String,
     /// Those a process has to join to be in its groups.
     groups: Vec<PathBuf>,
+    /// A process that is in them all the time.
+    resident: Option<Child>,
 }
 
 const TARGET: &str = "[Unit]\nDefaultDependencies=no\n";
@@ -49,7 +51,7 @@ impl Systemd {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut systemd = Systemd { outer, pid: 0, name, groups: Vec::new() };
+        let mut systemd = Systemd { outer, pid: 0, name, groups: Vec::new(), resident: None };
         let said = || std::fs::read_to_string(bench.path().join("systemd.log")).unwrap_or_default();
         wait_until(
             || {
@@ -64,9 +66,23 @@ impl Systemd {
             },
             "systemd does not start",
         );
-        systemd.make_groups();
-        let is_up = || systemd.ran("systemctl", &["is-active", "test.target"]).status == 0;
-        wait_until(is_up, "systemd does not come up");
+        wait_until(
+            || {
+                systemd.make_groups();
+                // systemd removes groups where nobody is whenever it comes across them.
+                let mut resident = systemd.inside("sleep", &["1000"]).spawn().unwrap();
+                let is_up = systemd.ran("systemctl", &["is-active", "test.target"]).status == 0
+                    && resident.try_wait().unwrap().is_none();
+                if is_up {
+                    systemd.resident = Some(resident);
+                } else {
+                    let _ = resident.kill();
+                    let _ = resident.wait();
+                }
+                is_up
+            },
+            "systemd does not come up",
+        );
         Some(systemd)
     }
 
@@ -81,14 +97,19 @@ impl Systemd {
             }
             let top = root.join(fields[1].trim_start_matches('/'));
             let group = top.join("test");
-            std::fs::create_dir(&group).unwrap();
+            if std::fs::create_dir(&group).is_err() {
+                continue;
+            }
             // A cpuset of version 1 is of no use before it has something.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 if fields[2] == "cgroup" && group.join(file).exists() {
-                    std::fs::copy(top.join(file), group.join(file)).unwrap();
+                    let _ = std::fs::copy(top.join(file), group.join(file));
                 }
             }
-            self.groups.push(group.join("cgroup.procs"));
+            let procs = group.join("cgroup.procs");
+            if !self.groups.contains(&procs) {
+                self.groups.push(procs);
+            }
         }
     }
 
@@ -143,8 +164,10 @@ impl Drop for Systemd {
         if let Some(pid) = rustix::process::Pid::from_raw(self.pid as i32) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
-        let _ = self.outer.kill();
-        let _ = self.outer.wait();
+        for child in [&mut self.outer].into_iter().chain(&mut self.resident) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         let remove = "find /sys/fs/cgroup /sys/fs/cgroup/* -maxdepth 1 -name \"$1\" -type d 2>/dev/null | sort -u | \
             while read -r top; do find \"$top\" -depth -type d -exec rmdir {} +; done";
         wait_until(
