@@ -190,10 +190,9 @@ fn last_words(pidfd: &OwnedFd, socket: &OwnedFd) -> Option<Fault> {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)).ok().filter(|ended| *ended > 0)?;
     loop {
-        match receive(socket).ok()?? {
-            (Message::Failed(failure), _) => return Some(failure.into_fault()),
-            // It was heard, but never answered.
-            _ => {}
+        // What else it said nobody answers any more.
+        if let (Message::Failed(failure), _) = receive(socket).ok()?? {
+            return Some(failure.into_fault());
         }
     }
 }

@@ -28,5 +28,7 @@ exec unshare --cgroup bash -ec "
     mount -t tmpfs -o mode=755 none /run
     mkdir -p /run/systemd
     cp -r \$units /run/systemd/system
+    # They would look for units of this machine.
+    for directory in /usr/lib/systemd/*-generators; do mount -t tmpfs none \$directory; done
     exec env -i PATH=\$PATH container=test /lib/systemd/systemd --system --unit=\$target --log-target=console --show-status=no
 "'

@@ -1,10 +1,11 @@
 //! `--systemd-cgroup`, with a real systemd: one started for the test, in namespaces and control groups of its own.
 
-use crate::{Bench, PROGRAM, assert_says, wait_until};
+use crate::{Bench, PROGRAM, assert_says};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use testkit::Ran;
 
 /// Ends with everything in it when dropped.
@@ -181,6 +182,16 @@ impl Drop for Systemd {
             },
             "the control groups stay",
         );
+    }
+}
+
+/// Where the processor itself is emulated a start takes its time.
+#[track_caller]
+fn wait_until(mut is_so: impl FnMut() -> bool, otherwise: &str) {
+    let deadline = Instant::now() + Duration::from_secs(180);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{otherwise}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
