@@ -88,6 +88,14 @@ impl Wanted {
                 .hint("boot with systemd.unified_cgroup_hierarchy=1"));
         }
         let settings = apply::settings(version, resources)?;
+        let mut own = resources.cloned();
+        if self.manager == Manager::User
+            && let Some(resources) = &mut own
+        {
+            // They take a privilege nobody has here; and a user namespace can make no devices.
+            resources.set_devices(None);
+        }
+        let resources = own.as_ref();
         let mut bus = Bus::open(self.manager, &self.names.unit)?;
         self.start(&mut bus, pid, version, &settings, resources)?;
         let furnished = self.furnish(pid, version, &settings, resources);

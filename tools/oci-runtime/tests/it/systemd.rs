@@ -38,8 +38,9 @@ impl Systemd {
         }
         let directory = bench.path().join("units");
         std::fs::create_dir(&directory).unwrap();
-        let wants = units.iter().map(|(name, _)| format!("Wants={name}\n")).collect::<String>();
-        for (name, text) in units.iter().chain(&[("test.target", &*format!("{TARGET}{wants}"))]) {
+        let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
+        let target = format!("{TARGET}Wants={}\n", names.join(" "));
+        for (name, text) in units.iter().chain(&[("test.target", target.as_str())]) {
             std::fs::write(directory.join(name), text).unwrap();
         }
         let name = format!("systemd-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -188,7 +189,7 @@ impl Drop for Systemd {
 /// Where the processor itself is emulated a start takes its time.
 #[track_caller]
 fn wait_until(mut is_so: impl FnMut() -> bool, otherwise: &str) {
-    let deadline = Instant::now() + Duration::from_secs(180);
+    let deadline = Instant::now() + Duration::from_mins(3);
     while !is_so() {
         assert!(Instant::now() < deadline, "{otherwise}");
         std::thread::sleep(Duration::from_millis(10));
@@ -325,7 +326,7 @@ fn names_are_taken_and_free_again() {
     assert_eq!(systemd.property(UNIT, "LoadState"), "not-found");
     configure(&bench, ":cri:x", &["true"]);
     bench.configure(&["true"], |config| {
-        config["annotations"]["org.systemd.property.Nonsense"] = json!("true")
+        config["annotations"]["org.systemd.property.Nonsense"] = json!("true");
     });
     let ran = systemd.runtime(&bench, &["run", "--bundle", &bundle, "fourth"]).expect(1);
     assert_says(&ran, "Nonsense");
@@ -353,6 +354,41 @@ fn a_slice_is_a_group_too() {
     systemd.runtime(&bench, &["exec", "c", "true"]).expect(0);
     systemd.runtime(&bench, &["delete", "--force", "c"]).expect(0);
     assert_eq!(systemd.property("pods-x.slice", "ActiveState"), "inactive");
+}
+
+const BUS: [(&str, &str); 2] = [
+    ("dbus.socket", "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=/run/dbus/system_bus_socket\n"),
+    (
+        "dbus.service",
+        "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\n[Service]\nType=notify\nOOMScoreAdjust=0\n\
+         ExecStart=/usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile\n",
+    ),
+];
+
+#[test]
+fn a_bus_is_another_way() {
+    let Some(bench) = Bench::new() else { return };
+    if testkit::find_program("dbus-daemon").is_none() {
+        return testkit::skip("there is no dbus-daemon");
+    }
+    let Some(systemd) = Systemd::new(&bench, &BUS) else { return };
+    let (bundle, root) = (bench.bundle().display().to_string(), bench.root().display().to_string());
+    let through = |address: &str, arguments: &[&str]| {
+        let arguments = [&["--root", &root, "--systemd-cgroup"], arguments].concat();
+        Ran::of(systemd.inside(PROGRAM, &arguments).env("DBUS_SYSTEM_BUS_ADDRESS", address))
+    };
+    configure(&bench, ":cri:x", &["echo", "hello"]);
+    let ran = through("unix:path=/run/dbus/system_bus_socket", &["run", "--bundle", &bundle, "c"]).expect(0);
+    assert_eq!(ran.stdout, "hello\n");
+    assert_eq!(systemd.property(UNIT, "LoadState"), "not-found");
+    for (address, words) in [
+        ("unix:path=/nonexistent", "connect to /nonexistent"),
+        ("tcp:host=localhost", "nothing tells where systemd is"),
+    ] {
+        let ran = through(address, &["run", "--bundle", &bundle, "c"]).expect(1);
+        assert_says(&ran, words);
+        assert!(!bench.root().join("c").exists());
+    }
 }
 
 #[test]
