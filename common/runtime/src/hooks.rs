@@ -86,7 +86,7 @@ impl Point {
 /// What surrounds a hook, where the specification is silent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Place<'a> {
-    /// Working directory, if it is there: runc's is the bundle outside the container. `None` is the caller's.
+    /// Working directory, if it is there: runc's is the bundle outside the container, and its root in it before it is the root. `None` is the caller's.
     pub directory: Option<&'a Path>,
     /// For hooks that name none; `None` is the caller's. runc gives `startContainer` hooks the container's.
     pub environment: Option<&'a [String]>,

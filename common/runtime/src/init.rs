@@ -316,7 +316,8 @@ fn run_hooks(plan: &Plan<'_>, groups: &Groups) -> Result<()> {
     }
     send(&groups.socket, &Message::Mounted, None)?;
     let Some((Message::Proceed, _)) = receive(&groups.socket)? else { given_up() };
-    let place = Place { directory: Some(plan.bundle), environment: None };
+    // As runc and crun have it: people's hooks name files of the container without a slash in front.
+    let place = Place { directory: Some(&plan.root_path), environment: None };
     hooks::run(hooks, Point::CreateContainer, &own_state(plan, Status::Creating), place)
 }
 

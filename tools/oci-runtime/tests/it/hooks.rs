@@ -61,6 +61,22 @@ fn a_hook_may_ask_for_the_container() {
 }
 
 #[test]
+fn a_hook_in_the_container_is_run_at_its_root() {
+    let Some(bench) = Bench::new() else { return };
+    let id = bench.id("root");
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "pwd >./made; test -x ./bin/sh"]}]);
+    bench.configure(&["cat", "/made"], |config| {
+        config["root"]["readonly"] = json!(false);
+        config["hooks"] = json!({"createContainer": hook});
+    });
+    let root = bench.bundle().canonicalize().unwrap().join("rootfs");
+    let made = root.join("made");
+    let ran = bench.run(&id, &[]).expect(0);
+    assert_eq!(ran.stdout.trim(), root.display().to_string());
+    std::fs::remove_file(made).unwrap();
+}
+
+#[test]
 fn a_hook_that_fails_ends_the_container() {
     let Some(bench) = Bench::new() else { return };
     let id = bench.id("fails");
