@@ -115,6 +115,11 @@ impl Scheduling {
         Ok(())
     }
 
+    /// Whether `process.execCPUAffinity` says anything.
+    pub fn has_affinity(&self) -> bool {
+        !self.initial.is_empty() || !self.last.is_empty()
+    }
+
     pub fn enter_initial_affinity(&self) -> Result<()> {
         enter("process.execCPUAffinity.initial", &self.initial)
     }

@@ -87,6 +87,7 @@ fn run(call: &Call<'_>) -> Result<u8> {
         },
     })
     .map_err(|failure| failure.fault)?;
+    call.log.debug(|| format!("made process {} in the container of {}", executed.pid, container.stored.pid));
     let outcome = hand_out(&executed, console.as_ref(), pidfd_socket.as_ref(), pid_file.as_ref());
     if let Err(fault) = outcome {
         crate::delete::end(&executed.pidfd);

@@ -140,9 +140,9 @@ impl Command {
     }
 
     /// After joining them: `process.execCPUAffinity.final`. `first`: the container's first process, which the member is not
-    /// for; it is freed of the affinity of whoever started it.
+    /// for; it is freed of the affinity of whoever started it, and so is any other if the member says nothing.
     pub fn enter_final_affinity(&self, first: bool) -> Result<()> {
-        if first {
+        if first || !self.scheduling.has_affinity() {
             crate::scheduling::reset_affinity();
             return Ok(());
         }
@@ -310,7 +310,7 @@ impl Command {
 
     fn enter_cwd(&self) -> Result<()> {
         rustix::process::chdir(&self.cwd)
-            .explain(|| format!("change to the working directory {}", self.cwd.display()))
+            .explain(|| format!("chdir to cwd ({:?}) set in config.json failed", self.cwd))
     }
 
     /// A directory from outside the root shows itself by its name (CVE-2024-21626).

@@ -73,7 +73,7 @@ pub fn failure(program: &CStr, error: std::io::Error) -> ExecFailure {
         Some(libc::ENOENT) => Some("the program is there, but its interpreter or loader is not"),
         _ => None,
     };
-    let mut fault = Fault::failed(format!("execute {}", program.to_string_lossy())).because(error);
+    let mut fault = Fault::failed(format!("exec {}", program.to_string_lossy())).because(error);
     if let Some(hint) = hint {
         fault = fault.hint(hint);
     }

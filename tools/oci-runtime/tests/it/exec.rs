@@ -39,10 +39,35 @@ fn a_process_is_the_containers_with_what_the_options_say() {
         (&["-u", "1:"], "bad gid"),
         (&["-g", "-3"], "additional-gids must be a positive number -3"),
         (&["--cwd", "relative"], "cwd"),
+        (&["--cwd", "/nowhere"], "set in config.json failed: no such file"),
     ] {
         assert_says(&ran(options, "true").expect(255), words);
     }
     assert_says(&bench.ran(&["exec", &id]).expect(255), "exec args cannot be empty");
+}
+
+#[test]
+fn processors_are_the_containers_and_not_the_callers() {
+    let Some(bench) = Bench::new() else { return };
+    if std::thread::available_parallelism().map_or(1, Into::into) < 2 {
+        testkit::skip("there is one processor only");
+        return;
+    }
+    let id = bench.id("cpus");
+    bench.start(&id);
+    let exec = ["exec", &id, "cat", "/proc/self/status"];
+    let allowed = |ran: Ran| {
+        let status = ran.expect(0).stdout;
+        status.lines().find(|line| line.starts_with("Cpus_allowed:")).unwrap().to_owned()
+    };
+    let all = allowed(bench.ran(&exec));
+    let pinned = format!(
+        "taskset -p 1 $$ >/dev/null && {} --root {} {}",
+        crate::PROGRAM,
+        bench.root().display(),
+        exec.join(" ")
+    );
+    assert_eq!(allowed(Ran::of(Command::new("sh").args(["-c", &pinned]).stdin(Stdio::null()))), all);
 }
 
 #[test]
@@ -147,7 +172,12 @@ fn a_terminal_is_made_where_there_is_one() {
     );
     let ran =
         Ran::of(Command::new("script").args(["-qec", &prints, "/dev/null"]).stdin(Stdio::null())).expect(0);
-    assert!(ran.stdout.contains("xnxnxnxnxnxnxnxn"), "{}", ran.stdout);
+    assert_eq!(
+        (ran.stdout.matches("xn").count(), ran.stdout.matches("xr").count()),
+        (8, 0),
+        "{}",
+        ran.stdout
+    );
     let mut without = Command::new("setsid");
     without.args(["--wait", crate::PROGRAM, "--root"]).arg(bench.root()).args(["exec", "-t", &id, "true"]);
     assert_says(&Ran::of(without.stdin(Stdio::null())).expect(255), "open /dev/tty");
