@@ -14,8 +14,7 @@ use crate::state::{State, Status};
 use crate::{devices, labels, masks, timens};
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
-use rustix::fs::CWD;
-use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, set_parent_process_death_signal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -264,7 +263,7 @@ fn build_root(
     groups.joined()?;
     run_hooks(plan, groups)?;
     if plan.manners.no_pivot {
-        move_over(&root)?;
+        crate::no_pivot::move_over(&root, &plan.root_path)?;
     } else {
         pivot(&root)?;
     }
@@ -336,15 +335,6 @@ fn pivot(root: &Root) -> Result<()> {
     sys::mount::pivot_to_working_directory().explain(|| "make it the root".into())?;
     // The old root lies on top at "/" now; under it is the new one.
     unmount(".", UnmountFlags::DETACH).explain(|| "let go of the host's root".into())?;
-    rustix::process::chdir("/").explain(|| "enter the new root".into())
-}
-
-/// Where the host's root is a ramdisk, which cannot be exchanged for another: `--no-pivot`.
-fn move_over(root: &Root) -> Result<()> {
-    rustix::process::fchdir(&root.fd).explain(|| "enter the root file system".into())?;
-    move_mount(&root.fd, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .explain(|| "put it over the host's root".into())?;
-    rustix::process::chroot(".").explain(|| "make it the root".into())?;
     rustix::process::chdir("/").explain(|| "enter the new root".into())
 }
 

@@ -23,6 +23,7 @@ pub mod mounts;
 mod namespaces;
 pub mod netdevices;
 mod netlink;
+mod no_pivot;
 pub mod process;
 mod procfs;
 pub mod rdt;

@@ -86,7 +86,8 @@ fn real_null(root: &Root) -> Result<OwnedFd> {
     }
 }
 
-fn empty_tmpfs() -> Result<OwnedFd> {
+/// Read-only, and nothing can be made in it.
+pub(crate) fn empty_tmpfs() -> Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).explain(|| "mount tmpfs".into())?;
     // One inode: its root.
     rustix::mount::fsconfig_set_string(&context, "nr_inodes", "1").explain(|| "mount tmpfs".into())?;
