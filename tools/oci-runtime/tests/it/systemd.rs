@@ -391,6 +391,66 @@ fn a_bus_is_another_way() {
     }
 }
 
+const OF_A_USER: (&str, &str) = (
+    "user.service",
+    "[Unit]\nDefaultDependencies=no\n[Service]\nType=notify\nUser=games\nSlice=user.slice\nDelegate=pids memory cpu\n\
+     Environment=XDG_RUNTIME_DIR=/run/user/test HOME=/run/user/test\n\
+     ExecStartPre=+install -d -o games -m 700 /run/user/test /run/user/test/systemd /run/user/test/systemd/user\n\
+     ExecStartPre=+cp /run/systemd/system/test.target /run/user/test/systemd/user/\n\
+     ExecStart=/lib/systemd/systemd --user --unit=test.target\nKillMode=mixed\n",
+);
+
+/// Within what the user's systemd has been given: between groups of others it could not move a process. Arguments: the user's
+/// directory. The user is the superuser of a user namespace, as engines have it for ordinary users.
+const BY_A_USER: &str = r#"
+group=/sys/fs/cgroup/user.slice/user.service/t
+mkdir $group && chown -R games $group && echo 0 >$group/cgroup.procs
+cd "$1"
+export XDG_RUNTIME_DIR=/run/user/test
+exec setpriv --reuid games --regid games --clear-groups env -u DBUS_SESSION_BUS_ADDRESS \
+    unshare --user --map-root-user --mount sh -ec '
+runtime="./oci-runtime --root $PWD/states --systemd-cgroup"
+trap "$runtime delete --force c" EXIT
+$runtime run --detach --bundle bundle c </dev/null >made 2>&1 || cat made
+cat /proc/$($runtime state c | sed -n "s/.*\"pid\": \([0-9]*\).*/\1/p")/cgroup
+$runtime exec c echo executed
+$runtime update --pids-limit 20 c
+group=$(find /sys/fs/cgroup/user.slice -name oci-runtime-c.scope)
+cat $group/pids.max
+$runtime pause c
+$runtime resume c
+$runtime delete --force c
+find /sys/fs/cgroup/user.slice -name oci-runtime-c.scope
+'"#;
+
+#[test]
+fn a_users_own_systemd_does_the_same() {
+    let Some(bench) = Bench::new() else { return };
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return testkit::skip("version 1 control groups are nothing for users");
+    }
+    let Some(systemd) = Systemd::new(&bench, &[OF_A_USER]) else { return };
+    let is_up = || systemd.ran("systemctl", &["is-active", OF_A_USER.0]).status == 0;
+    wait_until(is_up, "the user's systemd does not come up");
+    bench.configure(&["sleep", "1000"], |config| {
+        config["linux"]["resources"]["pids"] = json!({"limit": 50});
+        config["mounts"].as_array_mut().unwrap().retain(|mount| {
+            !matches!(mount["destination"].as_str(), Some("/sys" | "/dev/pts" | "/sys/fs/cgroup"))
+        });
+    });
+    let directory = bench.path().display().to_string();
+    std::fs::copy(PROGRAM, bench.path().join("oci-runtime")).unwrap();
+    systemd.sh(&format!("chmod 755 {directory} && chown -R games {directory}"));
+    let ran = systemd.ran("sh", &["-ec", BY_A_USER, "sh", &directory]).expect(0);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(
+        lines,
+        ["0::/user.slice/user.service/user.slice/oci-runtime-c.scope", "executed", "20"],
+        "{}",
+        ran.stderr
+    );
+}
+
 #[test]
 fn a_machine_without_systemd_says_so() {
     let Some(bench) = Bench::new() else { return };
