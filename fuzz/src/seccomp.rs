@@ -26,7 +26,10 @@ pub fn section(text: &str) {
         return;
     }
     match runtime::seccomp::compile(text) {
-        Ok(filter) => loadable(&filter.program),
+        Ok(filter) => {
+            loadable(&filter.program);
+            filter.notify.iter().for_each(|program| loadable(program));
+        }
         Err(fault) => assert!(matches!(fault.kind(), fault::Kind::Input | fault::Kind::Failed), "{fault}"),
     }
 }

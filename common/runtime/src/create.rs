@@ -7,11 +7,12 @@ use crate::init::{self, Entrance, Plan};
 use crate::message::{Message, receive, send};
 use crate::mounts::{self, Prepared};
 use crate::namespaces::{ChildrenElsewhere, Namespaces, join};
-use crate::process::{Filter, set_limits_of};
+use crate::process::set_limits_of;
 use crate::root::RootFs;
+use crate::seccomp::{self, Agent, Filter};
 use crate::spec::Spec;
 use crate::state::{State, Status};
-use crate::{devices, groups, mappings, netdevices, rdt, seccomp};
+use crate::{devices, groups, mappings, netdevices, rdt};
 use cgroup::{Cgroup, Version, systemd};
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
@@ -82,6 +83,8 @@ pub struct Created {
     socket: OwnedFd,
     /// What is to be run outside, when the child has come to it.
     hooks: Option<(Hooks, State)>,
+    /// Who is to have the child's seccomp listener.
+    agent: Option<(Agent, State)>,
 }
 
 /// Makes a container's namespaces, control groups and first process, and returns while that still builds its root file system:
@@ -94,9 +97,13 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     // First of all, so that what cannot be done has made nothing yet.
     spec.check_machine()?;
     devices::check(&spec.linux.devices)?;
-    let filter = match &spec.linux.seccomp {
-        Some(section) => Some(seccomp::filter(section.get(), options.seccomp_cache)?),
-        None => None,
+    let (filter, agent) = match &spec.linux.seccomp {
+        Some(section) => {
+            let filter = seccomp::filter(section.get(), options.seccomp_cache)?;
+            let agent = filter.notify.as_ref().map(|_| Agent::of(section.get())).transpose()?;
+            (Some(filter), agent)
+        }
+        None => (None, None),
     };
     let rdt = match &spec.linux.intel_rdt {
         Some(wishes) => Some((rdt::root()?, wishes)),
@@ -155,7 +162,9 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     };
     drop(options.stdio);
     let hooks = Some(&spec.hooks).filter(|hooks| !hooks.is_empty());
-    let hooks = hooks.map(|hooks| (hooks.clone(), State { pid: Some(pid), ..state }));
+    let state = State { pid: Some(pid), ..state };
+    let agent = agent.map(|agent| (agent, state.clone()));
+    let hooks = hooks.map(|hooks| (hooks.clone(), state));
     let furnished = furnish(spec, &namespaces, pid, &socket, rdt.as_ref().map(|_| options.id));
     let is_late = group.is_none();
     let make_late = || match &wanted {
@@ -174,7 +183,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
                 let _ = cgroup.remove();
                 return Err(fault);
             }
-            Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks })
+            Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks, agent })
         }
         Err(fault) => {
             // What went wrong in the child comes first: systemd takes no process that has ended.
@@ -348,12 +357,12 @@ fn make_in_user_namespace(
 }
 
 /// Kills and reaps a container's first process.
-fn end(pidfd: &OwnedFd) {
+pub(crate) fn end(pidfd: &OwnedFd) {
     let _ = sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
     reap(pidfd);
 }
 
-fn reap(pidfd: &OwnedFd) {
+pub(crate) fn reap(pidfd: &OwnedFd) {
     let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
     let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
 }
@@ -382,6 +391,11 @@ impl Created {
                 Some((Message::Mounted, _)) => {
                     self.run_hooks()?;
                     send(&self.socket, &Message::Proceed, None)?;
+                }
+                Some((Message::Listener, Some(listener))) => {
+                    if let Some((agent, state)) = &self.agent {
+                        agent.connect()?.send(self.pid, state, listener.as_fd())?;
+                    }
                 }
                 Some((Message::Failed(failure), _)) => return Err(failure.into_fault()),
                 _ => {

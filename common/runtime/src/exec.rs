@@ -1,13 +1,15 @@
 //! A further process in a running container.
 
-use crate::create::{Manners, Stdio};
+use crate::create::{Manners, Stdio, end, reap};
 use crate::gate::StartFailure;
 use crate::groups::is_closed;
 use crate::message::{Failure, Message, receive, send};
 use crate::namespaces::{become_superuser, join_all};
 use crate::process::{Command, ExecFailure, set_limits_of};
+use crate::seccomp::{self, Agent};
 use crate::spec::{ConsoleSize, Linux, Process};
-use crate::{init, labels, rdt, seccomp};
+use crate::state::State;
+use crate::{init, labels, rdt};
 use cgroup::{Cgroup, Entry};
 use fault::{Explain, Fault, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -26,6 +28,8 @@ pub struct ExecOptions<'a> {
     /// Text of the container's seccomp section.
     pub seccomp: Option<&'a str>,
     pub seccomp_cache: &'a Path,
+    /// The container's state, which is asked for where a seccomp agent is to be told of the process.
+    pub state: &'a dyn Fn() -> State,
     pub cgroup: &'a Cgroup,
     pub rdt: Option<&'a rdt::Group>,
     /// The process goes on when this one ends.
@@ -61,6 +65,14 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
         Some(section) => Some(seccomp::filter(section, options.seccomp_cache)?),
         None => None,
     };
+    // In the container the agent's socket would be another file, or none.
+    let agent = match (&filter, options.seccomp) {
+        (Some(filter), Some(section)) if filter.notify.is_some() => {
+            Some((Agent::of(section)?, (options.state)()))
+        }
+        _ => None,
+    };
+    let mut connection = agent.as_ref().map(|(agent, _)| agent.connect()).transpose()?;
     let mut command = Command::new(options.process, filter)?.preserving(options.manners.preserve_fds);
     if let Some(linux) = options.linux {
         command = command.in_container(linux)?;
@@ -91,6 +103,8 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     match sys::process::clone3(0, None).explain(|| "make a process in the container".into())? {
         Fork::Child => {
             drop(ours);
+            // To the agent it ends when the parent has sent its message.
+            drop(connection);
             run(&command, Join { entries: join, rootless }, options, &theirs)
         }
         Fork::Parent { pid, pidfd } => {
@@ -101,9 +115,16 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
                 match receive(&ours)? {
                     None => return Ok(Executed { pid, pidfd, terminal }),
                     Some((Message::Ready, fd)) => terminal = fd,
+                    Some((Message::Listener, Some(listener))) => {
+                        if let (Some(connection), Some((_, state))) = (connection.take(), &agent)
+                            && let Err(fault) = connection.send(pid, state, listener.as_fd())
+                        {
+                            end(&pidfd);
+                            return Err(fault.into());
+                        }
+                    }
                     Some((Message::Failed(failure), _)) => {
-                        let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
-                        let _ = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+                        reap(&pidfd);
                         return Err(ExecFailure {
                             exit_code: failure.exit_code,
                             fault: failure.into_fault(),
@@ -170,6 +191,7 @@ fn enter(command: &Command, join: Join, options: ExecOptions<'_>, socket: &Owned
     for (number, stream) in streams.iter().flatten().enumerate() {
         sys::process::duplicate_to(stream.as_fd(), number as i32).explain(|| "set up the streams".into())?;
     }
+    command.load_notify(socket)?;
     send(socket, &Message::Ready, master.as_ref().map(AsFd::as_fd))
 }
 

@@ -85,7 +85,7 @@ fn socket() -> Result<OwnedFd> {
 }
 
 /// Addresses are short (unix(7)), paths are not: the name is given below an open directory.
-fn address(path: &Path) -> Result<(OwnedFd, SocketAddrUnix)> {
+pub(crate) fn address(path: &Path) -> Result<(OwnedFd, SocketAddrUnix)> {
     let wrong = || Fault::input(format!("{} is no path for a socket", path.display()));
     let (directory, name) = path.parent().zip(path.file_name()).ok_or_else(wrong)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

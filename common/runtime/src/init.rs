@@ -7,8 +7,9 @@ use crate::hooks::{self, Place, Point};
 use crate::message::{Failure, Message, receive, send};
 use crate::mounts::{Mounter, Prepared, Surroundings};
 use crate::namespaces::{Namespaces, become_superuser};
-use crate::process::{Command, ExecFailure, Filter, private_proc, write_proc};
+use crate::process::{Command, ExecFailure, private_proc, write_proc};
 use crate::root::{Root, RootFs};
+use crate::seccomp::Filter;
 use crate::spec::Spec;
 use crate::state::{State, Status};
 use crate::{devices, labels, masks, timens};
@@ -99,6 +100,7 @@ fn set_up_and_wait(mut plan: Plan<'_>, asker: &mut OwnedFd) -> Result<Command, E
     }
     let (master, slave) = terminal.map_or((None, None), |(master, slave)| (Some(master), Some(slave)));
     set_up_streams(plan.stdio.take(), slave)?;
+    command.load_notify(asker)?;
     if !plan.dies_with_parent {
         set_parent_process_death_signal(None).explain(|| "clear the parent death signal".into())?;
     }

@@ -35,6 +35,8 @@ pub enum Message {
     Mounted,
     /// They have.
     Proceed,
+    /// The child has loaded the part of its filter that leaves calls to an agent. The listener comes along.
+    Listener,
     /// The child is set up and waits. The master side of its terminal comes along if it has one.
     Ready,
     /// The control groups are made: join them, unless that is done. Only where the child was not made inside its group.

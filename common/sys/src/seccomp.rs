@@ -11,6 +11,8 @@ pub const INSTRUCTION_BYTES: usize = size_of::<libc::sock_filter>();
 /// The kernel's bound of a program (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
+/// `SECCOMP_FILTER_FLAG_TSYNC`.
+pub const FLAG_TSYNC: u32 = 1;
 /// `SECCOMP_FILTER_FLAG_LOG`.
 pub const FLAG_LOG: u32 = 2;
 /// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`.

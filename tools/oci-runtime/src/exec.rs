@@ -71,6 +71,7 @@ fn run(call: &Call<'_>) -> Result<u8> {
         linux: Some(&spec.linux),
         seccomp: spec.linux.seccomp.as_deref().map(serde_json::value::RawValue::get),
         seccomp_cache: &seccomp_cache(call),
+        state: &|| container.oci_state(container.status_unfrozen()),
         cgroup: &cgroup,
         rdt: container.stored.rdt.as_ref(),
         detach,

@@ -8,6 +8,7 @@ pub use crate::procfs::{private_proc, write_proc};
 use crate::capabilities::Sets;
 use crate::hooks::{self, Hooks, Place, Point};
 use crate::scheduling::Scheduling;
+use crate::seccomp::{self, Filter};
 use crate::spec::{Linux, Process};
 use crate::state::State;
 use crate::{labels, spec};
@@ -16,7 +17,7 @@ use rustix::fs::{FileType, FsWord, Gid, Mode, Uid, fchown, fstat, fstatfs};
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 const PIPEFS_MAGIC: FsWord = 0x5049_5045;
@@ -34,13 +35,6 @@ impl From<Fault> for ExecFailure {
     fn from(fault: Fault) -> ExecFailure {
         ExecFailure { fault, exit_code: None }
     }
-}
-
-/// A compiled filter and its flags.
-#[derive(Clone, Debug)]
-pub struct Filter {
-    pub program: Vec<u8>,
-    pub flags: u32,
 }
 
 /// Everything worked out before privileges are given up.
@@ -149,6 +143,12 @@ impl Command {
         self.scheduling.enter_final_affinity()
     }
 
+    /// Has the calls that are left to a seccomp agent left to it from here on; the parent passes the listener on. Still
+    /// with the privileges that loading takes.
+    pub fn load_notify(&self, parent: &OwnedFd) -> Result<()> {
+        self.filter.as_ref().map_or(Ok(()), |filter| seccomp::load_notify(filter, parent))
+    }
+
     /// Becomes the command. Returns only on failure, with nothing open any more but the standard streams, what is preserved and
     /// `keep`.
     ///
@@ -226,12 +226,7 @@ impl Command {
     }
 
     fn load_filter(&self) -> Result<()> {
-        match &self.filter {
-            Some(filter) => {
-                sys::seccomp::load(&filter.program, filter.flags).explain(|| "load the seccomp filter".into())
-            }
-            None => Ok(()),
-        }
+        self.filter.as_ref().map_or(Ok(()), Filter::load)
     }
 
     /// Gives the user the standard streams that were made for it, so that it can open `/dev/stdout`: pipes and the

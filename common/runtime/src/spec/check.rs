@@ -13,7 +13,7 @@ use std::path::Path;
 const PROPAGATIONS: [&str; 8] =
     ["shared", "slave", "private", "unbindable", "rshared", "rslave", "rprivate", "runbindable"];
 
-pub(super) fn bad(member: &str, what: impl std::fmt::Display) -> Fault {
+pub(crate) fn bad(member: &str, what: impl std::fmt::Display) -> Fault {
     Fault::input(format!("{member}: {what}"))
 }
 

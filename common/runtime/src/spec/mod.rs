@@ -16,6 +16,8 @@ pub use process::{
     CapabilityLists, ConsoleSize, CpuAffinity, IoPriority, Process, RESOURCES, Rlimit, Scheduler, User,
 };
 
+pub(crate) use check::bad;
+
 use crate::hooks::Hooks;
 use fault::{Explain, Fault, Kind, Result};
 use oci_spec::runtime::{

@@ -122,35 +122,3 @@ fn mounts_take_the_options_that_are_told() {
         assert!(line(option).contains(words), "{}", line(option));
     }
 }
-
-#[test]
-fn seccomp_takes_what_is_told() {
-    let Some(bench) = Bench::new() else { return };
-    let features: Value = serde_json::from_str(&ran(&["features"]).expect(0).stdout).unwrap();
-    let seccomp = &features["linux"]["seccomp"];
-    let list = |name: &str| seccomp[name].as_array().unwrap().clone();
-    // The operators take turns with the actions.
-    let rules: Vec<Value> = list("actions")
-        .iter()
-        .zip(list("operators").iter().cycle())
-        .map(|(action, operator)| {
-            json!({"names": ["vhangup"], "action": action, "args": [{"index": 0, "value": 77, "valueTwo": 77, "op": operator}]})
-        })
-        .collect();
-    bench.configure(&["true"], |config| {
-        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
-            "flags": list("supportedFlags"), "syscalls": rules});
-    });
-    let id = bench.id("seccomp");
-    bench.run(&id, &[]).expect(0);
-    // Architectures of one filter have one byte order.
-    let big = ["MIPS", "MIPS64", "MIPS64N32", "PPC", "PPC64", "S390", "S390X"]
-        .map(|name| json!(format!("SCMP_ARCH_{name}")));
-    for architecture in list("archs").into_iter().filter(|name| !big.contains(name)) {
-        bench.configure(&["true"], |config| {
-            config["linux"]["seccomp"] =
-                json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [architecture]});
-        });
-        bench.run(&id, &[]).expect(0);
-    }
-}

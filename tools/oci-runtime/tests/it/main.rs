@@ -14,6 +14,7 @@ mod many;
 mod mounts;
 mod rootless;
 mod run;
+mod seccomp;
 mod sockets;
 mod systemd;
 
