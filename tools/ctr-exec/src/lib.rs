@@ -140,7 +140,7 @@ fn exec(
         seccomp_cache: &cache,
         state: &|| runtime::State {
             oci_version: spec.oci_version.clone(),
-            id: dir.id.to_string(),
+            id: dir.id.clone(),
             status: runtime::Status::Running,
             pid: Some(state.pid),
             bundle: dir.bundle.clone(),

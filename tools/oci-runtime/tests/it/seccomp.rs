@@ -272,7 +272,7 @@ fn a_cache_is_believed_only_if_it_can_be() {
         ("damaged", &|| write(&damaged)),
         ("of another profile", &|| write(&std::fs::read(&other).unwrap())),
         ("writable by others", &|| {
-            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).unwrap()
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).unwrap();
         }),
         ("of another user", &|| std::os::unix::fs::chown(&file, Some(1000), None).unwrap()),
         ("a link", &|| {
