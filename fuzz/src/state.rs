@@ -5,6 +5,7 @@
 
 use super::scratch::Scratch;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -37,7 +38,8 @@ fn make(path: &Path, kind: &str, text: &[u8]) -> std::io::Result<()> {
             let length = String::from_utf8_lossy(text).trim().parse().unwrap_or(1 << 30);
             std::fs::File::create_new(path)?.set_len(length)
         }
-        _ => std::fs::write(path, text),
+        // What is there already is neither waited for nor followed.
+        _ => std::fs::File::create_new(path)?.write_all(text),
     }
 }
 

@@ -75,11 +75,31 @@ pub fn prepare(spec: &Spec, bundle: &Path, joined: Option<BorrowedFd<'_>>) -> Re
 }
 
 fn parse(spec: &Spec) -> Result<Vec<(&Mount, Options)>> {
-    let parse = |(index, mount)| match Options::parse(mount) {
-        Ok(options) => Ok((mount, options)),
-        Err(fault) => Err(about(index, mount, fault)),
+    let parse = |(index, mount)| {
+        let parsed = Options::parse(mount).and_then(|options| are_mapped(spec, &options).map(|()| options));
+        parsed.map(|options| (mount, options)).map_err(|fault| about(index, mount, fault))
     };
     spec.mounts.iter().enumerate().map(parse).collect()
+}
+
+/// Owners a file system is to have must be known in the container's user namespace. Not every kernel says so.
+fn are_mapped(spec: &Spec, options: &Options) -> Result<()> {
+    let linux = &spec.linux;
+    for (key, value) in options.data.iter().filter(|_| !options.bind) {
+        let mappings = match key.as_str() {
+            "uid" => &linux.uid_mappings,
+            "gid" => &linux.gid_mappings,
+            _ => continue,
+        };
+        // Another text is the file system's to refuse.
+        let Some(id) = value.as_ref().and_then(|text| text.parse().ok()) else { continue };
+        if !mappings.is_empty() && mappings::outside(mappings, id).is_none() {
+            return Err(Fault::input(format!(
+                "cannot specify {key}={id} mount option: {id} is not mapped in the user namespace"
+            )));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn about(index: usize, mount: &Mount, fault: Fault) -> Fault {

@@ -203,8 +203,6 @@ fn whatever_lies_there_is_read_soon_and_removed() {
                 assert!(shown.expect(0).stdout.contains("\"stopped\""), "{name}, {kind}");
             }
             ran(&["list"]).expect(0);
-            ran(&["events", "--stats", &id]);
-            ran(&["start", &id]).expect(1);
             ran(&["exec", &id, "true"]).expect(255);
             ran(&["delete", "--force", &id]).expect(0);
             assert!(!dir.exists(), "{name}, {kind}");
@@ -212,7 +210,7 @@ fn whatever_lies_there_is_read_soon_and_removed() {
         }
     }
     // Of one that runs.
-    for kind in KINDS {
+    for kind in ["directory", "pipe", "long", "link to a device"] {
         bench.start(&id);
         for name in ["config.json", "start.sock"] {
             let _ = std::fs::remove_file(dir.join(name));

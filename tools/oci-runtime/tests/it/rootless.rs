@@ -159,7 +159,10 @@ fn what_an_ordinary_user_cannot_have_is_told() {
         |config| config["process"]["user"]["additionalGids"] = json!([5]),
         "cannot set any additional groups in a rootless container",
     );
-    refused(|config| config["mounts"][2]["options"] = json!(["newinstance", "gid=5"]), "Invalid gid '5'");
+    refused(
+        |config| config["mounts"][2]["options"] = json!(["newinstance", "gid=5"]),
+        "cannot specify gid=5 mount option",
+    );
     refused(
         |config| {
             let sys = json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]});
