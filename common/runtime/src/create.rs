@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::LinkNameSpaceType;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use sys::process::Fork;
 
@@ -340,8 +340,8 @@ fn make_in_user_namespace(
         let flags = namespaces.clone_flags() | libc::CLONE_PARENT as u64;
         return match sys::process::clone3(flags, None) {
             Ok(Fork::Child) => Ok(Some(Fork::Child)),
-            Ok(Fork::Parent { pid, pidfd }) => {
-                let told = send(&theirs, &Message::Made { pid }, Some(pidfd.as_fd()));
+            Ok(Fork::Parent { pidfd, .. }) => {
+                let told = send(&theirs, &Message::Made, Some(pidfd.as_fd()));
                 sys::process::exit_now(told.is_err().into())
             }
             Err(_) => sys::process::exit_now(1),
@@ -351,9 +351,20 @@ fn make_in_user_namespace(
     let told = receive(&ours);
     reap(&pidfd);
     match told? {
-        Some((Message::Made { pid }, Some(pidfd))) => Ok(Some(Fork::Parent { pid, pidfd })),
+        Some((Message::Made, Some(pidfd))) => {
+            let pid =
+                number_of(&pidfd).ok_or_else(|| Fault::failed("the container's first process is gone"))?;
+            Ok(Some(Fork::Parent { pid, pidfd }))
+        }
         _ => Ok(None),
     }
+}
+
+/// What a process is called here: its maker may be in another pid namespace, and know it by another number.
+fn number_of(pidfd: &OwnedFd) -> Option<i32> {
+    let information = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = information.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    Some(pid).filter(|pid| *pid > 0)
 }
 
 /// Kills and reaps a container's first process.

@@ -28,9 +28,7 @@ pub enum Message {
     /// The users and groups of the child's user namespace are there.
     Mapped,
     /// The process in between has made the child, whose descriptor comes along.
-    Made {
-        pid: i32,
-    },
+    Made,
     /// The root file system is built, and not entered yet: hooks run now.
     Mounted,
     /// They have.

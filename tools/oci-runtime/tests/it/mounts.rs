@@ -53,6 +53,38 @@ fn a_source_out_of_reach_in_a_user_namespace_is_taken_outside() {
 }
 
 #[test]
+fn every_namespace_of_another_container_can_be_joined() {
+    let Some(bench) = Bench::new() else { return };
+    let (first, second) = (&bench.id("first"), &bench.id("second"));
+    for name in ["proc", "dev", "sys"] {
+        std::fs::create_dir(bench.bundle().join("rootfs").join(name)).unwrap();
+    }
+    std::fs::set_permissions(bench.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    bench.configure(&["sleep", "1000"], |config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        config["linux"]["uidMappings"] = mapping();
+        config["linux"]["gidMappings"] = mapping();
+    });
+    bench.start(first);
+    let pid = bench.state(first)["pid"].clone();
+    let command = "id -u; test -d /proc/1 && echo there";
+    bench.configure(&["sh", "-c", command], |config| {
+        config["linux"]["uidMappings"] = json!([]);
+        config["linux"]["gidMappings"] = json!([]);
+        for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+            let name = match namespace["type"].as_str().unwrap() {
+                "network" => "net",
+                "mount" => continue,
+                name => name,
+            };
+            namespace["path"] = json!(format!("/proc/{pid}/ns/{name}"));
+        }
+    });
+    // It has another number in the namespace it is in than here.
+    assert_eq!(bench.run(second, &[]).expect(0).stdout, "0\nthere\n");
+}
+
+#[test]
 fn what_is_hidden_may_be_copied_up() {
     let Some(bench) = Bench::new() else { return };
     bench.configure(&["sh", "-c", "cat /data/file; echo new >/data/new && cat /data/new"], |config| {
