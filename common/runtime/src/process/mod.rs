@@ -178,8 +178,9 @@ impl Command {
         let Some((hooks, state)) = &self.start_hooks else { return Ok(()) };
         let environment: Vec<String> =
             environment.iter().map(|pair| pair.to_string_lossy().into_owned()).collect();
-        // Nothing of this runtime's is for them either.
-        sys::process::close_on_exec_from(3).explain(|| "close descriptors".into())?;
+        if self.filter.is_none() {
+            self.shed()?;
+        }
         let place = Place { directory: None, environment: Some(&environment) };
         hooks::run(hooks, Point::StartContainer, state, place)
     }
@@ -226,7 +227,19 @@ impl Command {
     }
 
     fn load_filter(&self) -> Result<()> {
-        self.filter.as_ref().map_or(Ok(()), Filter::load)
+        let Some(filter) = &self.filter else { return Ok(()) };
+        self.shed()?;
+        filter.load()
+    }
+
+    /// Lets go of descriptors and dispositions of signals that are not the process's. Before a filter, which may refuse it:
+    /// from there on, what is opened is closed on execution anyway.
+    fn shed(&self) -> Result<()> {
+        // Nothing of this runtime's is for the hooks either.
+        let first = if self.start_hooks.is_some() { 3 } else { 3 + self.preserved };
+        sys::process::close_on_exec_from(first).explain(|| "close descriptors".into())?;
+        sys::process::reset_signals();
+        Ok(())
     }
 
     /// Gives the user the standard streams that were made for it, so that it can open `/dev/stdout`: pipes and the
@@ -353,10 +366,11 @@ impl Command {
             Err(failure) => return failure,
         };
         // Last of all, so that nothing opened meanwhile slips through.
-        if let Err(error) = sys::process::close_on_exec_from(3 + self.preserved) {
-            return Fault::failed("close descriptors").because(error).into();
+        if self.filter.is_none()
+            && let Err(fault) = self.shed()
+        {
+            return fault.into();
         }
-        sys::process::reset_signals();
         program::failure(&program, sys::process::execve(&program, &self.arguments, environment))
     }
 }

@@ -59,7 +59,11 @@ fn usable(path: &Path) -> Result<(), Errno> {
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
         return Err(Errno::ACCESS);
     }
-    accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
+    match accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+        // A seccomp profile older than faccessat2(2) is in force: execve(2) tells.
+        Err(Errno::PERM | Errno::NOSYS) if stat.st_mode & 0o111 != 0 => Ok(()),
+        other => other,
+    }
 }
 
 /// Why execve(2) came back.

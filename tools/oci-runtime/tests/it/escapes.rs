@@ -209,3 +209,19 @@ fn nothing_of_the_runtimes_is_in_an_environment() {
     assert!(names.is_empty(), "{names:?}");
     wait_until(|| !bench.root().join(id).exists(), "it is left");
 }
+
+/// A procfs of the host's that is still in the mount namespace would let a user namespace mount one of its own.
+#[test]
+fn without_pivot_nothing_unmasked_can_be_mounted() {
+    let Some(bench) = Bench::new() else { return };
+    let script = "mkdir -p /tmp/p && busybox mount -t proc none /tmp/p && echo mounted; \
+        busybox mount -t sysfs none /tmp/p && echo mounted; cat /proc/self/comm";
+    bench.configure(&["busybox", "unshare", "-mrpf", "sh", "-c", script], |config| {
+        all_capabilities(config);
+        config["root"]["readonly"] = json!(false);
+    });
+    for options in [&["--no-pivot"][..], &[]] {
+        let ran = bench.run(&bench.id("bare"), options).expect(0);
+        assert_eq!(ran.stdout, "cat\n", "{}", ran.stderr);
+    }
+}

@@ -499,3 +499,15 @@ fn an_agent_that_is_not_there_is_told_and_nothing_is_left() {
     assert_says(&ran, "nobody.sock");
     wait_until(|| bench.ran(&["ps", &id]).stdout.lines().count() == 2, "a process of exec is left");
 }
+
+/// Nothing of the runtime's is left to be done behind a filter but what it takes to become the process.
+#[test]
+fn a_filter_may_refuse_what_the_runtime_needs() {
+    let Some(bench) = Bench::new() else { return };
+    bench.configure(&["echo", "there"], |config| {
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["close_range", "rt_sigaction", "rt_sigprocmask"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+            {"names": ["faccessat2"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]});
+    });
+    assert_eq!(bench.run(&bench.id("refusing"), &[]).expect(0).stdout, "there\n");
+}
