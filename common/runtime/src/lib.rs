@@ -7,6 +7,7 @@
 
 mod bitmap;
 mod capabilities;
+pub mod checkpoint;
 mod create;
 pub mod devices;
 mod exec;

@@ -12,6 +12,7 @@ use crate::pidfile::PidFile;
 use crate::place::{GATE, Place};
 use crate::state::{self, Container, Stored};
 use crate::{process, rootless, start};
+use cgroup::Cgroup;
 use fault::{Fault, Result};
 use runtime::hooks::Hooks;
 use runtime::{Created, Gate, Manners, NamespaceKind, Options, RootFs, Spec, Stdio};
@@ -95,7 +96,7 @@ fn make(call: &Call<'_>, verb: Verb) -> Result<u8> {
 }
 
 /// What the specification leaves to the runtime and the call.
-fn complete(spec: &mut Spec, call: &Call<'_>, id: &str) {
+pub fn complete(spec: &mut Spec, call: &Call<'_>, id: &str) {
     if spec.linux.cgroups_path.as_deref().is_none_or(str::is_empty) {
         // An ordinary user may own a group at most where it is.
         let is_users = process::effective_uid() != 0;
@@ -152,7 +153,7 @@ fn prepare(bundle: &Bundle, place: &Place, wishes: &Wishes<'_>) -> Result<(Creat
         call.log.warn(WITHOUT_GROUPS);
     }
     call.log.debug(|| format!("made process {} in {:?}", created.pid, created.cgroup.directories()));
-    let stored = stored(call.id()?, bundle, &created);
+    let stored = stored(call.id()?, bundle, created.pid, &created.cgroup, created.rdt.clone());
     let saved = stored.and_then(|stored| state::save_new(place, &stored, &bundle.text).map(|()| stored));
     match saved {
         Ok(stored) => Ok((created, stored)),
@@ -169,22 +170,29 @@ pub fn seccomp_cache(call: &Call<'_>) -> PathBuf {
     call.root.join("@seccomp")
 }
 
-fn stored(id: &str, bundle: &Bundle, created: &Created) -> Result<Stored> {
+/// What is written down of a container of the bundle that has this first process.
+pub fn stored(
+    id: &str,
+    bundle: &Bundle,
+    pid: i32,
+    cgroup: &Cgroup,
+    rdt: Option<runtime::rdt::Group>,
+) -> Result<Stored> {
     let gone = || Fault::failed("the container's first process ended while it was set up");
     let spec = &bundle.spec;
     Ok(Stored {
         oci_version: spec.oci_version.clone(),
         id: id.to_owned(),
-        pid: created.pid,
-        pid_started: process::stat(created.pid).ok_or_else(gone)?.started,
+        pid,
+        pid_started: process::stat(pid).ok_or_else(gone)?.started,
         rootfs: crate::call::absolute(&spec.root_path(&bundle.path)?)?,
         bundle: bundle.path.clone(),
         created: jiff::Timestamp::now().to_string(),
         annotations: spec.annotations.clone(),
-        cgroups: created.cgroup.directories().to_vec(),
-        systemd: created.cgroup.unit().cloned(),
+        cgroups: cgroup.directories().to_vec(),
+        systemd: cgroup.unit().cloned(),
         own_pid_namespace: spec.makes_namespace(NamespaceKind::Pid),
-        rdt: created.rdt.clone(),
+        rdt,
         hooks: Hooks {
             poststart: spec.hooks.poststart.clone(),
             poststop: spec.hooks.poststop.clone(),

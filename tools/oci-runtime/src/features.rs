@@ -40,7 +40,7 @@ pub fn features(_: &Call<'_>) -> Result<u8> {
             "netDevices": {"enabled": true},
         },
         "annotations": {
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
             "dev.staves.oci-runtime.version": env!("CARGO_PKG_VERSION"),
         },
         "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],

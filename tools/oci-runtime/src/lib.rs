@@ -7,6 +7,7 @@
 mod attend;
 mod bundle;
 mod call;
+mod checkpoint;
 mod console;
 mod create;
 mod delete;
@@ -26,6 +27,7 @@ mod place;
 mod process;
 mod ps;
 mod resources;
+mod restore;
 mod rootless;
 mod spec;
 mod start;
@@ -92,9 +94,6 @@ fn read(program: &str, arguments: &[OsString]) -> Result<Asked> {
         name = rest.first().map(|name| name.to_string_lossy().into_owned());
     }
     let Some(name) = name else { return Ok(Asked::Help(None)) };
-    if matches!(name.as_str(), "checkpoint" | "restore") {
-        return Err(without_criu(&name));
-    }
     let Some(verb) = verbs::find(&name) else {
         return Err(Fault::usage(format!("No help topic for '{name}'"))
             .hint(format!("{program} --help lists the verbs")));
@@ -105,17 +104,6 @@ fn read(program: &str, arguments: &[OsString]) -> Result<Asked> {
         return Ok(Asked::Help(Some(verb)));
     }
     Ok(Asked::Verb(verb, parsed))
-}
-
-/// Engines ask `checkpoint --help` for its status, to know whether there is such a thing.
-fn without_criu(verb: &str) -> Fault {
-    let there = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join("criu").is_file()));
-    if there {
-        Fault::failed(format!("{verb}: going through criu is not supported"))
-    } else {
-        Fault::not_found(format!("{verb}: criu is not installed"))
-    }
 }
 
 fn run(program: &str, verb: &'static Verb, parsed: &Parsed) -> u8 {

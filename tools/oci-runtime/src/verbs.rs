@@ -2,7 +2,10 @@
 
 use crate::call::Call;
 use crate::options::{Flag, Opt, OptionsEnd};
-use crate::{create, delete, events, exec, features, inspect, kill, pause, ps, spec, start, update};
+use crate::{
+    checkpoint, create, delete, events, exec, features, inspect, kill, pause, ps, restore, spec, start,
+    update,
+};
 use fault::{Fault, Result};
 
 #[derive(Clone, Copy)]
@@ -107,6 +110,60 @@ const fn format() -> Flag {
     Flag::value(Opt::Format, "format", "FORMAT", "table or json (default: table)").short('f')
 }
 
+const fn image_path() -> Flag {
+    Flag::value(Opt::ImagePath, "image-path", "DIR", "directory of the images (default: checkpoint)")
+}
+
+const fn work_path() -> Flag {
+    Flag::value(
+        Opt::WorkPath,
+        "work-path",
+        "DIR",
+        "directory of criu's log and temporary files (default: that of the images)",
+    )
+}
+
+const fn tcp_established() -> Flag {
+    Flag::switch(Opt::TcpEstablished, "tcp-established", "allow open TCP connections")
+}
+
+const fn tcp_close() -> Flag {
+    Flag::switch(Opt::TcpClose, "tcp-close", "close open TCP connections")
+}
+
+const fn ext_unix_sk() -> Flag {
+    Flag::switch(Opt::ExtUnixSk, "ext-unix-sk", "allow UNIX sockets whose other side is outside")
+}
+
+const fn shell_job() -> Flag {
+    Flag::switch(Opt::ShellJob, "shell-job", "allow a terminal that is shared with who called")
+}
+
+const fn file_locks() -> Flag {
+    Flag::switch(Opt::FileLocks, "file-locks", "allow file locks")
+}
+
+const fn lazy_pages() -> Flag {
+    Flag::switch(Opt::LazyPages, "lazy-pages", "leave memory where it is until it is used (userfaultfd)")
+}
+
+const fn auto_dedup() -> Flag {
+    Flag::switch(Opt::AutoDedup, "auto-dedup", "free memory in images that a later one replaces")
+}
+
+const fn cgroups_mode() -> Flag {
+    Flag::value(
+        Opt::ManageCgroupsMode,
+        "manage-cgroups-mode",
+        "MODE",
+        "what criu does with control groups: soft, full, strict or ignore (default: soft)",
+    )
+}
+
+const fn empty_ns() -> Flag {
+    Flag::values(Opt::EmptyNs, "empty-ns", "NAMESPACE", "leave what is in it to somebody else: network")
+}
+
 /// Options of every verb, before or after it.
 pub const GLOBAL: &[Flag] = &[
     Flag::switch(Opt::Debug, "debug", "log more"),
@@ -134,6 +191,15 @@ pub const GLOBAL: &[Flag] = &[
 ];
 
 pub const VERBS: &[Verb] = &[
+    Verb {
+        name: "checkpoint",
+        about: "save a running container in files, with its memory",
+        details: "The container is ended and deleted then, unless it is left running. Takes criu.",
+        examples: "oci-runtime checkpoint --image-path /var/tmp/demo demo",
+        flags: CHECKPOINT,
+        run: checkpoint::checkpoint,
+        ..VERB
+    },
     Verb {
         name: "create",
         about: "create a container",
@@ -281,6 +347,16 @@ pub const VERBS: &[Verb] = &[
         ..VERB
     },
     Verb {
+        name: "restore",
+        about: "make a container again from its checkpoint, where it was left",
+        details: "Stays until the container ends and deletes it then, as \"run\" does. The bundle is the one it was made from, or a \
+                  copy. Takes criu. Whoever can write to the images decides what the restored processes may do.",
+        examples: "oci-runtime restore --image-path /var/tmp/demo --bundle b demo",
+        flags: RESTORE,
+        run: restore::restore,
+        ..VERB
+    },
+    Verb {
         name: "resume",
         about: "let a paused container go on",
         examples: "oci-runtime pause demo && oci-runtime resume demo",
@@ -354,6 +430,69 @@ pub const VERBS: &[Verb] = &[
         run: update::update,
         ..VERB
     },
+];
+
+const CHECKPOINT: &[Flag] = &[
+    image_path(),
+    work_path(),
+    Flag::value(
+        Opt::ParentPath,
+        "parent-path",
+        "DIR",
+        "directory of an earlier pre-dump, relative to the image path: only what changed since is saved",
+    ),
+    Flag::switch(Opt::LeaveRunning, "leave-running", "let the container go on afterwards"),
+    tcp_established(),
+    Flag::switch(Opt::TcpSkipInFlight, "tcp-skip-in-flight", "leave out TCP connections not yet accepted"),
+    tcp_close(),
+    Flag::switch(Opt::LinkRemap, "link-remap", "give open files without a name one for the time"),
+    ext_unix_sk(),
+    shell_job(),
+    lazy_pages(),
+    Flag::value(
+        Opt::StatusFd,
+        "status-fd",
+        "FD",
+        "write a 0 byte to this descriptor when lazy pages can be had",
+    ),
+    Flag::value(Opt::PageServer, "page-server", "ADDRESS:PORT", "send the memory there instead of saving it"),
+    file_locks(),
+    Flag::switch(Opt::PreDump, "pre-dump", "save the memory only and let the container go on"),
+    cgroups_mode(),
+    empty_ns(),
+    auto_dedup(),
+];
+
+const RESTORE: &[Flag] = &[
+    bundle(),
+    console_socket(),
+    image_path(),
+    work_path(),
+    tcp_established(),
+    tcp_close(),
+    ext_unix_sk(),
+    shell_job(),
+    file_locks(),
+    cgroups_mode(),
+    detach(),
+    pid_file(),
+    Flag::switch(Opt::NoSubreaper, "no-subreaper", "leave processes that lost their parent to somebody else"),
+    Flag::switch(Opt::NoPivot, "no-pivot", "accepted: criu chooses itself how to enter the root file system"),
+    empty_ns(),
+    auto_dedup(),
+    lazy_pages(),
+    Flag::value(
+        Opt::LsmProfile,
+        "lsm-profile",
+        "TYPE:NAME",
+        "run under this apparmor or selinux profile instead",
+    ),
+    Flag::value(
+        Opt::LsmMountContext,
+        "lsm-mount-context",
+        "CONTEXT",
+        "mount with this SELinux context instead",
+    ),
 ];
 
 const UPDATE: &[Flag] = &[

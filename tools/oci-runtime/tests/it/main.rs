@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod attacks;
+mod checkpoint;
 mod command_line;
 mod escapes;
 mod exec;

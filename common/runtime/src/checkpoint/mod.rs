@@ -1,0 +1,220 @@
+//! Checkpoint and restore of containers, by criu.
+//!
+//! criu saves a tree of processes as files and makes it again from these. It is asked over a socket (`criu swrk`) and tells on
+//! it how far it has come. What is not the container's own (see [`outside`]) is left out of the images and put in again from
+//! the specification. Images are trusted: who writes them decides what the restored processes may do.
+
+mod criu;
+mod images;
+pub mod outside;
+mod request;
+mod scene;
+mod wire;
+
+pub use criu::Criu;
+pub use images::Images;
+pub use request::{CgroupMode, Feature, Wishes};
+
+use crate::spec::Spec;
+use cgroup::{Cgroup, Version};
+use criu::{Session, refused};
+use fault::{Explain, Fault, Result};
+use request::{Kind, Request, Response};
+use scene::Scene;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Where criu has got to, for who has something to do then. The names are criu's.
+#[derive(Debug)]
+pub enum Stage {
+    /// The namespaces are made; the process that will be the first is in them.
+    SetupNamespaces(i32),
+    /// Everything is restored and about to go on.
+    PostRestore(i32),
+    /// The other side of the container's terminal, which nobody in it holds.
+    OrphanPtsMaster(OwnedFd),
+    /// Pages can be asked for now.
+    StatusReady,
+}
+
+/// What both ways need.
+#[derive(Debug)]
+pub struct Container<'a> {
+    pub spec: &'a Spec,
+    pub bundle: &'a Path,
+    /// Absolute.
+    pub rootfs: &'a Path,
+    pub cgroup: &'a Cgroup,
+    pub images: &'a Images,
+    /// Where criu writes its log; with the images if there is none.
+    pub work: Option<&'a Images>,
+    pub wishes: Wishes,
+}
+
+/// Saves the container whose first process is `pid`. After a failure it goes on as before; after success its processes are
+/// gone unless they were to be left running.
+pub fn dump(
+    criu: &Criu,
+    container: &Container<'_>,
+    pid: i32,
+    on: &mut dyn FnMut(Stage) -> Result<()>,
+) -> Result<()> {
+    let version = criu.version()?;
+    let Container { spec, cgroup, images, wishes, .. } = container;
+    if wishes.pre_dump {
+        criu.need(Feature::MemoryTracking)?;
+    }
+    if wishes.lazy_pages {
+        criu.need(Feature::LazyPages)?;
+    }
+    let kind = if wishes.pre_dump { Kind::PreDump } else { Kind::Dump };
+    let mut request = container.request(kind);
+    request.pid = Some(pid);
+    request.external = outside::namespaces_to_leave_out(spec, pid, version)?;
+    request.freezer = freezer(cgroup).filter(|_| cgroup.version() == Version::V1 || version >= 31_400);
+    if !wishes.pre_dump {
+        request.mounts = outside::mounts_to_leave_out(spec, cgroup, pid)?;
+        let streams = outside::streams(pid);
+        request.external.extend(outside::streams_to_leave_out(&streams));
+        images.write_descriptors(&streams)?;
+    }
+    let was_frozen = cgroup.is_to_be_frozen();
+    let done = Session::start(criu, &[]).and_then(|session| {
+        session.send(&request.encode())?;
+        converse(&session, on)?;
+        let status = session.end()?;
+        // After a first pass over the memory criu waits for the next, which is another process here.
+        if status.success() || wishes.pre_dump {
+            return Ok(());
+        }
+        Err(Fault::failed(format!("criu failed: {status}")))
+    });
+    // A criu that was killed leaves it so.
+    if (done.is_err() || wishes.leave_running) && !was_frozen && cgroup.is_to_be_frozen() {
+        cgroup.thaw()?;
+    }
+    done.map_err(|fault| container.with_log(fault, &request))
+}
+
+/// Makes a container again from its images; its first process is a child of this one. Returns its number.
+///
+/// The caller must have one thread; its working directory is `/` afterwards. `started` is told the number of criu's process,
+/// which is in the container's control groups. After a failure there may be processes in these.
+pub fn restore(
+    criu: &Criu,
+    container: &Container<'_>,
+    started: &mut dyn FnMut(i32) -> Result<()>,
+    on: &mut dyn FnMut(Stage) -> Result<()>,
+) -> Result<i32> {
+    let version = criu.version()?;
+    let Container { spec, cgroup, wishes, .. } = container;
+    if wishes.lsm_profile.is_some() {
+        outside::need_version(version, 31_600, "--lsm-profile")?;
+    }
+    if wishes.lsm_mount_context.is_some() {
+        outside::need_version(version, 31_600, "--lsm-mount-context")?;
+    }
+    let mut request = container.request(Kind::Restore);
+    request.mounts = outside::mounts_to_put_in(spec, cgroup, container.bundle)?;
+    request.inherited = outside::streams_to_put_in(&container.images.descriptors()?);
+    let namespaces = outside::namespaces_to_put_in(spec, version)?;
+    for (key, fd) in &namespaces.opened {
+        request.inherited.push(((*key).to_owned(), fd.as_raw_fd()));
+    }
+    request.joined = namespaces.joined;
+    let scene = Scene::enter()?;
+    scene::mount_root(spec, container.bundle, container.rootfs)?;
+    // criu mounts in its directories, which it can do only where they are seen from its own mount namespace.
+    let images = Images::open(&container.images.path)?;
+    let work = container.work.map(|work| Images::open(&work.path)).transpose()?;
+    request.images = images.number();
+    request.work = work.as_ref().map(Images::number);
+    let passed: Vec<_> = namespaces.opened.iter().map(|(_, fd)| fd.as_fd()).collect();
+    let session = Session::start(criu, &passed)?;
+    drop(scene);
+    for mut file in cgroup.join_files()? {
+        file.write_all(session.pid().to_string().as_bytes())
+            .explain(|| "move criu to the control group".into())?;
+    }
+    started(session.pid())?;
+    let file = format!("/proc/{}/cgroup", session.pid());
+    let groups = std::fs::read_to_string(&file).explain(|| format!("read {file}"))?;
+    request.cgroup_roots = outside::group_roots(&groups);
+    let mut pid = 0;
+    let restored = session.send(&request.encode()).and_then(|()| {
+        let response = converse(&session, &mut |stage| {
+            if let Stage::PostRestore(first) = stage {
+                pid = first;
+            }
+            on(stage)
+        })?;
+        let status = session.end()?;
+        if !status.success() {
+            return Err(Fault::failed(format!("criu failed: {status}")));
+        }
+        Ok(if pid > 0 { pid } else { response.pid })
+    });
+    match restored {
+        Ok(pid) if pid > 0 => Ok(pid),
+        Ok(_) => Err(Fault::failed("criu does not tell which process it restored")),
+        Err(fault) => Err(container.with_log(fault, &request)),
+    }
+}
+
+impl Container<'_> {
+    fn request(&self, kind: Kind) -> Request {
+        let mut request =
+            Request::new(kind, self.wishes.clone(), self.images.number(), self.rootfs.to_owned());
+        request.work = self.work.map(Images::number);
+        request
+    }
+
+    /// The failure with what criu's log has to say about it.
+    fn with_log(&self, fault: Fault, request: &Request) -> Fault {
+        let directory = self.work.unwrap_or(self.images);
+        let log = directory.path.join(request.log);
+        let told = fault.to_string();
+        // Each begins with its time in brackets; criu may have sent one itself.
+        let is_new =
+            |line: &String| !told.contains(line.split_once(") ").map_or(line.as_str(), |(_, rest)| rest));
+        let more: Vec<String> = directory.complaints(request.log).into_iter().filter(is_new).collect();
+        let fault =
+            if more.is_empty() { fault } else { Fault::failed(format!("{told}: {}", more.join("; "))) };
+        if log.exists() { fault.hint(format!("criu's log is {}", log.display())) } else { fault }
+    }
+}
+
+/// Until criu says that it is done.
+fn converse(session: &Session, on: &mut dyn FnMut(Stage) -> Result<()>) -> Result<Response> {
+    loop {
+        let (response, fd) = session.receive()?;
+        if !response.success {
+            return Err(refused(&response));
+        }
+        if response.kind != Kind::Notify as u64 {
+            return Ok(response);
+        }
+        let stage = match (response.script.as_str(), fd) {
+            ("setup-namespaces", _) => Some(Stage::SetupNamespaces(response.pid)),
+            ("post-restore", _) => Some(Stage::PostRestore(response.pid)),
+            ("orphan-pts-master", Some(master)) => Some(Stage::OrphanPtsMaster(master)),
+            ("status-ready", _) => Some(Stage::StatusReady),
+            _ => None,
+        };
+        stage.map_or(Ok(()), &mut *on)?;
+        session.confirm()?;
+    }
+}
+
+/// Where criu stops the processes all at once.
+fn freezer(cgroup: &Cgroup) -> Option<PathBuf> {
+    let mut directories = cgroup.directories().iter();
+    if cgroup.version() == Version::V2 {
+        return directories.next().cloned();
+    }
+    let is_freezer = |directory: &&PathBuf| {
+        directory.strip_prefix(cgroup::MOUNT).is_ok_and(|rest| rest.starts_with("freezer"))
+    };
+    directories.find(is_freezer).cloned()
+}
