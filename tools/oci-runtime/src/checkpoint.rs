@@ -41,7 +41,10 @@ pub fn checkpoint(call: &Call<'_>) -> Result<u8> {
         work: work.as_ref(),
         wishes,
     };
-    checkpoint::dump(&criu, &whole, container.stored.pid, &mut |stage| tell(stage, &status_fd, call))?;
+    checkpoint::dump(&criu, &whole, container.stored.pid, &mut |stage| {
+        tell(&stage, status_fd.as_ref(), call);
+        Ok(())
+    })?;
     if !stays {
         // The checkpoint is there all the same.
         if let Err(fault) = destroy(&container, call.log) {
@@ -51,13 +54,13 @@ pub fn checkpoint(call: &Call<'_>) -> Result<u8> {
     Ok(0)
 }
 
-fn tell(stage: Stage, status_fd: &Option<OwnedFd>, call: &Call<'_>) -> Result<()> {
+/// Whoever reads the pages waits for a byte.
+fn tell(stage: &Stage, status_fd: Option<&OwnedFd>, call: &Call<'_>) {
     if let (Stage::StatusReady, Some(fd)) = (stage, status_fd)
         && let Err(error) = rustix::io::write(fd, &[0])
     {
         call.log.warn(&format!("can't write \\0 to status fd: {error}"));
     }
-    Ok(())
 }
 
 /// A copy of the descriptor the caller waits on.

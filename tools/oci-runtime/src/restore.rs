@@ -84,7 +84,7 @@ fn make(call: &Call<'_>) -> Result<u8> {
     };
     let restored = bring_back(&criu, &whole, &bundle, &place, id);
     match restored {
-        Ok((stored, master)) => go_on(Container { stored, place }, master, &outside),
+        Ok((stored, master)) => go_on(&Container { stored, place }, master, &outside),
         Err(fault) => {
             group.kill();
             if let Err(fault) = group.remove() {
@@ -158,7 +158,7 @@ fn run_hooks(whole: &checkpoint::Container<'_>, id: &str, pid: i32) -> Result<()
 }
 
 /// The container runs again: hands out what was asked for, and stays with it if that was wanted.
-fn go_on(container: Container, master: Option<OwnedFd>, outside: &Wishes<'_>) -> Result<u8> {
+fn go_on(container: &Container, master: Option<OwnedFd>, outside: &Wishes<'_>) -> Result<u8> {
     let log = outside.call.log;
     let pid = container.stored.pid;
     container.place.unlock();
@@ -186,7 +186,7 @@ fn go_on(container: Container, master: Option<OwnedFd>, outside: &Wishes<'_>) ->
     {
         end(pidfd);
     }
-    if let Err(fault) = destroy(&container, log) {
+    if let Err(fault) = destroy(container, log) {
         log.warn_of(&fault);
     }
     outcome
