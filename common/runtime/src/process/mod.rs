@@ -318,7 +318,7 @@ impl Command {
 
     fn enter_cwd(&self) -> Result<()> {
         rustix::process::chdir(&self.cwd)
-            .explain(|| format!("chdir to cwd ({:?}) set in config.json failed", self.cwd))
+            .explain(|| format!("chdir to cwd (\"{}\") set in config.json failed", self.cwd.display()))
     }
 
     /// A directory from outside the root shows itself by its name (CVE-2024-21626).
