@@ -146,6 +146,8 @@ impl Session {
 
     /// Waits for its end.
     pub fn end(mut self) -> Result<ExitStatus> {
+        // After a pre-dump it would wait for another request.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
         match self.child.take() {
             Some(mut child) => child.wait().explain(|| "wait for criu".into()),
             None => Err(Fault::failed("wait for criu")),
