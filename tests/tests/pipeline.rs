@@ -122,6 +122,20 @@ fn what_inspect_prints_create_accepts() {
 }
 
 #[test]
+fn a_container_shares_the_shared_memory_of_another() {
+    let Some(bench) = Bench::new() else { return };
+    let ran = bench
+        .sh("ctr-run -d --name a $R/busybox:1 sh -c 'echo here >/dev/shm/file; exec sleep 100' >/dev/null
+             until ctr-exec a test -s /dev/shm/file; do sleep 0.1; done
+             ctr-run --rm --ipc container:a $R/busybox:1 sh -c 'cat /dev/shm/file; readlink /proc/self/ns/ipc; echo back >/dev/shm/file'
+             ctr-exec a readlink /proc/1/ns/ipc; ctr-exec a cat /dev/shm/file")
+        .expect(0);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!((lines[0], lines[3]), ("here", "back"), "{}", ran.stdout);
+    assert_eq!(lines[1], lines[2], "the System V namespace is the other's, too");
+}
+
+#[test]
 fn several_records_go_through_at_once() {
     let Some(bench) = Bench::new() else { return };
     let ran = bench

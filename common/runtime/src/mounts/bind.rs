@@ -4,10 +4,12 @@ use super::options::{MS_PRIVATE, Options};
 use super::prepare::Source;
 use crate::root::clone_tree;
 use fault::{Explain, Fault, Result};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, readlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat};
 use rustix::io::Errno;
+use rustix::process::{chroot, fchdir};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use sys::mount::{MountAttributes, map_ids, mount_setattr};
 
 /// A mount of the source that is nowhere yet.
@@ -43,6 +45,11 @@ fn take_here(source: &Path, options: &Options) -> Result<Taken> {
 pub(super) fn tree(source: &Path, options: &Options) -> Result<OwnedFd> {
     let mut flags = OFlags::PATH | OFlags::CLOEXEC;
     flags.set(OFlags::NOFOLLOW, options.source_nofollow);
+    if let Some((process, below)) = of_a_process(source) {
+        return tree_of_a_process(process, below, flags, options.recursive)
+            .map_err(std::io::Error::from)
+            .explain(|| format!("take {} for a bind mount", source.display()));
+    }
     let opened = openat(CWD, source, flags, Mode::empty())
         .map_err(std::io::Error::from)
         .explain(|| format!("open {}", source.display()))?;
@@ -57,6 +64,53 @@ pub(super) fn tree(source: &Path, options: &Options) -> Result<OwnedFd> {
             _ => fault,
         }
     })
+}
+
+/// `/proc/N` and what is below `/proc/N/root`, when the source is given through a process's root.
+fn of_a_process(source: &Path) -> Option<(PathBuf, &Path)> {
+    let rest = source.strip_prefix("/proc").ok()?;
+    let mut parts = rest.components();
+    let Component::Normal(pid) = parts.next()? else { return None };
+    pid.to_str()?.parse::<u32>().ok()?;
+    if parts.next()? != Component::Normal("root".as_ref()) {
+        return None;
+    }
+    Some((Path::new("/proc").join(pid), parts.as_path()))
+}
+
+/// Takes what another process sees, as `--ipc container:` does with `/dev/shm`. Links in there are that process's, so they
+/// must not lead out of its root; and the kernel copies mounts of one's own namespace only, so its namespace is entered for
+/// that moment (mount_namespaces(7), setns(2)).
+fn tree_of_a_process(
+    process: PathBuf,
+    below: &Path,
+    flags: OFlags,
+    recursive: bool,
+) -> rustix::io::Result<OwnedFd> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |path: &Path, flags| openat(CWD, path, flags, Mode::empty());
+    let their_root = open(&process.join("root"), directory)?;
+    let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+    let opened = openat2(their_root, below, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    match clone_tree(&opened, recursive) {
+        Err(Errno::INVAL) => {}
+        done => return done,
+    }
+    let read = OFlags::RDONLY | OFlags::CLOEXEC;
+    let theirs = open(&process.join("ns/mnt"), read)?;
+    let ours = open(Path::new("/proc/self/ns/mnt"), read)?;
+    let root = open(Path::new("/"), directory)?;
+    let here = open(Path::new("."), directory)?;
+    let enter =
+        |namespace: &OwnedFd| move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount));
+    enter(&theirs)?;
+    let taken = clone_tree(&opened, recursive);
+    enter(&ours)?;
+    // setns(2) moves the root and the working directory to those of the namespace.
+    fchdir(&root)?;
+    chroot(".")?;
+    fchdir(&here)?;
+    taken
 }
 
 /// Applies `idmap` or `ridmap`.
