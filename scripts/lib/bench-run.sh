@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # The pipeline and `ctr-run` against docker, podman, crun, runc and the floor. Sourced by scripts/bench, whose functions it uses.
 
 # ---- the registry and the peers

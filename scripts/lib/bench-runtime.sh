@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # oci-runtime against other OCI runtimes on one bundle. Sourced by scripts/bench, whose functions it uses.
 
 declare -A program=([oci-runtime]=$PWD/target/release/oci-runtime)
@@ -112,7 +112,7 @@ if wants many; then
     printf '\n%-34s %10s %10s %10s\n' '500 containers by 8 workers' seconds failures left
     for name in "${runtimes[@]}"; do
         for worker in $(seq 8); do bundle "many-$name-$worker" ". + {}"; done
-        start=$(date +%s%N)
+        start=$(date +%s%N) workers=()
         for worker in $(seq 8); do
             (
                 failures=0
@@ -126,8 +126,9 @@ if wants many; then
                 done
                 echo $failures >"$work/failures-$worker"
             ) &
+            workers+=($!)
         done
-        wait $(jobs -p | tail -n 8)
+        wait "${workers[@]}"
         end=$(date +%s%N)
         printf '%-34s %10s %10s %10s\n' "$name" "$(ratio $((end - start)) 1000000000)" \
             "$(cat "$work"/failures-* | awk '{ n += $1 } END { print n }')" "$(left "$name" "many-$name")"

@@ -64,7 +64,7 @@ fn podman_runs_its_containers_with_it() {
     let ran = with_engine(
         &bench,
         PODMAN,
-        r#"
+        r"
 s=0; p run --rm --network none -m 64m --cpus 0.5 $R/busybox:1 sh -c 'echo ran; exit 7' || s=$?; echo status $s
 p run -d --network none --name one $R/busybox:1 sleep 1000 >/dev/null
 s=0; p exec -e A=b one sh -c 'echo $A in $(hostname | wc -c); exit 3' || s=$?; echo status $s
@@ -76,7 +76,7 @@ p top one | tail -1 | grep -o 'sleep 1000'
 p run --rm --network none --uidmap 0:100000:65536 --gidmap 0:100000:65536 $R/busybox:1 awk '{ print $1, $2, $3 }' /proc/self/uid_map
 p stop -t 0 one >/dev/null; p start one >/dev/null; p kill one >/dev/null; p rm -f one >/dev/null
 p ps -aq | wc -l
-"#,
+",
     )
     .expect(0);
     assert_eq!(
@@ -100,14 +100,14 @@ p ps -aq | wc -l
     );
 }
 
-const DOCKERD: &str = r#"
+const DOCKERD: &str = r"
 export DOCKER_HOST=unix://$DIR/docker.sock
 dockerd --data-root $DIR/docker --exec-root $DIR/docker-run -H $DOCKER_HOST --pidfile $DIR/docker.pid --storage-driver overlay2 \
     --iptables=false --bridge=none --add-runtime ours=$O --default-runtime ours >$DIR/dockerd.log 2>&1 &
 for _ in $(seq 600); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
 docker version >/dev/null || { cat $DIR/dockerd.log >&2; exit 1; }
 docker pull -q $R/busybox:1 >/dev/null
-"#;
+";
 
 #[test]
 fn dockerd_runs_its_containers_with_it() {
@@ -118,7 +118,7 @@ fn dockerd_runs_its_containers_with_it() {
     let ran = with_engine(
         &bench,
         DOCKERD,
-        r#"
+        r"
 s=0; docker run --rm -m 64m --cpus 0.5 $R/busybox:1 sh -c 'echo ran; exit 7' || s=$?; echo status $s
 docker run -d --name one $R/busybox:1 sleep 1000 >/dev/null
 s=0; docker exec -e A=b one sh -c 'echo $A in $(hostname | wc -c); exit 3' || s=$?; echo status $s
@@ -132,7 +132,7 @@ docker run --rm --privileged --pid host --ipc host --sysctl net.ipv4.ip_unprivil
 docker stop -t 0 one >/dev/null; docker start one >/dev/null; docker kill one >/dev/null; docker rm -f one >/dev/null
 docker ps -aq | wc -l
 kill $(cat $DIR/docker.pid); wait
-"#,
+",
     )
     .expect(0);
     assert_eq!(

@@ -10,9 +10,12 @@ pub fn path_of(text: &[u8], error: &serde_json::Error) -> String {
 fn offset(text: &[u8], line: usize, column: usize) -> usize {
     let line_start = match line.saturating_sub(2) {
         _ if line < 2 => 0,
-        breaks => {
-            text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(breaks).map_or(text.len(), |(at, _)| at + 1)
-        }
+        breaks => text
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'\n')
+            .nth(breaks)
+            .map_or(text.len(), |(at, _)| at + 1),
     };
     line_start.saturating_add(column)
 }
@@ -98,7 +101,7 @@ fn written(open: &[Open<'_>]) -> String {
                 path += &String::from_utf8_lossy(key);
             }
             Open::Object(None) => {}
-            Open::Array(index) => path += &format!("[{index}]"),
+            Open::Array(index) => path.extend(["[", &index.to_string(), "]"]),
         }
     }
     path

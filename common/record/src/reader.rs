@@ -77,7 +77,7 @@ impl Iterator for Reader {
             }
             Err(error) => {
                 self.done = true;
-                Some(Err(syntax_error(self.position, &error)))
+                Some(Err(syntax_error(self.position, rest, &error)))
             }
         }
     }
@@ -162,7 +162,7 @@ fn without_position(error: &serde_json::Error) -> String {
     }
 }
 
-fn syntax_error(start: Position, error: &serde_json::Error) -> Fault {
+fn syntax_error(start: Position, text: &str, error: &serde_json::Error) -> Fault {
     let at = absolute(start, error.line(), error.column());
     let fault = Fault::input(format!(
         "not a record: line {}, column {}: {}",
@@ -170,7 +170,13 @@ fn syntax_error(start: Position, error: &serde_json::Error) -> Fault {
         at.column,
         without_position(error)
     ));
-    if error.is_eof() { fault.hint("the input ends early; did the stage before it fail?") } else { fault }
+    if error.is_eof() {
+        fault.hint("the input ends early; did the stage before it fail?")
+    } else if !text.starts_with('{') {
+        fault.hint("records come through pipes, names and ids as arguments: `… -q | xargs TOOL`")
+    } else {
+        fault
+    }
 }
 
 pub(crate) fn type_error(

@@ -151,6 +151,14 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Leaves `count` descriptors from `first` on open across execve(2), those that are open.
+pub fn keep_on_exec(first: u32, count: u32) {
+    for number in first..first.saturating_add(count) {
+        // SAFETY: a flag of a descriptor is changed, if that number is one.
+        unsafe { libc::fcntl(number as libc::c_int, libc::F_SETFD, 0) };
+    }
+}
+
 /// Closes every descriptor from `first` on but those to keep. For a process that is about to execute something and will only
 /// end otherwise: what owned the others must neither use nor drop them, as their numbers may be given to something else.
 pub fn close_all_from(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -142,7 +142,7 @@ fn is_false(flag: &bool) -> bool {
 /// A number, or a number with a unit as people write it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(untagged)]
+#[serde(untagged, expecting = "neither a number nor a text such as \"512m\"")]
 pub enum Quantity {
     Integer(i64),
     Float(f64),
@@ -152,7 +152,7 @@ pub enum Quantity {
 /// A mount, as an object or in the grammar of `--volume` (`source:target[:options]`) or `--mount` (`type=…,…`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(untagged)]
+#[serde(untagged, expecting = "neither a mount nor a text such as \"/src:/dst:ro\"")]
 // A container has a handful; a box would be in the way of everybody who looks inside.
 #[allow(clippy::large_enum_variant)]
 pub enum MountWish {
@@ -201,7 +201,7 @@ pub struct Mount {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(untagged)]
+#[serde(untagged, expecting = "neither a port number nor a text such as \"8080:80\"")]
 pub enum PortWish {
     Text(String),
     Number(u16),

@@ -46,7 +46,7 @@ pub(super) fn tree(source: &Path, options: &Options) -> Result<OwnedFd> {
     let mut flags = OFlags::PATH | OFlags::CLOEXEC;
     flags.set(OFlags::NOFOLLOW, options.source_nofollow);
     if let Some((process, below)) = of_a_process(source) {
-        return tree_of_a_process(process, below, flags, options.recursive)
+        return tree_of_a_process(&process, below, flags, options.recursive)
             .map_err(std::io::Error::from)
             .explain(|| format!("take {} for a bind mount", source.display()));
     }
@@ -82,7 +82,7 @@ fn of_a_process(source: &Path) -> Option<(PathBuf, &Path)> {
 /// must not lead out of its root; and the kernel copies mounts of one's own namespace only, so its namespace is entered for
 /// that moment (mount_namespaces(7), setns(2)).
 fn tree_of_a_process(
-    process: PathBuf,
+    process: &Path,
     below: &Path,
     flags: OFlags,
     recursive: bool,

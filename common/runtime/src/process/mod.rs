@@ -182,7 +182,10 @@ impl Command {
             self.shed()?;
         }
         let place = Place { directory: None, environment: Some(&environment) };
-        hooks::run(hooks, Point::StartContainer, state, place)
+        hooks::run(hooks, Point::StartContainer, state, place)?;
+        // They are the command's, and were kept from the hooks.
+        sys::process::keep_on_exec(3, self.preserved);
+        Ok(())
     }
 
     fn give_up_privileges(&self) -> Result<()> {

@@ -35,7 +35,7 @@ fn five_hundred_containers_by_eight_workers() {
                         let log = bench.path().join(format!("log-{number}"));
                         let file = std::fs::File::create(&log).unwrap();
                         let status = bench.command(&arguments).stdout(Stdio::null()).stderr(file).status();
-                        if !status.as_ref().is_ok_and(|status| status.success()) {
+                        if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
                             let said = std::fs::read_to_string(&log).unwrap_or_default();
                             failures.lock().unwrap().push(format!("{arguments:?}: {status:?}: {said}"));
                         }

@@ -132,6 +132,13 @@ fn descriptors_are_passed_on() {
     assert_eq!(ran.stdout, "three\nfour\n1 1\n");
     let ran = run("FLAGS=--preserve-fds=4;").expect(1);
     assert_says(&ran, "unable to stat preserved-fd 3 (of 4)");
+    // Hooks get none of them, and the command all the same.
+    bench.configure(&["sh", "-c", "cat <&3; cat <&4"], |config| {
+        config["hooks"] = json!({"startContainer": [
+            {"path": "/bin/sh", "args": ["sh", "-c", "test ! -e /proc/self/fd/3"]}]});
+    });
+    assert_eq!(run("FLAGS=--preserve-fds=2;").expect(0).stdout, "three\nfour\n");
+    bench.configure(&["true"], |config| config["hooks"] = json!({}));
     // Told of somebody else's.
     bench.configure(&["sh", "-c", "test ! -e /proc/self/fd/3 && test -z \"$LISTEN_FDS\""], |_| {});
     run("export LISTEN_FDS=1 LISTEN_PID=1;").expect(0);
