@@ -131,6 +131,7 @@ fn a_container_shares_the_shared_memory_of_another() {
              ctr-exec a readlink /proc/1/ns/ipc; ctr-exec a cat /dev/shm/file")
         .expect(0);
     let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{}{}", ran.stdout, ran.stderr);
     assert_eq!((lines[0], lines[3]), ("here", "back"), "{}", ran.stdout);
     assert_eq!(lines[1], lines[2], "the System V namespace is the other's, too");
 }

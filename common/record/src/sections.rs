@@ -2,6 +2,7 @@
 //! so that what `jq` added, or a later version of a tool, survives every stage.
 
 mod config;
+mod wishes;
 
 pub use config::*;
 

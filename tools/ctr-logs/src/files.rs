@@ -240,17 +240,14 @@ mod tests {
     use super::*;
 
     fn write(dir: &Path, number: usize, texts: &[&str]) {
-        let lines: String = texts
-            .iter()
-            .map(|text| {
-                let hour = text.bytes().find(u8::is_ascii_digit).map_or(0, |b| b - b'0');
-                let log = serde_json::json!({
-                    "log": text, "stream": "stdout", "time": format!("2026-01-01T0{hour}:00:00Z")
-                });
-                format!("{log}\n")
-            })
-            .collect();
-        std::fs::write(path_of(dir, number), lines).unwrap();
+        let lines = texts.iter().map(|text| {
+            let hour = text.bytes().find(u8::is_ascii_digit).map_or(0, |b| b - b'0');
+            let log = serde_json::json!({
+                "log": text, "stream": "stdout", "time": format!("2026-01-01T0{hour}:00:00Z")
+            });
+            log.to_string() + "\n"
+        });
+        std::fs::write(path_of(dir, number), lines.collect::<String>()).unwrap();
     }
 
     fn left(dir: &Path, count: u64, window: Window) -> String {

@@ -140,9 +140,9 @@ fn is_false(flag: &bool) -> bool {
 }
 
 /// A number, or a number with a unit as people write it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(untagged, expecting = "neither a number nor a text such as \"512m\"")]
+#[serde(untagged)]
 pub enum Quantity {
     Integer(i64),
     Float(f64),
@@ -150,9 +150,9 @@ pub enum Quantity {
 }
 
 /// A mount, as an object or in the grammar of `--volume` (`source:target[:options]`) or `--mount` (`type=…,…`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(untagged, expecting = "neither a mount nor a text such as \"/src:/dst:ro\"")]
+#[serde(untagged)]
 // A container has a handful; a box would be in the way of everybody who looks inside.
 #[allow(clippy::large_enum_variant)]
 pub enum MountWish {
@@ -199,9 +199,9 @@ pub struct Mount {
     pub extra: Extra,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(untagged, expecting = "neither a port number nor a text such as \"8080:80\"")]
+#[serde(untagged)]
 pub enum PortWish {
     Text(String),
     Number(u16),

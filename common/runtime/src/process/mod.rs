@@ -179,7 +179,7 @@ impl Command {
         let environment: Vec<String> =
             environment.iter().map(|pair| pair.to_string_lossy().into_owned()).collect();
         if self.filter.is_none() {
-            self.shed()?;
+            self.shed(3)?;
         }
         let place = Place { directory: None, environment: Some(&environment) };
         hooks::run(hooks, Point::StartContainer, state, place)?;
@@ -231,15 +231,14 @@ impl Command {
 
     fn load_filter(&self) -> Result<()> {
         let Some(filter) = &self.filter else { return Ok(()) };
-        self.shed()?;
+        // Nothing of this runtime's is for the hooks either.
+        self.shed(if self.start_hooks.is_some() { 3 } else { 3 + self.preserved })?;
         filter.load()
     }
 
     /// Lets go of descriptors and dispositions of signals that are not the process's. Before a filter, which may refuse it:
     /// from there on, what is opened is closed on execution anyway.
-    fn shed(&self) -> Result<()> {
-        // Nothing of this runtime's is for the hooks either.
-        let first = if self.start_hooks.is_some() { 3 } else { 3 + self.preserved };
+    fn shed(&self, first: u32) -> Result<()> {
         sys::process::close_on_exec_from(first).explain(|| "close descriptors".into())?;
         sys::process::reset_signals();
         Ok(())
@@ -370,7 +369,7 @@ impl Command {
         };
         // Last of all, so that nothing opened meanwhile slips through.
         if self.filter.is_none()
-            && let Err(fault) = self.shed()
+            && let Err(fault) = self.shed(3 + self.preserved)
         {
             return fault.into();
         }
