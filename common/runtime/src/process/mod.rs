@@ -179,7 +179,7 @@ impl Command {
         let environment: Vec<String> =
             environment.iter().map(|pair| pair.to_string_lossy().into_owned()).collect();
         if self.filter.is_none() {
-            self.shed(3)?;
+            Command::shed(3)?;
         }
         let place = Place { directory: None, environment: Some(&environment) };
         hooks::run(hooks, Point::StartContainer, state, place)?;
@@ -232,13 +232,13 @@ impl Command {
     fn load_filter(&self) -> Result<()> {
         let Some(filter) = &self.filter else { return Ok(()) };
         // Nothing of this runtime's is for the hooks either.
-        self.shed(if self.start_hooks.is_some() { 3 } else { 3 + self.preserved })?;
+        Command::shed(if self.start_hooks.is_some() { 3 } else { 3 + self.preserved })?;
         filter.load()
     }
 
     /// Lets go of descriptors and dispositions of signals that are not the process's. Before a filter, which may refuse it:
     /// from there on, what is opened is closed on execution anyway.
-    fn shed(&self, first: u32) -> Result<()> {
+    fn shed(first: u32) -> Result<()> {
         sys::process::close_on_exec_from(first).explain(|| "close descriptors".into())?;
         sys::process::reset_signals();
         Ok(())
@@ -369,7 +369,7 @@ impl Command {
         };
         // Last of all, so that nothing opened meanwhile slips through.
         if self.filter.is_none()
-            && let Err(fault) = self.shed(3 + self.preserved)
+            && let Err(fault) = Command::shed(3 + self.preserved)
         {
             return fault.into();
         }
