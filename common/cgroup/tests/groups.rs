@@ -311,7 +311,8 @@ fn what_a_group_has_used_is_counted() {
     assert_eq!((&stats["pids"]["current"], &stats["pids"]["limit"]), (&1.into(), &1.into()), "{stats}");
     assert!(stats["cpuset"]["cpus"].as_array().is_some_and(|cpus| !cpus.is_empty()), "{stats}");
     assert!(stats["memory"]["raw"].as_object().is_some_and(|raw| raw.len() > 10), "{stats}");
-    assert_eq!(stats["memory"]["events"]["oom_kill"], 0, "{stats}");
+    // Nothing has happened.
+    assert!(stats["memory"]["events"].is_null(), "{stats}");
     for member in ["kernel", "kernelTCP", "swap", "usage"] {
         assert!(stats["memory"][member]["failcnt"].is_u64(), "{stats}");
     }

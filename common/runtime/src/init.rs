@@ -237,8 +237,8 @@ fn build_root(
     prepared: Prepared,
     groups: &mut Groups,
 ) -> Result<Option<(OwnedFd, OwnedFd)>> {
-    if !plan.namespaces.owns(Kind::Mount) {
-        return Err(Fault::input("a container needs a mount namespace of its own"));
+    if !plan.namespaces.owns(Kind::Mount) && plan.namespaces.joined(Kind::Mount).is_none() {
+        return Err(Fault::input("a container needs a mount namespace of its own, or one by path"));
     }
     let propagation = Propagation::of(plan.spec.linux.rootfs_propagation.as_deref())?;
     mount_change("/", propagation.before).explain(|| "detach from the host's mounts".into())?;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Made by flags of clone3(2), the user namespace first and the others in it.
 const MADE_BY_CLONE: [(Kind, libc::c_int); 6] = [
@@ -41,6 +41,12 @@ impl Namespaces {
                 Some(path) => {
                     let fd = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                         .explain(|| format!("open the {kind} namespace {}", path.display()))?;
+                    if kind == Kind::Mount && is_own(fd.as_fd(), "mnt") {
+                        return Err(Fault::input(format!(
+                            "linux.namespaces: the mount namespace {} is the one this program is in, which would lose its root",
+                            path.display()
+                        )));
+                    }
                     namespaces.joined.push((kind, fd));
                 }
             }
@@ -80,6 +86,13 @@ impl Namespaces {
         }
         Ok(())
     }
+}
+
+/// Whether a namespace is the one of this thread. `name`: of the file in `/proc/PID/ns`.
+pub fn is_own(namespace: BorrowedFd<'_>, name: &str) -> bool {
+    let own = rustix::fs::stat(format!("/proc/thread-self/ns/{name}"));
+    let id = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    own.is_ok() && own.map(id) == rustix::fs::fstat(namespace).map(id)
 }
 
 pub fn join(namespace: impl AsFd, kind: LinkNameSpaceType) -> Result<()> {

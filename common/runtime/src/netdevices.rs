@@ -1,5 +1,6 @@
 //! `linux.netDevices`: interfaces of the host moved into the container's network namespace.
 
+use crate::namespaces::is_own;
 use crate::netlink::{
     NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Reply, Request, Socket, attributes, i32_at, u32_at,
 };
@@ -71,7 +72,7 @@ pub fn move_into(devices: &BTreeMap<String, NetDevice>, namespace: BorrowedFd<'_
     if devices.is_empty() {
         return Ok(());
     }
-    if is_own(namespace) {
+    if is_own(namespace, "net") {
         return Err(Fault::input(
             "linux.netDevices: the container's network namespace is the one they are in",
         ));
@@ -112,11 +113,6 @@ fn move_one(
         there.add_address(moved, address)?;
     }
     there.bring_up(moved)
-}
-
-fn is_own(namespace: BorrowedFd<'_>) -> bool {
-    let own = rustix::fs::stat("/proc/thread-self/ns/net").map(|stat| (stat.st_dev, stat.st_ino));
-    own.is_ok() && own == rustix::fs::fstat(namespace).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// The socket of another namespace, which is entered for a moment.

@@ -83,8 +83,9 @@ pub struct Memory {
     pub kernel_tcp: Counter,
     /// `memory.stat`, under the kernel's names.
     pub raw: BTreeMap<String, u64>,
-    /// How often what happened, under the kernel's names: `memory.events`, of version 1 `memory.oom_control`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    /// How often what happened, under the kernel's names: `memory.events`, of version 1 `memory.oom_control`. Written when
+    /// something has: people look for "oom" in what `events` of a runtime prints.
+    #[serde(skip_serializing_if = "nothing_happened")]
     pub events: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psi: Option<Psi>,
@@ -248,4 +249,8 @@ impl Cgroup {
 
 fn of(table: &BTreeMap<String, u64>, name: &str) -> u64 {
     table.get(name).copied().unwrap_or(0)
+}
+
+fn nothing_happened(events: &BTreeMap<String, u64>) -> bool {
+    events.values().all(|count| *count == 0)
 }

@@ -1,6 +1,6 @@
 //! Mounts that need more than the container itself can do.
 
-use crate::Bench;
+use crate::{Bench, assert_says};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 
@@ -100,4 +100,45 @@ fn what_is_hidden_may_be_copied_up() {
     std::fs::write(data.join("file"), "hidden\n").unwrap();
     assert_eq!(bench.run(&bench.id("copied"), &[]).expect(0).stdout, "hidden\nnew\n");
     assert!(!data.join("new").exists());
+}
+
+/// A mount namespace that exists gets the container's root; that of the caller would lose its own.
+#[test]
+fn a_mount_namespace_is_joined_by_path() {
+    let Some(bench) = Bench::new() else { return };
+    let id = bench.id("joined");
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", "echo ready; exec sleep 1000"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    let by_path = |pid: u32| {
+        bench.configure(
+            &["sh", "-c", "echo /proc/self/ns/* >/dev/null; cat /proc/self/mountinfo"],
+            |config| {
+                for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+                    if namespace["type"] == "mount" {
+                        namespace["path"] = json!(format!("/proc/{pid}/ns/mnt"));
+                    }
+                }
+            },
+        );
+    };
+    by_path(holder.id());
+    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let ran = bench.run(&id, &[]);
+    let refused = {
+        by_path(std::process::id());
+        bench.run(&id, &[])
+    };
+    let after = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(ran.expect(0).stdout.lines().any(|mount| mount.contains(" /dev/pts ")));
+    assert_eq!(before, after);
+    assert_says(&refused.expect(1), "the one this program is in");
+    bench.assert_gone(&id);
 }
