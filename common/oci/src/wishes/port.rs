@@ -41,7 +41,8 @@ pub fn parse_port(text: &str) -> Result<Port> {
     let (first, last) = range(container)
         .ok_or_else(|| wrong("the container port is not a number from 1 to 65535 or a range of them"))?;
     let host = match host {
-        "" => None,
+        // As docker has it, any.
+        "" | "0" => None,
         host => {
             let (host_first, host_last) = range(host)
                 .ok_or_else(|| wrong("the host port is not a number from 1 to 65535 or a range of them"))?;
@@ -125,6 +126,8 @@ mod tests {
             ("8000-8009:80-89", None, Some(8000), 80, Some(10), "tcp"),
             ("80-89", None, None, 80, Some(10), "tcp"),
             ("::80", None, None, 80, None, "tcp"),
+            ("0:80", None, None, 80, None, "tcp"),
+            ("127.0.0.1:0:80", Some("127.0.0.1"), None, 80, None, "tcp"),
         ] {
             let port = parse_port(text).unwrap();
             assert_eq!(
