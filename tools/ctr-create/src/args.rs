@@ -545,7 +545,7 @@ mod tests {
             "--restart maybe",
             "--log-driver syslog",
             "--log-opt max-size",
-            "-p 0:80",
+            "-p 70000:80",
             "-l =x",
             "--sysctl vm.x=1",
             "--stop-signal NO",
@@ -560,6 +560,12 @@ mod tests {
             let fault = apply_to("{}", &words).expect_err(line);
             assert_eq!(fault.kind(), Kind::Usage, "{line}: {fault}");
         }
+    }
+
+    /// Port 0 of the host is any free one, as docker's.
+    #[test]
+    fn a_port_may_be_any() {
+        assert_eq!(json("{}", &["-p", "0:80"])["ports"], serde_json::json!(["0:80"]));
     }
 
     #[test]
