@@ -47,6 +47,9 @@ pub trait Tool: Parser {
     /// Name of the program, `img-pull`.
     const NAME: &'static str;
 
+    /// Exit status of arguments that are not understood: docker's 125 where another may be the container's.
+    const USAGE_STATUS: u8 = 2;
+
     fn common(&self) -> &Common;
 
     /// `-q`: print only ids or names.
@@ -76,7 +79,7 @@ pub fn run_with<T: Tool>(
 ) -> u8 {
     let args = match T::try_parse_from(arguments) {
         Ok(args) => args,
-        Err(error) => return usage(T::NAME, &error),
+        Err(error) => return usage(T::NAME, T::USAGE_STATUS, &error),
     };
     let mut context = Context::new(T::NAME, args.common().clone(), args.quiet(), args.own_failure_status());
     if let Err(fault) = run(&args, &mut context) {
@@ -85,8 +88,26 @@ pub fn run_with<T: Tool>(
     context.finish()
 }
 
-/// Help and version go to stdout with status 0; anything else is one line, clap's hints, and status 2.
-fn usage(tool: &str, error: &clap::Error) -> u8 {
+/// What to say of an option there is not, with the one that was probably meant.
+fn unknown_option(tool: &str, error: &clap::Error) -> Option<Fault> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text),
+        _ => None,
+    };
+    let option = text(ContextKind::InvalidArg).filter(|option| option.starts_with('-'))?;
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let way_out = match text(ContextKind::SuggestedArg) {
+        Some(meant) => format!("{meant} is one; `{tool} --help` tells all"),
+        None => format!("`{tool} --help` tells all; what belongs to a command goes after `--`"),
+    };
+    Some(Fault::usage(format!("unknown option {option}")).hint(way_out))
+}
+
+/// Help and version go to stdout with status 0; anything else is one line, clap's hints, and `status`.
+fn usage(tool: &str, status: u8, error: &clap::Error) -> u8 {
     use clap::error::ErrorKind;
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // A reader that closed the pipe has seen enough.
@@ -97,11 +118,13 @@ fn usage(tool: &str, error: &clap::Error) -> u8 {
         || std::env::args_os()
             .zip(std::env::args_os().skip(1))
             .any(|(a, b)| a == "--error-format" && b == "json");
-    let text = error.to_string();
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    let what = lines.next().unwrap_or("wrong arguments").trim_start_matches("error: ").to_owned();
-    let rest: Vec<&str> = lines.map(str::trim).collect();
-    let fault = Fault::usage(what).hint(rest.join("; "));
+    let fault = unknown_option(tool, error).unwrap_or_else(|| {
+        let text = error.to_string();
+        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+        let what = lines.next().unwrap_or("wrong arguments").trim_start_matches("error: ").to_owned();
+        let rest: Vec<&str> = lines.map(str::trim).collect();
+        Fault::usage(what).hint(rest.join("; "))
+    });
     context::print_fault(tool, &fault, if json { ErrorFormat::Json } else { ErrorFormat::Text });
-    Kind::Usage.exit_status()
+    status
 }

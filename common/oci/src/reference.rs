@@ -259,8 +259,9 @@ fn check_path(path: &str) -> Result<()> {
         )));
     }
     if path.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err(Fault::input("not an image reference: the repository name must be lower case")
-            .hint(path.to_ascii_lowercase()));
+        let fault = Fault::input("not an image reference: the repository name must be lower case");
+        let lower = path.to_ascii_lowercase();
+        return Err(if check_path(&lower).is_ok() { fault.hint(lower) } else { fault });
     }
     match path.split('/').find(|component| !is_path_component(component)) {
         None => Ok(()),

@@ -47,6 +47,7 @@ pub struct Args {
 
 impl Tool for Args {
     const NAME: &'static str = "ctr-attach";
+    const USAGE_STATUS: u8 = 125;
 
     fn common(&self) -> &Common {
         &self.common

@@ -80,6 +80,7 @@ pub struct Args {
 
 impl Tool for Args {
     const NAME: &'static str = "ctr-exec";
+    const USAGE_STATUS: u8 = 125;
 
     fn common(&self) -> &Common {
         &self.common

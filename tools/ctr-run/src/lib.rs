@@ -82,6 +82,7 @@ pub enum Pull {
 
 impl Tool for Args {
     const NAME: &'static str = "ctr-run";
+    const USAGE_STATUS: u8 = 125;
 
     fn common(&self) -> &Common {
         &self.common
