@@ -87,7 +87,11 @@ fn every_tool_explains_itself() {
             let own = ["ctr-run", "ctr-exec", "ctr-attach", "ctr-wait"].contains(&name.as_str());
             let wrong = pipelines::Ran::of(std::process::Command::new(&program).arg("--frobnicate"));
             let wrong = wrong.expect(if own { 125 } else { 2 });
-            assert!(wrong.stderr.starts_with(&format!("{name}: unknown option --frobnicate\n")), "{}", wrong.stderr);
+            assert!(
+                wrong.stderr.starts_with(&format!("{name}: unknown option --frobnicate\n")),
+                "{}",
+                wrong.stderr
+            );
         }
         tools += 1;
     }
