@@ -166,6 +166,24 @@ impl Store {
         })
     }
 
+    /// Gives an image that is here one more name, taking it from the image that had it, as [`Store::put_reference`] does.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when the image has gone meanwhile.
+    pub fn tag(&self, image: &Entry, reference: &Reference) -> Result<()> {
+        let name = reference.stored_name();
+        self.edit_index(|entries| {
+            let known = entries.iter().find(|known| digest_of(known) == Some(image.digest().as_str()));
+            let mut entry = known.ok_or_else(|| no_such_image(image.digest().as_str()))?.clone();
+            // Annotations that are no object are none (image spec, descriptor.md).
+            if !entry.get("annotations").is_some_and(Value::is_object) {
+                entry["annotations"] = json!({});
+            }
+            entry["annotations"][ANNOTATION_REF_NAME] = json!(name);
+            Ok((put(entries, &name, image.digest(), entry), ()))
+        })
+    }
+
     /// Takes a name away; the image goes with its last name. Its blobs stay until [`Store::sweep_blobs`].
     ///
     /// Returns the entry and whether the image is gone; `None` if there was no such name.

@@ -32,11 +32,13 @@ macro_rules! tools {
 }
 
 tools! {
+    "img-history" = img_history,
     "img-inspect" = img_inspect,
     "img-ls" = img_ls,
     "img-prune" = img_prune,
     "img-pull" = img_pull,
     "img-rm" = img_rm,
+    "img-tag" = img_tag,
     "img-unpack" = img_unpack,
     "ctr-attach" = ctr_attach,
     "ctr-create" = ctr_create,
