@@ -7,7 +7,7 @@ use crate::init::{self, Entrance, Plan};
 use crate::message::{Message, receive, send};
 use crate::mounts::{self, Prepared};
 use crate::namespaces::{ChildrenElsewhere, Namespaces, join};
-use crate::process::set_limits_of;
+use crate::process::Limits;
 use crate::root::RootFs;
 use crate::seccomp::{self, Agent, Filter};
 use crate::spec::Spec;
@@ -85,6 +85,8 @@ pub struct Created {
     hooks: Option<(Hooks, State)>,
     /// Who is to have the child's seccomp listener.
     agent: Option<(Agent, State)>,
+    /// What the child may not set itself.
+    limits: Option<Limits>,
 }
 
 /// Makes a container's namespaces, control groups and first process, and returns while that still builds its root file system:
@@ -166,6 +168,8 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     let agent = agent.map(|agent| (agent, state.clone()));
     let hooks = hooks.map(|hooks| (hooks.clone(), state));
     let furnished = furnish(spec, &namespaces, pid, &socket, rdt.as_ref().map(|_| options.id));
+    let limits =
+        init::is_limited_from_outside(&namespaces).then(|| spec.process().map(Limits::of)).transpose()?;
     let is_late = group.is_none();
     let make_late = || match &wanted {
         Some(wanted) => wanted.create(pid, spec.linux.resources.as_ref()),
@@ -183,7 +187,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
                 let _ = cgroup.remove();
                 return Err(fault);
             }
-            Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks, agent })
+            Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks, agent, limits })
         }
         Err(fault) => {
             // What went wrong in the child comes first: systemd takes no process that has ended.
@@ -231,9 +235,6 @@ fn furnish(
     if namespaces.owns(Kind::User) {
         mappings::write(pid, &spec.linux.uid_mappings, &spec.linux.gid_mappings)?;
     }
-    if init::is_limited_from_outside(namespaces) {
-        set_limits_of(pid, spec.process()?)?;
-    }
     if !spec.linux.net_devices.is_empty() {
         let path = format!("/proc/{pid}/ns/net");
         let namespace = std::fs::File::open(&path).explain(|| format!("open {path}"))?;
@@ -278,7 +279,7 @@ impl Child<'_> {
                 Some(<[OwnedFd; 3]>::try_from(copies).map_err(|_| Fault::failed("copy the streams"))?)
             }
         };
-        let plan = Plan {
+        let mut plan = Plan {
             state: self.state,
             spec: self.spec,
             bundle: self.bundle,
@@ -289,6 +290,7 @@ impl Child<'_> {
             cgroup: cgroup.map(|cgroup| cgroup.directories().to_vec()),
             cgroup_is_v2: self.cgroup_is_v2,
             namespaces: self.namespaces,
+            entered: Vec::new(),
             stdio: streams,
             entrance: match self.entrance {
                 Some(listener) => Entrance::Listener(listener),
@@ -298,12 +300,13 @@ impl Child<'_> {
             manners: self.manners,
         };
         let elsewhere = plan.namespaces.joined(Kind::Pid).map(ChildrenElsewhere::enter).transpose()?;
-        let made = match plan.namespaces.joined(Kind::User) {
-            None => sys::process::clone3(plan.namespaces.clone_flags(), directory.as_ref().map(AsFd::as_fd))
+        let made = if plan.namespaces.are_entered_first() {
+            make_by_another(plan.namespaces, directory.as_ref(), &mut plan.entered)?
+        } else {
+            sys::process::clone3(plan.namespaces.clone_flags(), directory.as_ref().map(AsFd::as_fd))
                 .map(Some)
                 .explain(|| "make the container's first process".into())
-                .map_err(|fault| fault.hint("sys-check tells which namespaces this machine offers"))?,
-            Some(user) => make_in_user_namespace(plan.namespaces, user, directory.as_ref())?,
+                .map_err(|fault| fault.hint("sys-check tells which namespaces this machine offers"))?
         };
         match made {
             Some(Fork::Child) => {
@@ -315,25 +318,28 @@ impl Child<'_> {
                 Ok((pid, pidfd, ours))
             }
             None => Err(Fault::failed("make the container's first process in its user namespace")
-                .hint("this process may not join that namespace, or it knows no superuser")),
+                .hint("this process may not join or make that namespace, or it knows no superuser")),
         }
     }
 }
 
-/// Namespaces belong to the user namespace their maker is in: a process in between joins that and makes the child, the
-/// caller's own by CLONE_PARENT. It sends the child's descriptor, or nothing.
-fn make_in_user_namespace(
+/// Namespaces belong to the user namespace their maker is in: a process in between enters what exists and makes the child, the
+/// caller's own by CLONE_PARENT. It sends the child's descriptor, or nothing. `entered`: what the child is in then.
+fn make_by_another(
     namespaces: &Namespaces,
-    user: &OwnedFd,
     group: Option<&OwnedFd>,
+    entered: &mut Vec<Kind>,
 ) -> Result<Option<Fork>> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .explain(|| "make a socket pair".into())?;
     let between = sys::process::clone3(0, group.map(AsFd::as_fd))
-        .explain(|| "make a process to join the user namespace".into())?;
+        .explain(|| "make a process to enter the namespaces".into())?;
     let Fork::Parent { pidfd, .. } = between else {
         drop(ours);
-        let joined = join(user, LinkNameSpaceType::User).and_then(|()| crate::namespaces::become_superuser());
+        *entered = namespaces.enter_with_privileges();
+        let joined = namespaces.joined(Kind::User).map_or(Ok(()), |user| {
+            join(user, LinkNameSpaceType::User).and_then(|()| crate::namespaces::become_superuser())
+        });
         if joined.is_err() {
             sys::process::exit_now(1)
         }
@@ -398,7 +404,11 @@ impl Created {
     fn wait_until_ready(&self) -> Result<Option<OwnedFd>> {
         loop {
             match receive(&self.socket)? {
-                Some((Message::Ready, terminal)) => return Ok(terminal),
+                Some((Message::Ready, terminal)) => {
+                    // No earlier: what is opened for the mounts may be more than the process is to open.
+                    self.limits.as_ref().map_or(Ok(()), |limits| limits.set(self.pid))?;
+                    return Ok(terminal);
+                }
                 Some((Message::Mounted, _)) => {
                     self.run_hooks()?;
                     send(&self.socket, &Message::Proceed, None)?;

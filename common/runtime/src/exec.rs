@@ -5,7 +5,7 @@ use crate::gate::StartFailure;
 use crate::groups::is_closed;
 use crate::message::{Failure, Message, receive, send};
 use crate::namespaces::{become_superuser, join_all};
-use crate::process::{Command, ExecFailure, set_limits_of};
+use crate::process::{Command, ExecFailure, Limits};
 use crate::seccomp::{self, Agent};
 use crate::spec::{ConsoleSize, Linux, Process};
 use crate::state::State;
@@ -89,7 +89,7 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).explain(|| "become non-dumpable".into())?;
     if options.user_namespace {
         // The child inherits them; in there it could set them no more.
-        set_limits_of(rustix::process::getpid().as_raw_pid(), options.process)?;
+        Limits::of(options.process).set(rustix::process::getpid().as_raw_pid())?;
         command = command.limited_from_outside();
     }
     if let Some(group) = options.rdt {

@@ -35,6 +35,8 @@ pub struct Plan<'a> {
     pub cgroup: Option<Vec<PathBuf>>,
     pub cgroup_is_v2: bool,
     pub namespaces: &'a Namespaces,
+    /// Those by path the child is in from its beginning.
+    pub entered: Vec<Kind>,
     /// Standard streams; without them those of the terminal or, if there is none, the parent's.
     pub stdio: Option<[OwnedFd; 3]>,
     pub entrance: Entrance,
@@ -82,7 +84,7 @@ fn set_up_and_wait(mut plan: Plan<'_>, asker: &mut OwnedFd) -> Result<Command, E
     if !plan.manners.no_new_keyring {
         join_keyring(&plan.state.id, &process.selinux_label)?;
     }
-    plan.namespaces.join()?;
+    plan.namespaces.join(&plan.entered)?;
     if plan.namespaces.owns(Kind::Network) {
         sys::process::loopback_up().explain(|| "bring up the loopback interface".into())?;
     }

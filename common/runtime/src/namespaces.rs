@@ -69,22 +69,44 @@ impl Namespaces {
         MADE_BY_CLONE.iter().filter(|(kind, _)| self.owns(*kind)).map(|(_, flag)| *flag as u64).sum()
     }
 
-    /// Joins what exists, in the child. A pid namespace was joined by the parent, and a user namespace before: they take effect
-    /// for a process's children.
-    pub fn join(&self) -> Result<()> {
-        for (kind, fd) in &self.joined {
-            let link = match kind {
-                Kind::Network => LinkNameSpaceType::Network,
-                Kind::Ipc => LinkNameSpaceType::InterProcessCommunication,
-                Kind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
-                Kind::Mount => LinkNameSpaceType::Mount,
-                Kind::Cgroup => LinkNameSpaceType::ControlGroup,
-                Kind::Time => LinkNameSpaceType::Time,
-                Kind::Pid | Kind::User => continue,
-            };
+    /// Whether what exists is to be entered before the child is made. A user namespace that exists has to be, as others are made
+    /// in it; and another one may be closed to whoever is in the container's user namespace, where that does not own it.
+    pub fn are_entered_first(&self) -> bool {
+        let mut joined = self.joined.iter();
+        self.joined(Kind::User).is_some()
+            || (self.owns(Kind::User) && joined.any(|(kind, _)| !matches!(kind, Kind::Pid | Kind::Mount)))
+    }
+
+    /// Joins, with the caller's privileges, what these suffice for; which that is. The rest [`Namespaces::join`] tries from inside
+    /// the user namespace. A mount namespace is left to it: one that cannot be joined there cannot be mounted in.
+    pub fn enter_with_privileges(&self) -> Vec<Kind> {
+        let outer = self.joined.iter().filter(|(kind, _)| *kind != Kind::Mount);
+        let entered =
+            outer.filter_map(|(kind, fd)| link(*kind).and_then(|link| join(fd, link).ok()).map(|()| *kind));
+        entered.collect()
+    }
+
+    /// Joins what exists, in the child, but what is `entered` already. A pid namespace was joined by the parent, and a user
+    /// namespace before: they take effect for a process's children.
+    pub fn join(&self, entered: &[Kind]) -> Result<()> {
+        for (kind, fd) in self.joined.iter().filter(|(kind, _)| !entered.contains(kind)) {
+            let Some(link) = link(*kind) else { continue };
             join(fd, link).map_err(|fault| fault.within(format!("join the {kind} namespace")))?;
         }
         Ok(())
+    }
+}
+
+/// What setns(2) calls those that the joining process itself comes into at once.
+fn link(kind: Kind) -> Option<LinkNameSpaceType> {
+    match kind {
+        Kind::Network => Some(LinkNameSpaceType::Network),
+        Kind::Ipc => Some(LinkNameSpaceType::InterProcessCommunication),
+        Kind::Uts => Some(LinkNameSpaceType::HostNameAndNISDomainName),
+        Kind::Mount => Some(LinkNameSpaceType::Mount),
+        Kind::Cgroup => Some(LinkNameSpaceType::ControlGroup),
+        Kind::Time => Some(LinkNameSpaceType::Time),
+        Kind::Pid | Kind::User => None,
     }
 }
 

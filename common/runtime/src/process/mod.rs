@@ -109,7 +109,7 @@ impl Command {
         self
     }
 
-    /// Limits and the OOM score were set from outside by [`set_limits_of`], as it has to be in a user namespace.
+    /// Limits and the OOM score were set from outside by [`Limits::set`], as it has to be in a user namespace.
     #[must_use]
     pub fn limited_from_outside(mut self) -> Command {
         self.limits.clear();
@@ -377,19 +377,32 @@ impl Command {
     }
 }
 
-/// Sets a process's resource limits and OOM score: its own superuser may not raise the ones nor lower the other.
-pub fn set_limits_of(pid: i32, process: &Process) -> Result<()> {
-    for (resource, soft, hard) in limits(process) {
-        sys::process::set_resource_limit_of(pid, resource, soft, hard)
-            .explain(|| format!("set {} to {soft}:{hard}", resource_name(resource)))
-            .map_err(|fault| fault.hint(RAISING))?;
+/// A process's resource limits and OOM score, for whoever is to set them from outside: its own superuser may not raise the ones nor
+/// lower the other.
+#[derive(Debug)]
+pub struct Limits {
+    resources: Vec<(u32, u64, u64)>,
+    oom_score_adj: Option<i32>,
+}
+
+impl Limits {
+    pub fn of(process: &Process) -> Limits {
+        Limits { resources: limits(process), oom_score_adj: process.oom_score_adj }
     }
-    if let Some(score) = process.oom_score_adj {
-        std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
-            .explain(|| format!("write to /proc/{pid}"))
-            .map_err(|fault| oom_score_fault(fault, score))?;
+
+    pub fn set(&self, pid: i32) -> Result<()> {
+        for (resource, soft, hard) in &self.resources {
+            sys::process::set_resource_limit_of(pid, *resource, *soft, *hard)
+                .explain(|| format!("set {} to {soft}:{hard}", resource_name(*resource)))
+                .map_err(|fault| fault.hint(RAISING))?;
+        }
+        if let Some(score) = self.oom_score_adj {
+            std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
+                .explain(|| format!("write to /proc/{pid}"))
+                .map_err(|fault| oom_score_fault(fault, score))?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn limits(process: &Process) -> Vec<(u32, u64, u64)> {

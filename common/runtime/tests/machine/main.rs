@@ -119,7 +119,7 @@ fn command(wish: &Wish) -> fault::Result<Command> {
         command = command.with_home()?;
     }
     if wish.limited {
-        runtime::process::set_limits_of(std::process::id() as i32, &wish.process)?;
+        runtime::process::Limits::of(&wish.process).set(std::process::id() as i32)?;
         command = command.limited_from_outside();
     }
     if wish.affinity {

@@ -18,6 +18,7 @@ mod run;
 mod seccomp;
 mod sockets;
 mod systemd;
+mod users;
 
 use serde_json::{Value, json};
 use std::os::unix::fs::{PermissionsExt, symlink};
