@@ -87,6 +87,8 @@ pub struct Created {
     agent: Option<(Agent, State)>,
     /// What the child may not set itself.
     limits: Option<Limits>,
+    /// How the owners of mounts are mapped that the child finds in the container.
+    owners: mounts::Owners,
 }
 
 /// Makes a container's namespaces, control groups and first process, and returns while that still builds its root file system:
@@ -116,7 +118,8 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         mappings::agree(&spec.linux, user.as_fd())?;
     }
     let joined = namespaces.joined(Kind::User).map(AsFd::as_fd);
-    let prepared = mounts::prepare(spec, options.bundle, joined)?;
+    let mut prepared = mounts::prepare(spec, options.bundle, joined)?;
+    let owners = std::mem::take(&mut prepared.owners);
     let entrance = match options.gate {
         Gate::Caller => None,
         Gate::Socket(path) => Some(gate::listen(path)?),
@@ -187,7 +190,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
                 let _ = cgroup.remove();
                 return Err(fault);
             }
-            Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks, agent, limits })
+            Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks, agent, limits, owners })
         }
         Err(fault) => {
             // What went wrong in the child comes first: systemd takes no process that has ended.
@@ -412,6 +415,10 @@ impl Created {
                 Some((Message::Mounted, _)) => {
                     self.run_hooks()?;
                     send(&self.socket, &Message::Proceed, None)?;
+                }
+                Some((Message::MapOwners { index }, Some(tree))) => {
+                    self.owners.map(index, &tree)?;
+                    send(&self.socket, &Message::OwnersMapped, None)?;
                 }
                 Some((Message::Listener, Some(listener))) => {
                     if let Some((agent, state)) = &self.agent {

@@ -248,11 +248,15 @@ fn build_root(
     let own_cgroups = plan.namespaces.owns(Kind::Cgroup) || plan.namespaces.joined(Kind::Cgroup).is_some();
     let mut mounter = Mounter::new(&root, &plan.root_path, prepared, own_cgroups);
     for (index, mount) in plan.spec.mounts.iter().enumerate() {
-        let needs_groups = mount.typ().as_deref() == Some("cgroup");
+        // The parent answers no question before it has said which groups to join.
+        if mount.typ().as_deref() == Some("cgroup") || mounter.may_ask(index) {
+            groups.joined()?;
+        }
         let surroundings = Surroundings {
             cgroup_is_v2: groups.version_2,
-            cgroup: if needs_groups { groups.joined()? } else { &[] },
+            cgroup: groups.directories.as_deref().unwrap_or_default(),
             bundle: plan.bundle,
+            map_outside: &|index, tree| map_outside(&groups.socket, index, tree),
         };
         mounter.make(index, mount, &surroundings)?;
     }
@@ -280,6 +284,14 @@ fn build_root(
             .explain(|| "make the root read-only".into())?;
     }
     Ok(terminal)
+}
+
+fn map_outside(socket: &OwnedFd, index: usize, tree: &OwnedFd) -> Result<()> {
+    send(socket, &Message::MapOwners { index }, Some(tree.as_fd()))?;
+    match receive(socket)? {
+        Some((Message::OwnersMapped, _)) => Ok(()),
+        _ => given_up(),
+    }
 }
 
 /// `linux.rootfsPropagation`.

@@ -33,6 +33,11 @@ pub enum Message {
     Mounted,
     /// They have.
     Proceed,
+    /// Map the owners of the tree that comes along, for the mount at this place; answered with `OwnersMapped`.
+    MapOwners {
+        index: usize,
+    },
+    OwnersMapped,
     /// The child has loaded the part of its filter that leaves calls to an agent. The listener comes along.
     Listener,
     /// The child is set up and waits. The master side of its terminal comes along if it has one.

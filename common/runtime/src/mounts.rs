@@ -9,7 +9,7 @@ mod prepare;
 mod target;
 
 pub use options::NAMES as OPTIONS;
-pub use prepare::{Prepared, check, prepare};
+pub use prepare::{Owners, Prepared, check, prepare};
 
 use crate::devices::Dev;
 use crate::root::{Root, Target, attach, is_directory};
@@ -31,6 +31,8 @@ pub struct Surroundings<'a> {
     pub cgroup: &'a [PathBuf],
     pub cgroup_is_v2: bool,
     pub bundle: &'a Path,
+    /// Has the owners of a tree mapped outside, for the mount at this place ([`Owners::map`]).
+    pub map_outside: &'a dyn Fn(usize, &OwnedFd) -> Result<()>,
 }
 
 /// Makes a container's mounts, one after the other.
@@ -98,6 +100,11 @@ impl<'a> Mounter<'a> {
         Ok(())
     }
 
+    /// Whether [`Surroundings::map_outside`] may be called for this mount.
+    pub fn may_ask(&self, index: usize) -> bool {
+        self.prepared.may_ask(index)
+    }
+
     /// What [`crate::devices::set_up`] has to fill.
     pub fn dev(&self) -> &Dev {
         &self.dev
@@ -132,7 +139,13 @@ impl<'a> Mounter<'a> {
         if options.map_ids.is_some() && prepared.is_none() {
             return Err(Fault::failed("its owners were not mapped outside the container"));
         }
-        let taken = bind::take(&source, options, prepared)?;
+        let of_own = match prepared {
+            Some(prepare::Source::Mapped(_)) => bind::take_from(&self.root.fd, &source, options, |tree| {
+                (surroundings.map_outside)(index, tree)
+            })?,
+            _ => None,
+        };
+        let taken = of_own.map_or_else(|| bind::take(&source, options, prepared), Ok)?;
         taken.set_up(options, path)?;
         refuse_by_name(path, Cover::Bind(&taken.tree))?;
         let kind = if is_directory(&taken.tree) { Target::Directory } else { Target::File };

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, opena
 use rustix::io::Errno;
 use rustix::process::{chroot, fchdir};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use sys::mount::{MountAttributes, map_ids, mount_setattr};
 
@@ -24,17 +24,43 @@ pub(super) struct Taken {
 pub(super) fn take(source: &Path, options: &Options, prepared: Option<Source>) -> Result<Taken> {
     match prepared {
         None => take_here(source, options),
-        Some(Source::Mapped(tree)) => Ok(Taken { tree, unlocked: true }),
+        Some(Source::Mapped(Some(tree))) => Ok(Taken { tree, unlocked: true }),
+        // It was not there outside either: this tells why.
+        Some(Source::Mapped(None)) => open(source, options).and_then(|_| {
+            Err(Fault::failed(format!("map the owners of {}", source.display()))
+                .hint("it was not there when the container was made"))
+        }),
         Some(Source::Tree(tree)) => match take_here(source, options) {
             Ok(taken) => Ok(taken),
             Err(_) => Ok(Taken { tree, unlocked: true }),
         },
         Some(Source::Users(users)) => {
             let taken = take_here(source, options)?;
-            map(&taken.tree, options, &users, source)?;
+            let recursive = options.map_ids.as_ref().is_some_and(|wish| wish.recursive);
+            map(&taken.tree, recursive, &users, source)?;
             Ok(taken)
         }
     }
+}
+
+/// The same of a source on a mount of the container's own, which nobody could take beforehand; its owners are mapped by who
+/// `map`s what is in the user namespace. `None` if it is somewhere else.
+pub(super) fn take_from(
+    root: &OwnedFd,
+    source: &Path,
+    options: &Options,
+    map: impl FnOnce(&OwnedFd) -> Result<()>,
+) -> Result<Option<Taken>> {
+    let path = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let is_inside = |opened: &OwnedFd| {
+        path(opened).is_ok_and(|opened| path(root).is_ok_and(|root| opened.starts_with(root)))
+    };
+    if !open(source, options).is_ok_and(|opened| is_inside(&opened)) {
+        return Ok(None);
+    }
+    let taken = take_here(source, options)?;
+    map(&taken.tree)?;
+    Ok(Some(taken))
 }
 
 fn take_here(source: &Path, options: &Options) -> Result<Taken> {
@@ -43,16 +69,13 @@ fn take_here(source: &Path, options: &Options) -> Result<Taken> {
 
 /// A detached copy of the source as this process sees it.
 pub(super) fn tree(source: &Path, options: &Options) -> Result<OwnedFd> {
-    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
-    flags.set(OFlags::NOFOLLOW, options.source_nofollow);
+    let flags = flags(options);
     if let Some((process, below)) = of_a_process(source) {
         return tree_of_a_process(&process, below, flags, options.recursive)
             .map_err(std::io::Error::from)
             .explain(|| format!("take {} for a bind mount", source.display()));
     }
-    let opened = openat(CWD, source, flags, Mode::empty())
-        .map_err(std::io::Error::from)
-        .explain(|| format!("open {}", source.display()))?;
+    let opened = open(source, options)?;
     clone_tree(&opened, options.recursive).map_err(|error| {
         let fault = Fault::failed(format!("take {} for a bind mount", source.display()))
             .because(std::io::Error::from(error));
@@ -64,6 +87,18 @@ pub(super) fn tree(source: &Path, options: &Options) -> Result<OwnedFd> {
             _ => fault,
         }
     })
+}
+
+fn flags(options: &Options) -> OFlags {
+    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, options.source_nofollow);
+    flags
+}
+
+fn open(source: &Path, options: &Options) -> Result<OwnedFd> {
+    openat(CWD, source, flags(options), Mode::empty())
+        .map_err(std::io::Error::from)
+        .explain(|| format!("open {}", source.display()))
 }
 
 /// `/proc/N` and what is below `/proc/N/root`, when the source is given through a process's root.
@@ -114,8 +149,7 @@ fn tree_of_a_process(
 }
 
 /// Applies `idmap` or `ridmap`.
-pub(super) fn map(tree: &OwnedFd, options: &Options, users: &OwnedFd, source: &Path) -> Result<()> {
-    let recursive = options.map_ids.as_ref().is_some_and(|wish| wish.recursive);
+pub(super) fn map(tree: &OwnedFd, recursive: bool, users: &OwnedFd, source: &Path) -> Result<()> {
     map_ids(tree.as_fd(), recursive, users.as_fd()).map_err(|error| {
         let hint = match error.raw_os_error() {
             Some(libc::EINVAL) => "its file system may not be able to, on this kernel",

@@ -13,26 +13,56 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use sys::process::Fork;
 
 /// What was made ready for bind mounts, by their places in the list.
 #[derive(Debug, Default)]
 pub struct Prepared {
     sources: BTreeMap<usize, Source>,
+    /// For what the container finds on its own mounts, and has somebody outside map.
+    pub owners: Owners,
 }
 
 #[derive(Debug)]
 pub(super) enum Source {
     /// The source, mounted nowhere yet.
     Tree(OwnedFd),
-    /// The same, its owners mapped.
-    Mapped(OwnedFd),
+    /// The same, its owners mapped; `None` if it is not there outside the container.
+    Mapped(Option<OwnedFd>),
     /// A user namespace with the mappings wanted.
     Users(OwnedFd),
 }
 
+/// How owners are to be mapped of bind mounts in a user namespace, by their places in the list.
+#[derive(Debug, Default)]
+pub struct Owners(BTreeMap<usize, OwnersOfOne>);
+
+#[derive(Debug)]
+struct OwnersOfOne {
+    users: OwnedFd,
+    recursive: bool,
+    source: PathBuf,
+    destination: PathBuf,
+}
+
+impl Owners {
+    /// Maps those of a detached tree that the process in the container has taken for the mount at this place. To be called
+    /// outside the container.
+    pub fn map(&self, index: usize, tree: &OwnedFd) -> Result<()> {
+        let one =
+            self.0.get(&index).ok_or_else(|| Fault::failed("the container asks for a mount that is none"))?;
+        bind::map(tree, one.recursive, &one.users, &one.source)
+            .map_err(|fault| within(index, &one.destination, fault))
+    }
+}
+
 impl Prepared {
+    /// Whether somebody outside may be asked for this mount.
+    pub fn may_ask(&self, index: usize) -> bool {
+        matches!(self.sources.get(&index), Some(Source::Mapped(_)))
+    }
+
     pub(super) fn take(&mut self, index: usize) -> Option<Source> {
         self.sources.remove(&index)
     }
@@ -57,15 +87,20 @@ pub fn prepare(spec: &Spec, bundle: &Path, joined: Option<BorrowedFd<'_>>) -> Re
         let path = bind::source_path(mount.source().as_ref(), bundle);
         if let Some(wish) = &options.map_ids {
             let users = users.of(wish).map_err(about)?;
-            // The process in the container may do it itself, and sees what is mounted there.
-            let source = if in_user_namespace {
-                let tree = bind::tree(&path, &options).map_err(about)?;
-                bind::map(&tree, &options, &users, &path).map_err(about)?;
-                Source::Mapped(tree)
-            } else {
-                Source::Users(users)
-            };
-            prepared.sources.insert(index, source);
+            // Without a user namespace the process in the container may do it itself, and sees what is mounted there.
+            if !in_user_namespace {
+                prepared.sources.insert(index, Source::Users(users));
+                continue;
+            }
+            // What cannot be taken here may be a path on the container's own mounts.
+            let tree = bind::tree(&path, &options).ok();
+            if let Some(tree) = &tree {
+                bind::map(tree, wish.recursive, &users, &path).map_err(about)?;
+            }
+            prepared.sources.insert(index, Source::Mapped(tree));
+            let destination = mount.destination().clone();
+            let one = OwnersOfOne { users, recursive: wish.recursive, source: path, destination };
+            prepared.owners.0.insert(index, one);
         } else if let Ok(tree) = bind::tree(&path, &options) {
             // What cannot be taken here may be a path on the container's own mounts.
             prepared.sources.insert(index, Source::Tree(tree));
@@ -103,7 +138,11 @@ fn are_mapped(spec: &Spec, options: &Options) -> Result<()> {
 }
 
 pub(super) fn about(index: usize, mount: &Mount, fault: Fault) -> Fault {
-    fault.within(format!("mounts[{index}] on {}", mount.destination().display()))
+    within(index, mount.destination(), fault)
+}
+
+fn within(index: usize, destination: &Path, fault: Fault) -> Fault {
+    fault.within(format!("mounts[{index}] on {}", destination.display()))
 }
 
 /// User namespaces by their mappings.

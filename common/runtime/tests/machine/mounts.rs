@@ -500,7 +500,7 @@ fn control_groups() {
         .filter(|path| path.exists())
         .collect();
     let surroundings =
-        runtime::mounts::Surroundings { cgroup: &groups, cgroup_is_v2: false, bundle: &world.dir };
+        runtime::mounts::Surroundings { cgroup: &groups, cgroup_is_v2: false, ..world.surroundings() };
     let root = world.root();
     let mut mounter = runtime::mounts::Mounter::new(&root, &world.path("root"), Prepared::default(), false);
     let mount = crate::world::list(&[entry("cgroup", "cgroup", "/sys/fs/cgroup", "ro,nosuid,noexec,nodev")]);

@@ -111,7 +111,12 @@ impl World {
     }
 
     pub fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { cgroup: &[], cgroup_is_v2: true, bundle: &self.dir }
+        Surroundings {
+            cgroup: &[],
+            cgroup_is_v2: true,
+            bundle: &self.dir,
+            map_outside: &|_, _| panic!("not asked for"),
+        }
     }
 
     pub fn mounts(&self, mounts: &[Value]) {

@@ -116,3 +116,45 @@ fn namespaces_its_user_namespace_does_not_own_are_joined() {
         assert_eq!(bench.ran(&["exec", id, "id", "-u"]).expect(0).stdout, "0\n");
     }
 }
+
+#[test]
+fn owners_of_the_containers_own_mounts_are_mapped() {
+    let Some(bench) = bench() else { return };
+    let source = bench.path().join("source");
+    std::fs::create_dir_all(source.join("below")).unwrap();
+    std::fs::write(source.join("below/file"), "").unwrap();
+    let root = bench.bundle().join("rootfs");
+    let command = "busybox stat -c %u:%g /m/plain/below/file /m/mapped/file /m/again/file";
+    bench.configure(&["sh", "-c", command], |config| {
+        let own = |source: &str, destination: &str| {
+            let source = root.join(source);
+            json!({"destination": destination, "source": source, "type": "bind", "options": ["rbind", "idmap"]})
+        };
+        config["mounts"].as_array_mut().unwrap().extend([
+            json!({"destination": "/m/plain", "source": source, "type": "bind", "options": ["rbind"]}),
+            // There is no such directory outside the container.
+            own("m/plain/below", "/m/mapped"),
+            json!({"destination": "/m/again", "source": source.join("below"), "type": "bind", "options": ["idmap"]}),
+        ]);
+    });
+    let ran = bench.run(&bench.id("of-own"), &[]);
+    if ran.status != 0 && ran.stderr.contains("its file system may not be able to") {
+        testkit::skip("the file system of the temporary directory cannot map owners");
+        return;
+    }
+    assert_eq!(ran.expect(0).stdout, "65534:65534\n0:0\n0:0\n");
+    for (source, words) in [
+        (root.join("m/nothing"), "no such file or directory"),
+        // Mapped once is mapped for good.
+        (root.join("m/mapped"), "mounts[10] on /m/x: map the owners of"),
+    ] {
+        bench.configure(&["true"], |config| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["destination"] != "/m/x");
+            mounts.push(json!({"destination": "/m/x", "source": source, "type": "bind", "options": ["rbind", "idmap"]}));
+        });
+        let id = &bench.id("not-of-own");
+        crate::assert_says(&bench.run(id, &[]).expect(1), words);
+        bench.assert_gone(id);
+    }
+}
