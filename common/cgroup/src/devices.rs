@@ -13,10 +13,12 @@ pub fn check(rules: &[LinuxDeviceCgroup]) -> Result<()> {
         if rule.typ() == Some(LinuxDeviceType::P) {
             return bad("type: \"p\" is no device; it is a, b or c".to_owned());
         }
-        if let Some(letter) =
-            rule.access().iter().flat_map(|access| access.chars()).find(|c| !"rwm".contains(*c))
-        {
+        let given = rule.access().as_deref().unwrap_or_default();
+        if let Some(letter) = given.chars().find(|c| !"rwma".contains(*c)) {
             return bad(format!("access: {letter:?} is none of r, w and m"));
+        }
+        if !given.is_empty() && access(rule).is_empty() {
+            return bad(format!("access: {given:?} has none of r, w and m"));
         }
         for (name, number) in [("major", rule.major()), ("minor", rule.minor())] {
             if let Some(number) = number.filter(|number| *number > i64::from(i32::MAX)) {
@@ -25,6 +27,14 @@ pub fn check(rules: &[LinuxDeviceCgroup]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a rule is about, of "rwm"; all of it where it says nothing. runc takes an "a" and gives it no meaning.
+pub fn access(rule: &LinuxDeviceCgroup) -> String {
+    match rule.access().as_deref().unwrap_or_default() {
+        "" => "rwm".to_owned(),
+        given => given.replace('a', ""),
+    }
 }
 
 /// File and line for each rule.
@@ -45,8 +55,7 @@ fn v1_line(rule: &LinuxDeviceCgroup) -> String {
         Some(LinuxDeviceType::C | LinuxDeviceType::U) => "c",
         _ => "a",
     };
-    let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
-    format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
+    format!("{kind} {}:{} {}", number(rule.major()), number(rule.minor()), access(rule))
 }
 
 pub fn attach_v2(cgroup: &Cgroup, rules: &[LinuxDeviceCgroup]) -> Result<()> {
@@ -112,9 +121,8 @@ fn rule_block(rule: &LinuxDeviceCgroup) -> Vec<Instruction> {
     if let Some(kind) = kind {
         tests.push(vec![instruction(JUMP_NOT_EQUAL, 2, 0, 0, kind)]);
     }
-    let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
     let mut mask = 0;
-    for letter in access.chars() {
+    for letter in access(rule).chars() {
         mask |= match letter {
             'r' => ACCESS_READ,
             'w' => ACCESS_WRITE,
@@ -178,13 +186,15 @@ mod tests {
         assert!(
             check(&[
                 rule(true, LinuxDeviceType::C, 1, 3, "rwm"),
-                rule(false, LinuxDeviceType::A, -1, -1, "")
+                rule(false, LinuxDeviceType::A, -1, -1, ""),
+                rule(false, LinuxDeviceType::C, 1, 11, "rwa")
             ])
             .is_ok()
         );
         for bad in [
             rule(true, LinuxDeviceType::P, 1, 3, "rwm"),
             rule(false, LinuxDeviceType::C, 1, 3, "x"),
+            rule(true, LinuxDeviceType::C, 1, 3, "a"),
             rule(true, LinuxDeviceType::B, 4_294_967_299, 3, "r"),
         ] {
             let fault = check(std::slice::from_ref(&bad)).unwrap_err();
@@ -248,5 +258,6 @@ mod tests {
             v1_lines(&rules),
             [("devices.deny", "a *:* rwm".to_owned()), ("devices.allow", "c 136:* rwm".to_owned())]
         );
+        assert_eq!(v1_line(&rule(false, LinuxDeviceType::C, 1, 11, "rwa")), "c 1:11 rw");
     }
 }

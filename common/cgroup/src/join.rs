@@ -1,13 +1,13 @@
 //! Putting processes into a group.
 
-use crate::{Cgroup, Version};
+use crate::{Cgroup, MOUNT, TRACKING, UNIFIED, Version};
 use fault::{Explain, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The way into one directory of a group, opened beforehand: from inside a container the group may be out of reach.
 #[derive(Debug)]
@@ -15,14 +15,23 @@ pub struct Entry {
     file: File,
     /// The group the container's first process has gone into.
     instead: Option<File>,
+    is_for_tracking: bool,
 }
 
 impl Entry {
     /// Moves the calling process, which must have one thread only.
-    pub fn enter(mut self) -> Result<()> {
-        let joined = self.file.write_all(b"0");
+    pub fn enter(self) -> Result<()> {
+        self.put(0)
+    }
+
+    /// Moves a process of one thread; 0 is the calling one.
+    pub fn put(mut self, pid: i32) -> Result<()> {
+        let pid = pid.to_string();
+        let joined = self.file.write_all(pid.as_bytes());
         let joined = match (joined, &mut self.instead) {
-            (Err(_), Some(instead)) => instead.write_all(b"0"),
+            (Err(_), Some(instead)) => instead.write_all(pid.as_bytes()),
+            // No limit depends on it.
+            (Err(_), None) if self.is_for_tracking => Ok(()),
             (joined, _) => joined,
         };
         joined.explain(|| "join the control group".into())
@@ -42,12 +51,23 @@ impl Cgroup {
         }
     }
 
-    /// Files that a process joins the group by writing "0" to, opened beforehand.
-    ///
-    /// In version 1 `tasks`: a single-threaded process moves itself without the kernel's global lock.
-    pub fn join_files(&self) -> Result<Vec<File>> {
-        let name = self.join_file();
-        self.directories.iter().map(|directory| open(&directory.join(name))).collect()
+    /// The ways into its directories, opened beforehand.
+    pub fn join_files(&self) -> Result<Vec<Entry>> {
+        let entry = |directory: &PathBuf| {
+            Ok(Entry {
+                file: open(&join_file(self.version, directory))?,
+                instead: None,
+                is_for_tracking: is_for_tracking(self.version, directory),
+            })
+        };
+        self.openable().map(entry).collect()
+    }
+
+    /// Those for tracking only where they can be joined: somebody may have removed them.
+    fn openable(&self) -> impl Iterator<Item = &PathBuf> {
+        self.directories
+            .iter()
+            .filter(|directory| !is_for_tracking(self.version, directory) || directory.exists())
     }
 
     /// The same for a further process of a container, beside its first one (`init`, a pidfd).
@@ -56,11 +76,15 @@ impl Cgroup {
     /// above any more (cgroups(7), "no internal processes" rule), and further processes go where the first one is, unless the
     /// group was asked for [exactly](Cgroup::exactly).
     pub fn entries(&self, init: BorrowedFd<'_>) -> Result<Vec<Entry>> {
-        let name = self.join_file();
-        let entry = |directory: &std::path::PathBuf| {
-            Ok(Entry { file: open(&directory.join(name))?, instead: self.instead_of(directory, init) })
+        let entry = |directory: &PathBuf| {
+            let instead = self.instead_of(directory, init);
+            Ok(Entry {
+                file: open(&join_file(self.version, directory))?,
+                instead,
+                is_for_tracking: is_for_tracking(self.version, directory),
+            })
         };
-        self.directories.iter().map(entry).collect()
+        self.openable().map(entry).collect()
     }
 
     /// Best effort: it is needed only if the group itself cannot be joined, and that failure is the one to tell.
@@ -73,7 +97,7 @@ impl Cgroup {
         let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
         let own = Cgroup::of_process(pid).ok()?;
         let below = own.directories.first().filter(|own| *own != directory && own.starts_with(directory))?;
-        open(&below.join(self.join_file())).ok()
+        open(&join_file(self.version, below)).ok()
     }
 
     /// The group itself and no other: [`Cgroup::entries`] has no way round.
@@ -82,13 +106,29 @@ impl Cgroup {
         self.exact = true;
         self
     }
+}
 
-    fn join_file(&self) -> &'static str {
-        match self.version {
-            Version::V1 => "tasks",
-            Version::V2 => "cgroup.procs",
-        }
-    }
+/// The file of a group's directory that a process joins it by, writing its id or "0" for itself.
+///
+/// In version 1 `tasks`: a process of one thread moves itself without the kernel's global lock.
+pub fn join_file(version: Version, directory: &Path) -> PathBuf {
+    let is_version_1 = version == Version::V1 && hierarchy(directory) != Some(UNIFIED);
+    directory.join(if is_version_1 { "tasks" } else { "cgroup.procs" })
+}
+
+/// Whether it is in a hierarchy without controllers beside version 1's.
+pub fn is_for_tracking(version: Version, directory: &Path) -> bool {
+    version == Version::V1
+        && hierarchy(directory).is_some_and(|name| TRACKING.iter().any(|(tracking, ..)| name == *tracking))
+}
+
+/// Whether it is in a hierarchy of version 1, on a machine that uses it.
+pub fn is_version_1(directory: &Path) -> bool {
+    hierarchy(directory) != Some(UNIFIED)
+}
+
+fn hierarchy(directory: &Path) -> Option<&str> {
+    directory.strip_prefix(MOUNT).ok()?.components().next()?.as_os_str().to_str()
 }
 
 fn open(path: &Path) -> Result<File> {

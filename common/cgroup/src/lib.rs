@@ -1,10 +1,12 @@
 //! Control groups, version 1, hybrid and version 2, behind one type (cgroups(7), the kernel's
 //! `admin-guide/cgroup-v1` and `cgroup-v2.rst`).
 //!
-//! On a hybrid machine the controllers are version 1's; its `unified` hierarchy has none and is left alone.
+//! Where the controllers are version 1's, hierarchies without any (systemd's own, and `unified` on a hybrid machine) are joined as
+//! well, for whoever tells by them what a process belongs to.
 #![forbid(unsafe_code)]
 
 mod apply;
+mod delegate;
 mod devices;
 mod files;
 mod join;
@@ -18,11 +20,11 @@ pub mod systemd;
 mod v1;
 mod v2;
 
-pub use join::Entry;
+pub use join::{Entry, is_for_tracking, is_version_1, join_file};
 pub use oci_spec::runtime::LinuxResources;
 
 use fault::{Explain, Fault, Result};
-use files::{remove_tree, unmake};
+use files::{Made, remove_tree, unmake};
 use place::{Place, inside, relative_path};
 use rustix::fs::statfs;
 use std::path::{Component, Path, PathBuf};
@@ -40,6 +42,13 @@ const CGROUP_SUPER_MAGIC: u64 = 0x0027_e0eb;
 /// Controllers of version 1 a container is put under when they are mounted.
 const V1_CONTROLLERS: [&str; 10] =
     ["devices", "memory", "pids", "cpu", "cpuacct", "cpuset", "freezer", "blkio", "hugetlb", "rdma"];
+
+/// Beside them: a hierarchy's directory, its line in `/proc/PID/cgroup`, its file system.
+const TRACKING: [(&str, &str, u64); 2] =
+    [("systemd", "name=systemd", CGROUP_SUPER_MAGIC), (UNIFIED, "", CGROUP2_SUPER_MAGIC)];
+
+/// Version 2 beside version 1.
+const UNIFIED: &str = "unified";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -71,6 +80,8 @@ fn magic(path: &Path) -> Option<u64> {
 pub struct Cgroup {
     version: Version,
     directories: Vec<PathBuf>,
+    /// How many of the last components of each were not there before.
+    new: Vec<usize>,
     /// Whoever asks for it wants no other (see [`Cgroup::exactly`]).
     exact: bool,
     /// systemd's, where that made it.
@@ -104,7 +115,8 @@ impl Cgroup {
             made = make();
         }
         let made = made?;
-        let cgroup = Cgroup::at(version, made.iter().map(|one| one.path.clone()).collect());
+        let mut cgroup = Cgroup::at(version, made.iter().map(|one| one.path.clone()).collect());
+        cgroup.new = made.iter().map(|one| one.new).collect();
         let unused = if made.iter().all(|one| one.new > 0) { Ok(()) } else { cgroup.check_unused() };
         if let Err(fault) = unused.and_then(|()| cgroup.set_limits(&settings, resources)) {
             unmake(&made);
@@ -134,7 +146,7 @@ impl Cgroup {
     }
 
     fn at(version: Version, directories: Vec<PathBuf>) -> Cgroup {
-        Cgroup { version, directories, exact: false, unit: None }
+        Cgroup { version, directories, new: Vec::new(), exact: false, unit: None }
     }
 
     /// An existing group, from what [`Cgroup::directories`] said when it was made. Directories outside the mount
@@ -171,6 +183,12 @@ impl Cgroup {
                 Version::V1 if V1_CONTROLLERS.iter().any(|c| controllers.split(',').any(|o| o == *c)) => {
                     Path::new(MOUNT).join(controllers)
                 }
+                Version::V1 => match TRACKING.iter().find(|(_, line, _)| *line == controllers) {
+                    Some((name, _, kind)) if magic(&Path::new(MOUNT).join(name)) == Some(*kind) => {
+                        Path::new(MOUNT).join(name)
+                    }
+                    _ => continue,
+                },
                 _ => continue,
             };
             directories.push(root.join(inside(path).map_err(|fault| fault.on(format!("process {pid}")))?));
@@ -219,6 +237,18 @@ impl Cgroup {
             }
         }
         last
+    }
+
+    /// The same, and the groups above that were made for it, as far as nobody else uses them. For what has failed to begin.
+    pub fn remove_with_new_parents(&self) -> Result<()> {
+        self.remove()?;
+        for (directory, new) in self.directories.iter().zip(&self.new) {
+            unmake(&[Made {
+                path: directory.parent().unwrap_or(directory).to_owned(),
+                new: new.saturating_sub(1),
+            }]);
+        }
+        Ok(())
     }
 
     /// How often the kernel killed a process of the group for want of memory.

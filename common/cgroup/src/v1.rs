@@ -3,7 +3,9 @@
 use crate::files::{Made, make_directory, unmake, write_file};
 use crate::limits::Setting;
 use crate::place::Place;
-use crate::{CGROUP_SUPER_MAGIC, Cgroup, MOUNT, V1_CONTROLLERS, Version, devices, magic};
+use crate::{
+    CGROUP_SUPER_MAGIC, Cgroup, MOUNT, TRACKING, V1_CONTROLLERS, Version, devices, is_for_tracking, magic,
+};
 use fault::{Explain, Result};
 use oci_spec::runtime::LinuxDeviceCgroup;
 use std::path::{Path, PathBuf};
@@ -21,7 +23,17 @@ pub fn hierarchies() -> Vec<PathBuf> {
             roots.push(root);
         }
     }
+    roots.extend(tracking());
     roots
+}
+
+/// Those without controllers.
+fn tracking() -> impl Iterator<Item = PathBuf> {
+    let mounted = |(name, _, kind): &(&str, &str, u64)| {
+        let root = Path::new(MOUNT).join(name);
+        (magic(&root) == Some(*kind)).then_some(root)
+    };
+    TRACKING.iter().filter_map(mounted)
 }
 
 /// Makes the directories, or none.
@@ -31,6 +43,8 @@ pub fn make(place: &Place, settings: &[Setting]) -> Result<Vec<Made>> {
         let one = place.base(Version::V1, &root).and_then(|base| make_below(&base, place.relative(), &root));
         match one {
             Ok(one) => made.push(one),
+            // No limit depends on it.
+            Err(_) if is_for_tracking(Version::V1, &root) => {}
             Err(fault) => {
                 unmake(&made);
                 return Err(fault);

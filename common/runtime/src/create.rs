@@ -19,7 +19,6 @@ use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::LinkNameSpaceType;
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use sys::process::Fork;
@@ -160,7 +159,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         Ok(made) => made,
         Err(fault) => {
             if let Some(cgroup) = group {
-                let _ = cgroup.remove();
+                let _ = cgroup.remove_with_new_parents();
             }
             return Err(fault);
         }
@@ -182,12 +181,13 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         Ok((cgroup, rdt)) => {
             // Version 2's one group systemd has moved it to.
             let has_joined = wanted.is_some() && cgroup.version() == Version::V2;
-            if is_late
-                && let Err(fault) =
-                    have_join(&cgroup, &socket, pid, init::is_limited_from_outside(&namespaces), has_joined)
-            {
+            let ready = groups::hand_over(&cgroup, spec, &namespaces, options.manners).and_then(|()| {
+                let outside = init::is_limited_from_outside(&namespaces);
+                if is_late { have_join(&cgroup, &socket, pid, outside, has_joined) } else { Ok(()) }
+            });
+            if let Err(fault) = ready {
                 end(&pidfd);
-                let _ = cgroup.remove();
+                let _ = cgroup.remove_with_new_parents();
                 return Err(fault);
             }
             Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks, agent, limits, owners })
@@ -217,8 +217,8 @@ fn last_words(pidfd: &OwnedFd, socket: &OwnedFd) -> Option<Fault> {
 /// so itself.
 fn have_join(cgroup: &Cgroup, socket: &OwnedFd, pid: i32, outside: bool, has_joined: bool) -> Result<()> {
     if outside && !has_joined {
-        for mut file in cgroup.join_files()? {
-            file.write_all(pid.to_string().as_bytes()).explain(|| "join the control group".into())?;
+        for entry in cgroup.join_files()? {
+            entry.put(pid)?;
         }
     }
     let message = Message::Join { cgroup: cgroup.directories().to_vec(), joined: outside || has_joined };
@@ -397,7 +397,7 @@ impl Created {
             Err(fault) => fault,
         };
         end(&self.pidfd);
-        let _ = self.cgroup.remove();
+        let _ = self.cgroup.remove_with_new_parents();
         if let Some(group) = &self.rdt {
             let _ = group.remove();
         }

@@ -1,9 +1,13 @@
 //! The container's control groups, and doing without where they are closed to the caller.
 
 use crate::create::Manners;
+use crate::mappings;
+use crate::namespaces::Namespaces;
 use crate::spec::Spec;
-use cgroup::{Cgroup, LinuxResources, systemd};
+use cgroup::{Cgroup, LinuxResources, Version, systemd};
 use fault::{Fault, Result};
+use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// Whether a container whose control groups may not be made is made without.
@@ -83,6 +87,36 @@ pub fn make(id: &str, spec: &Spec, manners: Manners) -> Result<Cgroup> {
     };
     // The words are runc's, whose callers know them.
     Err(fault.within("rootless needs no limits + no cgrouppath when no permission is granted for cgroups"))
+}
+
+/// Makes the user of the container's process the owner of its group, where that is its own to arrange things in: a cgroup namespace is
+/// made for it, and the group mounted to be written to (config-linux.md, "Cgroup ownership").
+pub fn hand_over(group: &Cgroup, spec: &Spec, namespaces: &Namespaces, manners: Manners) -> Result<()> {
+    let is_writable = |mount: &Mount| {
+        let is_readonly = |option: &String| option == "ro" || option == "rro";
+        mount.source().as_deref() == Some(Path::new("cgroup"))
+            && mount.destination().components().eq(Path::new(cgroup::MOUNT).components())
+            && !mount.options().iter().flatten().any(is_readonly)
+    };
+    if group.version() == Version::V1
+        || !namespaces.owns(Kind::Cgroup)
+        || !spec.mounts.iter().any(is_writable)
+    {
+        return Ok(());
+    }
+    let inside = spec.process()?.user.uid;
+    let outside = match namespaces.joined(Kind::User) {
+        Some(user) => mappings::outside(&mappings::of_namespace(user.as_fd())?.0, inside),
+        None if namespaces.owns(Kind::User) => mappings::outside(&spec.linux.uid_mappings, inside),
+        None => Some(inside),
+    };
+    // A user that is not mapped is told of when the process is to become it.
+    let Some(uid) = outside.filter(|uid| *uid != rustix::process::geteuid().as_raw()) else { return Ok(()) };
+    match group.hand_to(uid) {
+        // The mappings of an ordinary user were made with somebody else's privileges.
+        Err(fault) if manners.rootless.holds() && is_closed(&fault) => Ok(()),
+        given => given.map_err(|fault| fault.within("hand over the control group")),
+    }
 }
 
 /// The members that ask for something.

@@ -13,6 +13,7 @@ use crate::seccomp::Filter;
 use crate::spec::Spec;
 use crate::state::{State, Status};
 use crate::{devices, labels, masks, timens};
+use cgroup::Version;
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
@@ -188,11 +189,14 @@ impl Groups {
     fn joined(&mut self) -> Result<&[PathBuf]> {
         if self.directories.is_none() {
             let Some((Message::Join { cgroup, joined }, _)) = receive(&self.socket)? else { given_up() };
+            let version = if self.version_2 { Version::V2 } else { Version::V1 };
             for directory in cgroup.iter().filter(|_| !joined) {
-                // `tasks`: a process of one thread moves itself without the kernel's global lock.
-                let path = directory.join("tasks");
-                std::fs::write(&path, "0")
-                    .explain(|| format!("join the control group {}", path.display()))?;
+                let path = cgroup::join_file(version, directory);
+                match std::fs::write(&path, "0") {
+                    // No limit depends on it.
+                    Err(_) if cgroup::is_for_tracking(version, directory) => {}
+                    joined => joined.explain(|| format!("join the control group {}", path.display()))?,
+                }
             }
             self.directories = Some(cgroup);
             self.enter_namespace()?;

@@ -163,7 +163,7 @@ pub fn join_all(pidfd: &OwnedFd, user: bool, time: bool, listed: Option<&[LinuxN
         let own: ThreadNameSpaceType = listed.iter().map(|namespace| flag(namespace.typ())).collect();
         joined = move_into_thread_name_spaces(pidfd.as_fd(), all & own);
     }
-    joined.explain(|| "enter the container's namespaces".into())
+    joined.map_err(std::io::Error::from).explain(|| "enter the container's namespaces".into())
 }
 
 fn flag(kind: Kind) -> ThreadNameSpaceType {

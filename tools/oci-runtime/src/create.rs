@@ -159,7 +159,7 @@ fn prepare(bundle: &Bundle, place: &Place, wishes: &Wishes<'_>) -> Result<(Creat
         Ok(stored) => Ok((created, stored)),
         Err(fault) => {
             end(&created.pidfd);
-            let _ = created.cgroup.remove();
+            let _ = created.cgroup.remove_with_new_parents();
             Err(fault)
         }
     }

@@ -24,7 +24,8 @@ pub fn exec(call: &Call<'_>) -> Result<u8> {
 fn run(call: &Call<'_>) -> Result<u8> {
     let options = call.options;
     let container = Container::load(call)?;
-    match container.status()? {
+    let status = container.status()?;
+    match status {
         Status::Stopped => return Err(Fault::conflict("cannot exec in a stopped container")),
         Status::Paused if !options.has(Opt::IgnorePaused) => {
             return Err(Fault::conflict(
@@ -87,7 +88,12 @@ fn run(call: &Call<'_>) -> Result<u8> {
             ..Manners::default()
         },
     })
-    .map_err(|failure| failure.fault)?;
+    .map_err(|failure| match failure.fault {
+        // Until then the first process is this program, which nobody without privileges outside may look into.
+        fault if status == Status::Created && fault.os_error() == Some(libc::EPERM) => fault
+            .within("the container waits for start, until when only the machine's superuser may enter it"),
+        fault => fault,
+    })?;
     call.log.debug(|| format!("made process {} in the container of {}", executed.pid, container.stored.pid));
     let outcome = hand_out(&executed, console.as_ref(), pidfd_socket.as_ref(), pid_file.as_ref());
     if let Err(fault) = outcome {

@@ -87,7 +87,7 @@ fn make(call: &Call<'_>) -> Result<u8> {
         Ok((stored, master)) => go_on(&Container { stored, place }, master, &outside),
         Err(fault) => {
             group.kill();
-            if let Err(fault) = group.remove() {
+            if let Err(fault) = group.remove_with_new_parents() {
                 call.log.warn_of(&fault);
             }
             let _ = place.remove();

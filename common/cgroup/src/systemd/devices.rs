@@ -67,7 +67,7 @@ impl Allowed {
             Some(LinuxDeviceType::C | LinuxDeviceType::U) => &[false],
             _ => &[false, true],
         };
-        let text = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
+        let text = crate::devices::access(rule);
         let access = "rwm".char_indices().filter(|(_, letter)| text.contains(*letter));
         let access = access.fold(0, |all, (bit, _)| all | 1 << bit);
         let number = |number: Option<i64>| number.filter(|number| *number >= 0);

@@ -222,7 +222,10 @@ fn directories(path: &str, version: Version, settings: &[Setting]) -> Result<Vec
     let mut directories: Vec<PathBuf> =
         v1::make(&place, settings)?.into_iter().map(|made| made.path).collect();
     // systemd's own hierarchy: `exec` has to join that as well, or its process belongs to the unit in parts.
-    directories.push(Path::new(MOUNT).join("systemd").join(place.relative()));
+    let own = Path::new(MOUNT).join("systemd").join(place.relative());
+    if !directories.contains(&own) {
+        directories.push(own);
+    }
     Ok(directories)
 }
 

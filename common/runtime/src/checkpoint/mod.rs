@@ -21,7 +21,6 @@ use criu::{Session, refused};
 use fault::{Explain, Fault, Result};
 use request::{Kind, Request, Response};
 use scene::Scene;
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -133,9 +132,8 @@ pub fn restore(
     let passed: Vec<_> = namespaces.opened.iter().map(|(_, fd)| fd.as_fd()).collect();
     let session = Session::start(criu, &passed)?;
     drop(scene);
-    for mut file in cgroup.join_files()? {
-        file.write_all(session.pid().to_string().as_bytes())
-            .explain(|| "move criu to the control group".into())?;
+    for entry in cgroup.join_files()? {
+        entry.put(session.pid()).map_err(|fault| fault.within("criu"))?;
     }
     started(session.pid())?;
     let file = format!("/proc/{}/cgroup", session.pid());

@@ -43,6 +43,9 @@ fn group_mounts(spec: &Spec, group: &Cgroup) -> Vec<(String, PathBuf)> {
         let hierarchy = |directory: &PathBuf| {
             let rest = directory.strip_prefix(cgroup::MOUNT).ok()?;
             let first = rest.components().next()?.as_os_str().to_str()?;
+            if !cgroup::is_version_1(directory) {
+                return None;
+            }
             Some((format!("{base}/{first}"), directory.clone()))
         };
         group.directories().iter().filter_map(hierarchy).collect()

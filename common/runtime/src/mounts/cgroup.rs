@@ -26,7 +26,7 @@ pub(super) fn version_1(
 ) -> Result<OwnedFd> {
     let tmpfs = tmpfs().explain(|| "mount tmpfs".into())?;
     attach(&tmpfs, target, path)?;
-    for directory in surroundings.cgroup {
+    for directory in surroundings.cgroup.iter().filter(|directory| cgroup::is_version_1(directory)) {
         let hierarchy = directory
             .strip_prefix(cgroup::MOUNT)
             .ok()

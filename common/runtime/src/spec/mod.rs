@@ -167,7 +167,17 @@ impl Spec {
     /// warning where capabilities are unknown or cannot be granted.
     pub fn warnings(&self) -> Vec<String> {
         let in_user_namespace = self.namespace(LinuxNamespaceType::User).is_some();
-        self.process.as_ref().map(|process| process.warnings(in_user_namespace)).unwrap_or_default()
+        let mut warnings =
+            self.process.as_ref().map(|process| process.warnings(in_user_namespace)).unwrap_or_default();
+        let rules = self.linux.resources.as_ref().and_then(|resources| resources.devices().as_deref());
+        for (index, rule) in rules.into_iter().flatten().enumerate() {
+            if let Some(access) = rule.access().as_deref().filter(|access| access.contains('a')) {
+                warnings.push(format!(
+                    "linux.resources.devices[{index}].access: the a in {access:?} is none of r, w and m, and means nothing"
+                ));
+            }
+        }
+        warnings
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{Bench, assert_says, groups_of, wait_until};
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::Path;
 use std::process::Stdio;
 
 /// What a limit is now, whichever version there is.
@@ -230,5 +231,118 @@ fn no_limit_of_processes_is_not_a_limit_of_none() {
         bench.ran(&["update", "--pids-limit", "0", &id]).expect(0);
         assert_eq!(limit(&id, &["pids.max"]), "1", "{pids}");
         bench.ran(&["delete", "-f", &id]).expect(0);
+    }
+}
+
+/// What a line of `/proc/PID/cgroup` is of, and the path in it.
+fn lines(text: &str) -> Vec<(String, String)> {
+    let parts = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1).map(str::to_owned);
+        (fields.next().unwrap(), fields.next().unwrap())
+    };
+    text.lines().map(parts).collect()
+}
+
+#[test]
+fn hierarchies_without_controllers_are_joined_too() {
+    let Some(bench) = Bench::new() else { return };
+    let mounted: Vec<&str> = [("systemd", "name=systemd"), ("unified", "")]
+        .into_iter()
+        .filter(|(name, _)| Path::new("/sys/fs/cgroup").join(name).join("cgroup.procs").exists())
+        .map(|(_, line)| line)
+        .collect();
+    if mounted.is_empty() {
+        return testkit::skip("there is none beside version 1's");
+    }
+    let id = &bench.id("hybrid");
+    bench.start(id);
+    let pid = bench.state(id)["pid"].clone();
+    let first = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let further = bench.ran(&["exec", id, "cat", "/proc/self/cgroup"]).expect(0).stdout;
+    for text in [first, further] {
+        for line in &mounted {
+            let path = lines(&text).into_iter().find(|(name, _)| name == line).unwrap().1;
+            assert!(path.ends_with(&format!("/oci-runtime/{id}")), "{line}: {path}");
+        }
+    }
+    if mounted.contains(&"") {
+        std::fs::create_dir(format!("/sys/fs/cgroup/unified/oci-runtime/{id}/sub")).unwrap();
+        let text =
+            bench.ran(&["exec", "--cgroup", "unified:sub", id, "cat", "/proc/self/cgroup"]).expect(0).stdout;
+        assert!(lines(&text).contains(&(String::new(), format!("/oci-runtime/{id}/sub"))), "{text}");
+    }
+    bench.ran(&["delete", "-f", id]).expect(0);
+    bench.assert_gone(id);
+    bench.configure(&["true"], |_| {});
+    bench.run(id, &[]).expect(0);
+    bench.assert_gone(id);
+}
+
+#[test]
+fn what_fails_leaves_no_group_above() {
+    let Some(bench) = Bench::new() else { return };
+    let id = &bench.id("above");
+    bench.configure(&["true"], |config| {
+        config["linux"]["cgroupsPath"] = json!(format!("/{id}/a/b"));
+        config["mounts"] =
+            json!([{"destination": "/m", "source": "/nowhere/at/all", "type": "bind", "options": ["bind"]}]);
+    });
+    assert_says(&bench.run(id, &[]).expect(1), "/nowhere/at/all");
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    let left: Vec<_> =
+        hierarchies.chain(["/sys/fs/cgroup".into()]).filter(|path| path.join(id).exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_device_rule_may_have_a_letter_that_means_nothing() {
+    let Some(bench) = Bench::new() else { return };
+    bench.configure(&["dd", "if=/dev/kmsg", "of=/dev/null", "count=1"], |config| {
+        config["linux"]["devices"] = json!([{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]);
+        config["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"},
+            {"allow": false, "type": "c", "major": 1, "minor": 11, "access": "ra"}]);
+    });
+    let ran = bench.run(&bench.id("letter"), &[]).expect(1);
+    assert_says(&ran, "devices[1].access: the a in");
+    assert_says(&ran, "peration not permitted");
+}
+
+#[test]
+fn who_may_arrange_its_groups_owns_them() {
+    let Some(bench) = Bench::new() else { return };
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return testkit::skip("version 1 groups are handed over to nobody");
+    }
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    std::fs::set_permissions(bench.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    for name in ["proc", "dev", "sys"] {
+        std::fs::create_dir_all(bench.bundle().join("rootfs").join(name)).unwrap();
+    }
+    let script = "busybox mkdir /sys/fs/cgroup/below && echo 0 >/sys/fs/cgroup/below/cgroup.procs && cat /proc/self/cgroup; sleep 1000";
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    for (options, owner) in [(json!(["rw", "nosuid"]), 100_007), (json!(["ro"]), 0)] {
+        let id = &bench.id("owner");
+        bench.configure(&["sh", "-c", script], |config| {
+            config["process"]["user"] = json!({"uid": 7, "gid": 7});
+            config["linux"]["uidMappings"] = mapping.clone();
+            config["linux"]["gidMappings"] = mapping.clone();
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|one| one["type"] != "user" && one["type"] != "cgroup");
+            namespaces.extend([json!({"type": "user"}), json!({"type": "cgroup"})]);
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+            mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}));
+        });
+        bench.start(id);
+        let group = &groups_of(id)[0];
+        let owner_of = |name: &str| std::fs::metadata(group.join(name)).unwrap().uid();
+        for name in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            assert_eq!(owner_of(name), owner, "{options}: {name:?}");
+        }
+        assert_eq!(owner_of("pids.max"), 0);
+        if owner != 0 {
+            crate::wait_until(|| group.join("below").exists(), "it makes no group");
+        }
+        bench.ran(&["delete", "-f", id]).expect(0);
     }
 }

@@ -83,6 +83,7 @@ fn every_verb_works() {
     };
     user.make(&["create", "--bundle", &user.bundle(), id]);
     assert_eq!(status(), "created");
+    assert_says(&user.ran(&["exec", id, "true"]).expect(255), "the container waits for start");
     user.ran(&["start", id]).expect(0);
     assert_eq!(status(), "running");
     let inside = user.ran(&["exec", id, "sh", "-c", "id -u; cat /proc/self/setgroups /proc/self/uid_map"]);
