@@ -27,6 +27,7 @@ use fault::{Explain, Fault, Result};
 use files::{Made, remove_tree, unmake};
 use place::{Place, inside, relative_path};
 use rustix::fs::statfs;
+use rustix::io::Errno;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -107,9 +108,10 @@ impl Cgroup {
         };
         let mut made = make();
         // Somebody removed the empty parent group just as it was to be used (see `remove_parent`).
+        let gone = [Errno::NOENT, Errno::NODEV].map(|errno| Some(errno.raw_os_error()));
+        let is_gone = |fault: &Fault| gone.contains(&fault.os_error());
         for _ in 0..3 {
-            if made.as_ref().err().and_then(Fault::os_error) != Some(rustix::io::Errno::NOENT.raw_os_error())
-            {
+            if !made.as_ref().is_err_and(is_gone) {
                 break;
             }
             made = make();
@@ -189,7 +191,7 @@ impl Cgroup {
                     }
                     _ => continue,
                 },
-                _ => continue,
+                Version::V2 => continue,
             };
             directories.push(root.join(inside(path).map_err(|fault| fault.on(format!("process {pid}")))?));
         }

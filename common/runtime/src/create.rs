@@ -4,7 +4,7 @@ use crate::gate::{self, Gate, StartFailure};
 use crate::groups::Rootless;
 use crate::hooks::{self, Hooks, Place, Point};
 use crate::init::{self, Entrance, Plan};
-use crate::message::{Message, receive, send};
+use crate::message::{self, Message, receive, send};
 use crate::mounts::{self, Prepared};
 use crate::namespaces::{ChildrenElsewhere, Namespaces, join};
 use crate::process::Limits;
@@ -420,10 +420,11 @@ impl Created {
                     self.owners.map(index, &tree)?;
                     send(&self.socket, &Message::OwnersMapped, None)?;
                 }
-                Some((Message::Listener, Some(listener))) => {
-                    if let Some((agent, state)) = &self.agent {
-                        agent.connect()?.send(self.pid, state, listener.as_fd())?;
-                    }
+                Some((Message::Listener { number }, passed)) => {
+                    message::listener(&self.socket, &self.pidfd, number, passed, |listener| {
+                        let Some((agent, state)) = &self.agent else { return Ok(()) };
+                        agent.connect()?.send(self.pid, state, listener)
+                    })?;
                 }
                 Some((Message::Failed(failure), _)) => return Err(failure.into_fault()),
                 _ => {

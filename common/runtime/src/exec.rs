@@ -3,7 +3,7 @@
 use crate::create::{Manners, Stdio, end, reap};
 use crate::gate::StartFailure;
 use crate::groups::is_closed;
-use crate::message::{Failure, Message, receive, send};
+use crate::message::{self, Failure, Message, receive, send};
 use crate::namespaces::{become_superuser, join_all};
 use crate::process::{Command, ExecFailure, Limits};
 use crate::seccomp::{self, Agent};
@@ -115,10 +115,14 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
                 match receive(&ours)? {
                     None => return Ok(Executed { pid, pidfd, terminal }),
                     Some((Message::Ready, fd)) => terminal = fd,
-                    Some((Message::Listener, Some(listener))) => {
-                        if let (Some(connection), Some((_, state))) = (connection.take(), &agent)
-                            && let Err(fault) = connection.send(pid, state, listener.as_fd())
-                        {
+                    Some((Message::Listener { number }, passed)) => {
+                        let given = message::listener(&ours, &pidfd, number, passed, |listener| {
+                            match (connection.take(), &agent) {
+                                (Some(connection), Some((_, state))) => connection.send(pid, state, listener),
+                                _ => Ok(()),
+                            }
+                        });
+                        if let Err(fault) = given {
                             end(&pidfd);
                             return Err(fault.into());
                         }

@@ -1,11 +1,12 @@
 //! What passes between the parent and the child: one packet each.
 
-use fault::{Fault, Kind, Result};
+use fault::{Explain, Fault, Kind, Result};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -38,8 +39,12 @@ pub enum Message {
         index: usize,
     },
     OwnersMapped,
-    /// The child has loaded the part of its filter that leaves calls to an agent. The listener comes along.
-    Listener,
+    /// The child has loaded the part of its filter that leaves calls to an agent. The listener comes along, or is the child's
+    /// descriptor of this number: it waits for `ListenerTaken` then.
+    Listener {
+        number: Option<i32>,
+    },
+    ListenerTaken,
     /// The child is set up and waits. The master side of its terminal comes along if it has one.
     Ready,
     /// The control groups are made: join them, unless that is done. Only where the child was not made inside its group.
@@ -69,6 +74,26 @@ impl Failure {
             None => fault,
         }
     }
+}
+
+/// The listener that comes along with [`Message::Listener`], or is taken from the process.
+pub fn listener(
+    socket: impl AsFd,
+    pidfd: impl AsFd,
+    number: Option<i32>,
+    passed: Option<OwnedFd>,
+    give: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+) -> Result<()> {
+    let Some(number) = number else {
+        let listener = passed.ok_or_else(|| Fault::failed("the container has sent no seccomp listener"))?;
+        return give(listener.as_fd());
+    };
+    let taken =
+        pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).map_err(std::io::Error::from).explain(|| {
+            "take the seccomp listener from the container, which may have no thread to send it".into()
+        })?;
+    give(taken.as_fd())?;
+    send(socket, &Message::ListenerTaken, None)
 }
 
 pub fn send(socket: impl AsFd, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {

@@ -4,7 +4,7 @@
 use super::Filter;
 use super::profile::Profile;
 use crate::gate;
-use crate::message::{Message, send};
+use crate::message::{Message, receive, send};
 use crate::spec::{OCI_VERSION, bad};
 use crate::state::State;
 use fault::{Explain, Fault, Result};
@@ -16,7 +16,7 @@ use rustix::net::{
 use serde::Serialize;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -115,6 +115,14 @@ impl Connection<'_> {
 /// listener: so a thread sends it that was there before and is not filtered, and nothing but memory passes to it.
 pub fn load_notify(filter: &Filter, parent: &OwnedFd) -> Result<()> {
     let Some(program) = &filter.notify else { return Ok(()) };
+    match load_beside_a_thread(program, filter.flags, parent) {
+        // The container may have no more processes than this one (`pids.limit`).
+        Err(fault) if fault.os_error() == Some(libc::EAGAIN) => load_alone(program, filter.flags, parent),
+        done => done,
+    }
+}
+
+fn load_beside_a_thread(program: &[u8], flags: u32, parent: &OwnedFd) -> Result<()> {
     let loaded: OnceLock<Option<OwnedFd>> = OnceLock::new();
     std::thread::scope(|scope| {
         let sender = std::thread::Builder::new()
@@ -127,25 +135,52 @@ pub fn load_notify(filter: &Filter, parent: &OwnedFd) -> Result<()> {
                     }
                 };
                 match listener {
-                    Some(listener) => send(parent, &Message::Listener, Some(listener.as_fd())),
+                    Some(listener) => {
+                        send(parent, &Message::Listener { number: None }, Some(listener.as_fd()))
+                    }
                     None => Ok(()),
                 }
             })
             .explain(|| "make a thread to give the seccomp listener away".into())?;
-        let (listener, failure) = match sys::seccomp::load_with_listener(program, filter.flags) {
+        let (listener, failure) = match load_one(program, flags) {
             Ok(listener) => (Some(listener), Ok(())),
-            Err(error) => (None, Err(error)),
+            Err(fault) => (None, Err(fault)),
         };
         let _ = loaded.set(listener);
         let sent = sender.join().unwrap_or_else(|_| Err(Fault::failed("give the seccomp listener away")));
-        failure.explain(|| "load the seccomp filter with its listener".into()).map_err(
-            |fault| match fault.os_error() {
-                Some(libc::EBUSY) => {
-                    fault.hint("this process has a seccomp listener already; the kernel takes one")
-                }
-                _ => fault,
-            },
-        )?;
-        sent
+        failure.and(sent)
+    })
+}
+
+/// Tells the parent the listener's number by write(2), which is left to no agent, for it to take it (pidfd_getfd(2)): that takes
+/// privileges a parent need not have. All other calls may have to wait for the agent, which has the listener before the answer comes.
+fn load_alone(program: &[u8], flags: u32, parent: &OwnedFd) -> Result<()> {
+    // The next descriptor has the lowest number that is free, and so has this one.
+    let number = parent.try_clone().explain(|| "copy a descriptor".into())?.as_raw_fd();
+    let text = serde_json::to_vec(&Message::Listener { number: Some(number) })
+        .map_err(|error| Fault::failed("write a message").because(error))?;
+    let listener = load_one(program, flags)?;
+    if listener.as_raw_fd() != number {
+        return Err(Fault::failed(format!("the seccomp listener is descriptor {}", listener.as_raw_fd()))
+            .hint(format!("it should be {number}")));
+    }
+    rustix::io::write(parent, &text)
+        .map_err(std::io::Error::from)
+        .explain(|| "give the seccomp listener away".into())?;
+    match receive(parent)? {
+        Some((Message::ListenerTaken, _)) => Ok(()),
+        _ => Err(Fault::failed("nobody has taken the seccomp listener")),
+    }
+}
+
+fn load_one(program: &[u8], flags: u32) -> Result<OwnedFd> {
+    let loaded = sys::seccomp::load_with_listener(program, flags);
+    loaded.explain(|| "load the seccomp filter with its listener".into()).map_err(|fault| {
+        match fault.os_error() {
+            Some(libc::EBUSY) => {
+                fault.hint("this process has a seccomp listener already; the kernel takes one")
+            }
+            _ => fault,
+        }
     })
 }

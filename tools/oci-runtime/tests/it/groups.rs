@@ -3,6 +3,7 @@
 use crate::{Bench, assert_says, groups_of, wait_until};
 use serde_json::{Value, json};
 use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -313,7 +314,6 @@ fn who_may_arrange_its_groups_owns_them() {
     if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         return testkit::skip("version 1 groups are handed over to nobody");
     }
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     std::fs::set_permissions(bench.path(), PermissionsExt::from_mode(0o755)).unwrap();
     for name in ["proc", "dev", "sys"] {
         std::fs::create_dir_all(bench.bundle().join("rootfs").join(name)).unwrap();

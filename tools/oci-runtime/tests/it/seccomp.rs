@@ -445,6 +445,24 @@ fn an_agent_decides_in_a_user_namespace_and_for_run() {
     agent.told();
 }
 
+#[test]
+fn an_agent_decides_where_there_may_be_one_process() {
+    let Some(bench) = bench() else { return };
+    let agent = Agent::new(&bench);
+    bench.configure(&["sleep", "1000"], |config| {
+        config["linux"]["seccomp"] = asking(&agent);
+        config["linux"]["resources"]["pids"] = json!({"limit": 1});
+    });
+    let id = bench.id("one");
+    bench.start(&id);
+    agent.told();
+    let ran = bench.ran(&["exec", &id, "call", MKDIR, "/refused", "0711"]).expect(0);
+    assert_eq!(ran.stdout, format!("{}\n", libc::ENOMEDIUM));
+    agent.told();
+    bench.ran(&["delete", "--force", &id]).expect(0);
+    bench.assert_gone(&id);
+}
+
 /// What else the profile says of a call holds as if there were no agent.
 #[test]
 fn an_agent_changes_nothing_for_other_calls() {
