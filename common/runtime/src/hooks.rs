@@ -10,9 +10,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How much of what a hook prints is kept for the error, in bytes: the end of it.
@@ -274,9 +274,32 @@ fn wait(
         output.read();
     }
     let [out, err] = outputs.each_ref().map(|output| String::from_utf8_lossy(&output.text).trim().to_owned());
-    // `exit status: 1`, where runc says `exit status 1`.
-    let status = status.to_string().replacen(": ", " ", 1);
-    Err(Fault::failed(format!("{status}, stdout: {out}, stderr: {err}")))
+    Err(Fault::failed(format!("{}, stdout: {out}, stderr: {err}", in_words(status))))
+}
+
+/// As runc says it, whose words engines know: `exit status 1`, `signal: bad system call (SIGSYS)`.
+fn in_words(status: ExitStatus) -> String {
+    let text = status.to_string();
+    let Some(signal) = status.signal() else { return text.replacen(": ", " ", 1) };
+    let words = match signal {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGILL => "illegal instruction",
+        libc::SIGTRAP => "trace/breakpoint trap",
+        libc::SIGABRT => "aborted",
+        libc::SIGBUS => "bus error",
+        libc::SIGFPE => "floating point exception",
+        libc::SIGKILL => "killed",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGALRM => "alarm clock",
+        libc::SIGTERM => "terminated",
+        libc::SIGXCPU => "CPU time limit exceeded",
+        libc::SIGXFSZ => "file size limit exceeded",
+        libc::SIGSYS => "bad system call",
+        _ => return text,
+    };
+    text.replacen(&signal.to_string(), words, 1)
 }
 
 /// Reads the outputs until the process has ended; false when its time is up first.
@@ -332,6 +355,20 @@ mod tests {
 
     fn shell(script: &str) -> serde_json::Value {
         serde_json::json!({"path": "/bin/sh", "args": ["hook", "-c", script]})
+    }
+
+    #[test]
+    fn what_a_hook_died_of_is_said_in_words() {
+        for (script, words) in [
+            ("exit 3", "exit status 3, stdout: , stderr: "),
+            ("kill -SYS $$", "signal: bad system call (SIGSYS)"),
+            ("kill -KILL $$", "signal: killed (SIGKILL), stdout: "),
+            ("kill -USR1 $$", "signal: 10 (SIGUSR1), stdout: "),
+        ] {
+            let place = Place::default();
+            let fault = run_at(Point::StartContainer, &serde_json::json!([shell(script)]), place).unwrap_err();
+            assert!(fault.to_string().contains(words), "{fault}");
+        }
     }
 
     fn run_at(point: Point, list: &serde_json::Value, place: Place<'_>) -> Result<()> {

@@ -65,7 +65,9 @@ fn push_linked(list: &mut Vec<Setting>, settings: impl IntoIterator<Item = Setti
 }
 
 fn unsupported<T>(member: &str, version: u8) -> Result<T> {
-    Err(Fault::failed(format!("linux.resources.{member}: version {version} control groups cannot do it")))
+    Err(Fault::failed(format!(
+        "invalid configuration: linux.resources.{member}: version {version} control groups cannot do it"
+    )))
 }
 
 /// For version 1. Devices are not among them.
