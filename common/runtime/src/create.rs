@@ -79,6 +79,8 @@ pub struct Created {
     pub pidfd: OwnedFd,
     pub cgroup: Cgroup,
     pub rdt: Option<rdt::Group>,
+    /// `SECCOMP_FILTER_FLAG_*` of its filters; `None` without one.
+    pub seccomp_flags: Option<u32>,
     socket: OwnedFd,
     /// What is to be run outside, when the child has come to it.
     hooks: Option<(Hooks, State)>,
@@ -133,6 +135,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         _ if wanted.is_some() => None,
         _ => Some(make_groups()?),
     };
+    let seccomp_flags = filter.as_ref().map(Filter::all_flags);
     let state = State {
         oci_version: spec.oci_version.clone(),
         id: options.id.to_owned(),
@@ -190,7 +193,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
                 let _ = cgroup.remove_with_new_parents();
                 return Err(fault);
             }
-            Ok(Created { pid, pidfd, cgroup, rdt, socket, hooks, agent, limits, owners })
+            Ok(Created { pid, pidfd, cgroup, rdt, seccomp_flags, socket, hooks, agent, limits, owners })
         }
         Err(fault) => {
             // What went wrong in the child comes first: systemd takes no process that has ended.

@@ -366,7 +366,8 @@ mod tests {
             ("kill -USR1 $$", "signal: 10 (SIGUSR1), stdout: "),
         ] {
             let place = Place::default();
-            let fault = run_at(Point::StartContainer, &serde_json::json!([shell(script)]), place).unwrap_err();
+            let fault =
+                run_at(Point::StartContainer, &serde_json::json!([shell(script)]), place).unwrap_err();
             assert!(fault.to_string().contains(words), "{fault}");
         }
     }

@@ -153,6 +153,9 @@ fn prepare(bundle: &Bundle, place: &Place, wishes: &Wishes<'_>) -> Result<(Creat
         call.log.warn(WITHOUT_GROUPS);
     }
     call.log.debug(|| format!("made process {} in {:?}", created.pid, created.cgroup.directories()));
+    if let Some(flags) = created.seccomp_flags {
+        call.log.debug(|| format!("seccomp filter flags: {flags}"));
+    }
     let stored = stored(call.id()?, bundle, created.pid, &created.cgroup, created.rdt.clone());
     let saved = stored.and_then(|stored| state::save_new(place, &stored, &bundle.text).map(|()| stored));
     match saved {

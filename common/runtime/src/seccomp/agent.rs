@@ -56,7 +56,10 @@ impl Agent {
     /// In the mount namespace of whoever wrote the path, never in the container's: what is there is the container's own.
     pub fn connect(&self) -> Result<Connection<'_>> {
         let what = || {
-            format!("connect to the seccomp agent at {} (linux.seccomp.listenerPath)", self.path.display())
+            format!(
+                "failed to connect with seccomp agent at {} (linux.seccomp.listenerPath)",
+                self.path.display()
+            )
         };
         let hint = |fault: Fault| {
             fault.hint("the agent listens there on a stream socket before the container is made")

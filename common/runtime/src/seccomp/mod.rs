@@ -41,6 +41,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Those of [`Filter::load`] and [`load_notify`] together.
+    pub fn all_flags(&self) -> u32 {
+        self.flags | self.notify.as_ref().map_or(0, |_| sys::seccomp::FLAG_NEW_LISTENER)
+    }
+
     /// Loads all but [`load_notify`]'s part (seccomp(2)).
     pub fn load(&self) -> Result<()> {
         // Only with a listener.

@@ -170,9 +170,16 @@ impl Profile {
     }
 
     /// As the kernel numbers them, if it knows them. Without TSYNC: whoever loads the filter has one thread.
+    ///
+    /// Where the member is not there, `SPEC_ALLOW`, as runc and crun have it: kernels before 5.16 slow down what has a filter
+    /// without it. An empty list is none.
     pub fn flags(&self) -> Result<u32> {
+        let Some(names) = &self.flags else {
+            let default = sys::seccomp::FLAG_SPEC_ALLOW;
+            return Ok(if sys::seccomp::knows_flag(default) { default } else { 0 });
+        };
         let mut flags = 0;
-        for (index, name) in self.flags.iter().flatten().enumerate() {
+        for (index, name) in names.iter().enumerate() {
             let member = || format!("linux.seccomp.flags[{index}]");
             let (_, flag) = FLAGS.iter().find(|(known, _)| known == name).ok_or_else(|| {
                 bad(&member(), format!("{name:?} is none of {:?}", FLAGS.map(|(name, _)| name)))

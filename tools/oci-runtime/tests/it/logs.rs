@@ -1,6 +1,7 @@
 //! The log, as engines parse it.
 
 use crate::{Bench, PROGRAM, assert_says};
+use serde_json::json;
 use std::process::Command;
 use testkit::Ran;
 
@@ -52,4 +53,18 @@ fn debugging_says_more() {
     let bundle = bench.bundle().display().to_string();
     let ran = bench.ran(&["--debug", "run", "--bundle", &bundle, &id]).expect(0);
     assert!(ran.stderr.contains("level=debug"), "{}", ran.stderr);
+}
+
+/// Without `flags` they are runc's default; an empty list is none.
+#[test]
+fn debugging_tells_a_filters_flags() {
+    let Some(bench) = Bench::new() else { return };
+    let bundle = bench.bundle().display().to_string();
+    for (flags, number) in [(json!(null), 4), (json!([]), 0), (json!(["SECCOMP_FILTER_FLAG_LOG"]), 2)] {
+        bench.configure(&["true"], |config| {
+            config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": flags});
+        });
+        let ran = bench.ran(&["--debug", "run", "--bundle", &bundle, &bench.id("flags")]).expect(0);
+        assert_says(&ran, &format!("\"seccomp filter flags: {number}\""));
+    }
 }

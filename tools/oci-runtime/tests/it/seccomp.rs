@@ -497,6 +497,7 @@ fn an_agent_that_is_not_there_is_told_and_nothing_is_left() {
     assert_says(&ran, "linux.seccomp.listenerPath: is missing");
     section["listenerPath"] = json!(path);
     let ran = run(&bench, &["true"], &section).expect(1);
+    assert_says(&ran, "failed to connect with seccomp agent at ");
     assert_says(&ran, "nobody.sock");
     bench.assert_gone(&id);
     // Nobody is told of a filter that asks nobody.
@@ -514,6 +515,7 @@ fn an_agent_that_is_not_there_is_told_and_nothing_is_left() {
     bench.ran(&["start", &id]).expect(0);
     bench.wait_for(&id, "running");
     let ran = bench.ran(&["exec", &id, "true"]).expect(255);
+    assert_says(&ran, "failed to connect with seccomp agent at ");
     assert_says(&ran, "nobody.sock");
     wait_until(|| bench.ran(&["ps", &id]).stdout.lines().count() == 2, "a process of exec is left");
 }
