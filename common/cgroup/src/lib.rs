@@ -154,18 +154,11 @@ impl Cgroup {
     /// An existing group, from what [`Cgroup::directories`] said when it was made. Directories outside the mount
     /// point are refused: the list comes from a file.
     pub fn open(directories: &[PathBuf]) -> Result<Cgroup> {
-        for directory in directories {
-            let inside = directory.strip_prefix(MOUNT).is_ok_and(|rest| {
-                // A slice may be right below version 2's root; hierarchies of version 1 are not called so.
-                let below =
-                    rest.components().count() > 1 || rest.extension().is_some_and(|end| end == "slice");
-                below && rest.components().all(|c| matches!(c, Component::Normal(_)))
-            });
-            if !inside {
-                return Err(Fault::input(format!("{} is not a control group", directory.display())));
-            }
+        let version = version().unwrap_or(Version::V2);
+        if let Some(other) = directories.iter().find(|directory| !is_group(directory, version)) {
+            return Err(Fault::input(format!("{} is not a control group", other.display())));
         }
-        Ok(Cgroup::at(version().unwrap_or(Version::V2), directories.to_vec()))
+        Ok(Cgroup::at(version, directories.to_vec()))
     }
 
     /// The group a process is in, from `/proc/<pid>/cgroup` (cgroups(7)).
@@ -321,14 +314,35 @@ pub fn remove_parent(parent: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether a directory can be a group below the root of its hierarchy. What is right below the mount point is one in version 2,
+/// and a hierarchy's root in version 1.
+fn is_group(directory: &Path, version: Version) -> bool {
+    let above = match version {
+        Version::V1 => 1,
+        Version::V2 => 0,
+    };
+    directory.strip_prefix(MOUNT).is_ok_and(|rest| {
+        rest.components().count() > above && rest.components().all(|c| matches!(c, Component::Normal(_)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_groups_are_opened() {
-        assert!(Cgroup::open(&[PathBuf::from("/sys/fs/cgroup/memory")]).is_err());
-        assert!(Cgroup::open(&[PathBuf::from("/sys/fs/cgroup/memory/../../x")]).is_err());
+        for (path, version_1, version_2) in [
+            ("/sys/fs/cgroup/memory", false, true),
+            ("/sys/fs/cgroup/memory/x", true, true),
+            ("/sys/fs/cgroup", false, false),
+            ("/sys/fs/cgroup/memory/../../x", false, false),
+            ("/etc/x/y", false, false),
+            ("x/y", false, false),
+        ] {
+            assert_eq!(is_group(Path::new(path), Version::V1), version_1, "{path}");
+            assert_eq!(is_group(Path::new(path), Version::V2), version_2, "{path}");
+        }
         assert!(Cgroup::open(&[PathBuf::from("/etc/x/y")]).is_err());
     }
 }
