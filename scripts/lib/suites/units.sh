@@ -8,6 +8,7 @@ cache=${cache-}
 timeout_of() {
     case $1${VM_RUN+ guest} in
     runc*guest) echo 900 ;;
+    contest\ guest) echo 150 ;;
     *guest) echo 300 ;;
     runc*) echo 300 ;;
     crun) echo 180 ;;
