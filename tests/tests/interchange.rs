@@ -68,6 +68,31 @@ fn skopeo_and_umoci_read_the_store() {
 }
 
 #[test]
+fn a_saved_image_is_read_by_others() {
+    let Some(bench) = Bench::new() else { return };
+    bench.sh("img-pull $R/busybox:1 $R/layers:1 | img-save >$DIR/two.tar && img-save -o $DIR/one.tar $R/layers:1").expect(0);
+    let digest = bench.sh("img-inspect $R/layers:1 | jq -r .image.digest").expect(0).stdout;
+    if have("skopeo") {
+        let copied = bench.sh(
+            "skopeo --insecure-policy copy -q oci-archive:$DIR/one.tar oci:$DIR/copy:1 && jq -r '.manifests[0].digest' $DIR/copy/index.json",
+        );
+        assert_eq!(copied.expect(0).stdout, digest);
+        // As a docker archive: the layers uncompressed by their diff ids, which are the configuration's.
+        let layers = bench.sh(
+            "for it in $R/busybox:1 $R/layers:1; do skopeo --insecure-policy inspect --config docker-archive:$DIR/two.tar:$it | jq -c .rootfs.diff_ids; done",
+        );
+        let wanted =
+            bench.sh("img-inspect $R/busybox:1 $R/layers:1 | jq -c '[.image.layers[].diff_id]'").expect(0);
+        assert_eq!(layers.expect(0).stdout, wanted.stdout);
+    }
+    if have("podman") {
+        let loaded =
+            bench.sh("podman --root $DIR/p --runroot $DIR/pr load -q -i $DIR/two.tar").expect(0).stdout;
+        assert_eq!(loaded.lines().count(), 2, "{loaded}");
+    }
+}
+
+#[test]
 fn a_container_runs_under_another_runtime() {
     let Some(bench) = Bench::new() else { return };
     if !have("runc") {
