@@ -16,9 +16,15 @@ pub struct Entry {
     /// The group the container's first process has gone into.
     instead: Option<File>,
     is_for_tracking: bool,
+    is_unified: bool,
 }
 
 impl Entry {
+    /// Whether it is of version 2's hierarchy beside version 1's.
+    pub fn is_unified(&self) -> bool {
+        self.is_unified
+    }
+
     /// Moves the calling process, which must have one thread only.
     pub fn enter(self) -> Result<()> {
         self.put(0)
@@ -51,6 +57,14 @@ impl Cgroup {
         }
     }
 
+    /// The directory in version 2's hierarchy beside version 1's, for clone3(2).
+    pub fn unified_directory(&self) -> Option<OwnedFd> {
+        let mut directories = self.directories.iter();
+        let directory = directories.find(|one| self.version == Version::V1 && !is_version_1(one))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, directory, flags, Mode::empty()).ok()
+    }
+
     /// The ways into its directories, opened beforehand.
     pub fn join_files(&self) -> Result<Vec<Entry>> {
         let entry = |directory: &PathBuf| {
@@ -58,6 +72,7 @@ impl Cgroup {
                 file: open(&join_file(self.version, directory))?,
                 instead: None,
                 is_for_tracking: is_for_tracking(self.version, directory),
+                is_unified: self.version == Version::V1 && !is_version_1(directory),
             })
         };
         self.openable().map(entry).collect()
@@ -82,6 +97,7 @@ impl Cgroup {
                 file: open(&join_file(self.version, directory))?,
                 instead,
                 is_for_tracking: is_for_tracking(self.version, directory),
+                is_unified: self.version == Version::V1 && !is_version_1(directory),
             })
         };
         self.openable().map(entry).collect()

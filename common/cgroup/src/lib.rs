@@ -23,6 +23,8 @@ mod v2;
 pub use join::{Entry, is_for_tracking, is_version_1, join_file};
 pub use oci_spec::runtime::LinuxResources;
 
+pub use v1::Unified;
+
 use fault::{Explain, Fault, Result};
 use files::{Made, remove_tree, unmake};
 use place::{Place, inside, relative_path};

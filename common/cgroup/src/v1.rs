@@ -4,10 +4,13 @@ use crate::files::{Made, make_directory, unmake, write_file};
 use crate::limits::Setting;
 use crate::place::Place;
 use crate::{
-    CGROUP_SUPER_MAGIC, Cgroup, MOUNT, TRACKING, V1_CONTROLLERS, Version, devices, is_for_tracking, magic,
+    CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, Cgroup, MOUNT, TRACKING, UNIFIED, V1_CONTROLLERS, Version,
+    devices, is_for_tracking, is_version_1, magic,
 };
 use fault::{Explain, Result};
 use oci_spec::runtime::LinuxDeviceCgroup;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Roots of the hierarchies that are mounted, each once: `cpu` may be a link to `cpu,cpuacct`.
@@ -27,6 +30,48 @@ pub fn hierarchies() -> Vec<PathBuf> {
     roots
 }
 
+/// The group's directory in version 2's hierarchy beside version 1's, made beforehand: a process that is made in it (clone3(2),
+/// `CLONE_INTO_CGROUP`) does not have to wait for the kernel's global lock, as one has to that joins it.
+#[derive(Debug)]
+pub struct Unified(Made);
+
+impl Unified {
+    /// `None` where there is no such hierarchy, or none to make groups in: no limit depends on it.
+    pub fn make(path: &str) -> Option<Unified> {
+        let root = Path::new(MOUNT).join(UNIFIED);
+        if magic(&root) != Some(CGROUP2_SUPER_MAGIC) {
+            return None;
+        }
+        let place = Place::of(path).ok()?;
+        let base = place.base(Version::V1, &root).ok()?;
+        // Somebody may remove the empty parent group just then.
+        (0..3).find_map(|_| make_below(&base, place.relative(), &root).ok()).map(Unified)
+    }
+
+    /// For clone3(2).
+    pub fn open(&self) -> Option<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, &self.0.path, flags, Mode::empty()).ok()
+    }
+
+    /// For what has failed to begin.
+    pub fn remove(self) {
+        unmake(&[self.0]);
+    }
+}
+
+impl Cgroup {
+    /// With the directory in that hierarchy as well.
+    #[must_use]
+    pub fn with(mut self, unified: Option<Unified>) -> Cgroup {
+        if let Some(Unified(made)) = unified {
+            self.new.push(made.new);
+            self.directories.push(made.path);
+        }
+        self
+    }
+}
+
 /// Those without controllers.
 fn tracking() -> impl Iterator<Item = PathBuf> {
     let mounted = |(name, _, kind): &(&str, &str, u64)| {
@@ -39,7 +84,8 @@ fn tracking() -> impl Iterator<Item = PathBuf> {
 /// Makes the directories, or none.
 pub fn make(place: &Place, settings: &[Setting]) -> Result<Vec<Made>> {
     let mut made = Vec::new();
-    for root in hierarchies().into_iter().chain(asked_for(settings)) {
+    let roots = hierarchies().into_iter().filter(|root| is_version_1(root));
+    for root in roots.chain(asked_for(settings)) {
         let one = place.base(Version::V1, &root).and_then(|base| make_below(&base, place.relative(), &root));
         match one {
             Ok(one) => made.push(one),

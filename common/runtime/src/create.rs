@@ -13,7 +13,7 @@ use crate::seccomp::{self, Agent, Filter};
 use crate::spec::Spec;
 use crate::state::{State, Status};
 use crate::{devices, groups, mappings, netdevices, rdt};
-use cgroup::{Cgroup, Version, systemd};
+use cgroup::{Cgroup, Unified, Version, systemd};
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -144,7 +144,12 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         bundle: options.bundle.to_owned(),
         annotations: spec.annotations.clone(),
     };
+    let unified = match version {
+        Some(Version::V1) if wanted.is_none() => groups::make_unified(options.id, spec),
+        _ => None,
+    };
     let child = Child {
+        unified: unified.as_ref().and_then(Unified::open),
         stdio: &options.stdio,
         spec,
         rootfs: options.rootfs,
@@ -158,9 +163,12 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         manners: options.manners,
         cgroup_is_v2: version == Some(Version::V2),
     };
-    let (pid, pidfd, socket) = match child.make(group.as_ref()) {
+    let (pid, pidfd, socket, in_unified) = match child.make(group.as_ref()) {
         Ok(made) => made,
         Err(fault) => {
+            if let Some(unified) = unified {
+                unified.remove();
+            }
             if let Some(cgroup) = group {
                 let _ = cgroup.remove_with_new_parents();
             }
@@ -182,11 +190,16 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     };
     match furnished.and_then(|rdt| Ok((group.map_or_else(make_late, Ok)?, rdt))) {
         Ok((cgroup, rdt)) => {
+            let cgroup = cgroup.with(unified);
             // Version 2's one group systemd has moved it to.
             let has_joined = wanted.is_some() && cgroup.version() == Version::V2;
             let ready = groups::hand_over(&cgroup, spec, &namespaces, options.manners).and_then(|()| {
                 let outside = init::is_limited_from_outside(&namespaces);
-                if is_late { have_join(&cgroup, &socket, pid, outside, has_joined) } else { Ok(()) }
+                if is_late {
+                    have_join(&cgroup, &socket, pid, outside, has_joined, in_unified)
+                } else {
+                    Ok(())
+                }
             });
             if let Err(fault) = ready {
                 end(&pidfd);
@@ -199,6 +212,9 @@ pub fn create(options: Options<'_>) -> Result<Created> {
             // What went wrong in the child comes first: systemd takes no process that has ended.
             let fault = wanted.and_then(|_| last_words(&pidfd, &socket)).unwrap_or(fault);
             end(&pidfd);
+            if let Some(unified) = unified {
+                unified.remove();
+            }
             Err(fault)
         }
     }
@@ -217,14 +233,23 @@ fn last_words(pidfd: &OwnedFd, socket: &OwnedFd) -> Option<Fault> {
 }
 
 /// Has the child join the groups it was not made in, unless it `has_joined` them. `outside`: in a user namespace it may not do
-/// so itself.
-fn have_join(cgroup: &Cgroup, socket: &OwnedFd, pid: i32, outside: bool, has_joined: bool) -> Result<()> {
+/// so itself. `in_unified`: it was made in that part of it.
+fn have_join(
+    cgroup: &Cgroup,
+    socket: &OwnedFd,
+    pid: i32,
+    outside: bool,
+    has_joined: bool,
+    in_unified: bool,
+) -> Result<()> {
     if outside && !has_joined {
-        for entry in cgroup.join_files()? {
+        for entry in cgroup.join_files()?.into_iter().filter(|entry| !(in_unified && entry.is_unified())) {
             entry.put(pid)?;
         }
     }
-    let message = Message::Join { cgroup: cgroup.directories().to_vec(), joined: outside || has_joined };
+    let directories = cgroup.directories().iter();
+    let directories = directories.filter(|directory| !in_unified || cgroup::is_version_1(directory));
+    let message = Message::Join { cgroup: directories.cloned().collect(), joined: outside || has_joined };
     // A child that has ended by now has left word, and is asked for it by `ready`.
     let _ = send(socket, &message, None);
     Ok(())
@@ -268,11 +293,14 @@ struct Child<'a> {
     dies_with_parent: bool,
     manners: Manners,
     cgroup_is_v2: bool,
+    /// The part of its groups that it is made in, if that can be.
+    unified: Option<OwnedFd>,
 }
 
 impl Child<'_> {
-    /// `cgroup`: the group to be made in; without one it will be told which to join.
-    fn make(self, cgroup: Option<&Cgroup>) -> Result<(i32, OwnedFd, OwnedFd)> {
+    /// `cgroup`: the group to be made in; without one it will be told which to join. The last one returned: whether it was made in
+    /// `unified`.
+    fn make(self, cgroup: Option<&Cgroup>) -> Result<(i32, OwnedFd, OwnedFd, bool)> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .explain(|| "make a socket pair".into())?;
@@ -306,14 +334,19 @@ impl Child<'_> {
             manners: self.manners,
         };
         let elsewhere = plan.namespaces.joined(Kind::Pid).map(ChildrenElsewhere::enter).transpose()?;
-        let made = if plan.namespaces.are_entered_first() {
-            make_by_another(plan.namespaces, directory.as_ref(), &mut plan.entered)?
-        } else {
-            sys::process::clone3(plan.namespaces.clone_flags(), directory.as_ref().map(AsFd::as_fd))
+        let mut make_in = |group: Option<&OwnedFd>| {
+            if plan.namespaces.are_entered_first() {
+                return make_by_another(plan.namespaces, group, &mut plan.entered);
+            }
+            sys::process::clone3(plan.namespaces.clone_flags(), group.map(AsFd::as_fd))
                 .map(Some)
                 .explain(|| "make the container's first process".into())
-                .map_err(|fault| fault.hint("sys-check tells which namespaces this machine offers"))?
+                .map_err(|fault| fault.hint("sys-check tells which namespaces this machine offers"))
         };
+        // Not everybody may make a process there who may join it.
+        let in_unified = self.unified.as_ref().and_then(|unified| make_in(Some(unified)).ok());
+        let is_in_unified = in_unified.is_some();
+        let made = in_unified.map_or_else(|| make_in(directory.as_ref()), Ok)?;
         match made {
             Some(Fork::Child) => {
                 drop(ours);
@@ -321,7 +354,7 @@ impl Child<'_> {
             }
             Some(Fork::Parent { pid, pidfd }) => {
                 drop(elsewhere);
-                Ok((pid, pidfd, ours))
+                Ok((pid, pidfd, ours, is_in_unified))
             }
             None => Err(Fault::failed("make the container's first process in its user namespace")
                 .hint("this process may not join or make that namespace, or it knows no superuser")),

@@ -82,7 +82,7 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     }
     // What an ordinary user was given may be out of reach from where this process is; runc goes on as well.
     let rootless = options.manners.rootless.holds();
-    let join = match options.cgroup.entries(options.pidfd.as_fd()) {
+    let mut join = match options.cgroup.entries(options.pidfd.as_fd()) {
         Err(fault) if rootless && is_closed(&fault) => Vec::new(),
         entries => entries?,
     };
@@ -99,10 +99,16 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .explain(|| "make a socket pair".into())?;
     let listed = options.linux.map(|linux| linux.namespaces.as_slice());
+    let unified = options.cgroup.unified_directory();
     join_all(&options.pidfd, options.user_namespace, options.time_namespace, listed)?;
-    match sys::process::clone3(0, None).explain(|| "make a process in the container".into())? {
+    // Not everybody may make a process there who may join it.
+    let made = unified.and_then(|directory| sys::process::clone3(0, Some(directory.as_fd())).ok());
+    let is_in_unified = made.is_some();
+    let made = made.map_or_else(|| sys::process::clone3(0, None), Ok);
+    match made.explain(|| "make a process in the container".into())? {
         Fork::Child => {
             drop(ours);
+            join.retain(|entry| !(is_in_unified && entry.is_unified()));
             // To the agent it ends when the parent has sent its message.
             drop(connection);
             run(&command, Join { entries: join, rootless }, options, &theirs)

@@ -4,9 +4,10 @@ use crate::create::Manners;
 use crate::mappings;
 use crate::namespaces::Namespaces;
 use crate::spec::Spec;
-use cgroup::{Cgroup, LinuxResources, Version, systemd};
+use cgroup::{Cgroup, LinuxResources, Unified, Version, systemd};
 use fault::{Fault, Result};
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount};
+use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -49,6 +50,16 @@ pub fn is_closed(fault: &Fault) -> bool {
     matches!(fault.os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS))
 }
 
+/// The part of it that is made before the process, where there is one beside version 1's groups.
+pub fn make_unified(id: &str, spec: &Spec) -> Option<Unified> {
+    Unified::make(&path(id, spec))
+}
+
+fn path<'a>(id: &str, spec: &'a Spec) -> Cow<'a, str> {
+    let asked = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
+    asked.map_or_else(|| Cow::Owned(format!("/staves/{id}")), Cow::Borrowed)
+}
+
 /// What systemd is to make.
 pub fn of_systemd(manager: systemd::Manager, spec: &Spec) -> Result<systemd::Wanted> {
     let path = spec.linux.cgroups_path.as_deref().unwrap_or_default();
@@ -59,9 +70,7 @@ pub fn of_systemd(manager: systemd::Manager, spec: &Spec) -> Result<systemd::Wan
 /// where the caller may not make any, and device rules are left out where only those may not be set: devices take privileges
 /// it does not have.
 pub fn make(id: &str, spec: &Spec, manners: Manners) -> Result<Cgroup> {
-    let asked = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
-    let default_path = format!("/staves/{id}");
-    let path = asked.unwrap_or(&default_path);
+    let path = &*path(id, spec);
     let resources = spec.linux.resources.as_ref();
     let fault = match Cgroup::create(path, resources) {
         Err(fault) if is_closed(&fault) && manners.rootless.holds() => fault,

@@ -11,7 +11,7 @@ use crate::options::Opt;
 use crate::pidfile::PidFile;
 use crate::place::Place;
 use crate::state::{self, Container, Stored};
-use cgroup::Cgroup;
+use cgroup::{Cgroup, Unified};
 use fault::{Fault, Result};
 use runtime::checkpoint::{self, Criu, Images, Stage};
 use runtime::hooks::{self, Point};
@@ -67,7 +67,7 @@ fn make(call: &Call<'_>) -> Result<u8> {
     let place = Place::take(call, id)?;
     let path = bundle.spec.linux.cgroups_path.as_deref().unwrap_or_default();
     let group = match Cgroup::create(path, bundle.spec.linux.resources.as_ref()) {
-        Ok(group) => group,
+        Ok(group) => group.with(Unified::make(path)),
         Err(fault) => {
             let _ = place.remove();
             return Err(fault);
