@@ -12,7 +12,10 @@ fn criu_works() -> bool {
         testkit::skip("criu is not installed");
         return false;
     }
-    let checked = Command::new("criu").arg("check").output().is_ok_and(|output| output.status.success());
+    // It leaves a log where it was called.
+    let dir = tempfile::tempdir().unwrap();
+    let check = Command::new("criu").arg("check").current_dir(dir.path()).output();
+    let checked = check.is_ok_and(|output| output.status.success());
     // It passes its own check on some kernels it cannot restore on, and on version 1 groups.
     if !checked || !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         testkit::skip("criu does not work here: criu check fails, or control groups are not version 2");
@@ -145,11 +148,15 @@ fn a_failed_checkpoint_or_restore_leaves_everything_as_it_was() {
     wait_until(|| counted(&file).1 > then, "it does not count after a checkpoint that failed");
     bench.ran(&["delete", "--force", &id]).expect(0);
 
+    bench.configure(&["sleep", "1000"], |config| {
+        config["linux"]["cgroupsPath"] = json!(format!("/{id}/above/here"));
+    });
     let bundle = bench.bundle().display().to_string();
     let failed =
         bench.ran(&["restore", "--detach", "--bundle", &bundle, "--image-path", &path, &id]).expect(1);
     assert_says(&failed, "restore failed");
     bench.assert_gone(&id);
+    assert!(!Path::new("/sys/fs/cgroup").join(&id).exists(), "a group above is left");
 }
 
 #[test]
