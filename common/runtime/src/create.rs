@@ -267,9 +267,14 @@ fn furnish(
         mappings::write(pid, &spec.linux.uid_mappings, &spec.linux.gid_mappings)?;
     }
     if !spec.linux.net_devices.is_empty() {
-        let path = format!("/proc/{pid}/ns/net");
-        let namespace = std::fs::File::open(&path).explain(|| format!("open {path}"))?;
-        netdevices::move_into(&spec.linux.net_devices, namespace.as_fd())?;
+        // What is to be joined the child may not have joined yet.
+        if let Some(namespace) = namespaces.joined(Kind::Network) {
+            netdevices::move_into(&spec.linux.net_devices, namespace.as_fd())?;
+        } else {
+            let path = format!("/proc/{pid}/ns/net");
+            let namespace = std::fs::File::open(&path).explain(|| format!("open {path}"))?;
+            netdevices::move_into(&spec.linux.net_devices, namespace.as_fd())?;
+        }
     }
     if namespaces.owns(Kind::User) {
         send(socket, &Message::Mapped, None)?;
