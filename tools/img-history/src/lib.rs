@@ -78,8 +78,8 @@ fn history(args: &Args, store: &Store, subject: Subject, context: &mut Context) 
             context.print_record(&record)
         }
         OutputMode::Quiet => {
-            let digests = steps.iter().filter_map(|step| step.digest.as_deref());
-            context.print(&digests.map(|digest| format!("{digest}\n")).collect::<String>())
+            let digests: Vec<&str> = steps.iter().filter_map(|step| step.digest.as_deref()).collect();
+            context.print(&(digests.join("\n") + if digests.is_empty() { "" } else { "\n" }))
         }
         OutputMode::Table => context.print_table(&table(&steps, args.no_trunc, Timestamp::now())),
     }

@@ -63,11 +63,8 @@ fn begin(to: &File, path: &str, size: u64) -> Result<u64> {
         long.set_cksum();
         bytes.extend(long.as_bytes());
         bytes.extend(name);
-        bytes.resize(
-            bytes.len().next_multiple_of(BLOCK as usize)
-                + if name.len() as u64 % BLOCK == 0 { BLOCK as usize } else { 0 },
-            0,
-        );
+        bytes.push(0);
+        bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
         let short = &name[..name.len().min(100)];
         header.as_old_mut().name[..short.len()].copy_from_slice(short);
     }
