@@ -102,7 +102,7 @@ fn a_file_is_there_when_it_is_complete() {
 #[test]
 fn nobody_reads_and_nothing_comes() {
     let place = Place::new();
-    put(&place, "a:1", &[tar(&[("a", &[1; 300_000])])]);
+    put(&place, "a:1", &[tar(&[("a", &vec![1; 300_000])])]);
     let mut child = save(&place, &["a:1"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut first = [0; 600];
     let mut stdout = child.stdout.take().unwrap();
