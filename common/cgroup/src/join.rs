@@ -67,15 +67,16 @@ impl Cgroup {
 
     /// The ways into its directories, opened beforehand.
     pub fn join_files(&self) -> Result<Vec<Entry>> {
-        let entry = |directory: &PathBuf| {
-            Ok(Entry {
-                file: open(&join_file(self.version, directory))?,
-                instead: None,
-                is_for_tracking: is_for_tracking(self.version, directory),
-                is_unified: self.version == Version::V1 && !is_version_1(directory),
-            })
-        };
-        self.openable().map(entry).collect()
+        self.openable().map(|directory| self.entry(directory, None)).collect()
+    }
+
+    fn entry(&self, directory: &Path, instead: Option<File>) -> Result<Entry> {
+        Ok(Entry {
+            file: open(&join_file(self.version, directory))?,
+            instead,
+            is_for_tracking: is_for_tracking(self.version, directory),
+            is_unified: self.version == Version::V1 && !is_version_1(directory),
+        })
     }
 
     /// Those for tracking only where they can be joined: somebody may have removed them.
@@ -91,16 +92,7 @@ impl Cgroup {
     /// above any more (cgroups(7), "no internal processes" rule), and further processes go where the first one is, unless the
     /// group was asked for [exactly](Cgroup::exactly).
     pub fn entries(&self, init: BorrowedFd<'_>) -> Result<Vec<Entry>> {
-        let entry = |directory: &PathBuf| {
-            let instead = self.instead_of(directory, init);
-            Ok(Entry {
-                file: open(&join_file(self.version, directory))?,
-                instead,
-                is_for_tracking: is_for_tracking(self.version, directory),
-                is_unified: self.version == Version::V1 && !is_version_1(directory),
-            })
-        };
-        self.openable().map(entry).collect()
+        self.openable().map(|directory| self.entry(directory, self.instead_of(directory, init))).collect()
     }
 
     /// Best effort: it is needed only if the group itself cannot be joined, and that failure is the one to tell.
@@ -128,8 +120,7 @@ impl Cgroup {
 ///
 /// In version 1 `tasks`: a process of one thread moves itself without the kernel's global lock.
 pub fn join_file(version: Version, directory: &Path) -> PathBuf {
-    let is_version_1 = version == Version::V1 && hierarchy(directory) != Some(UNIFIED);
-    directory.join(if is_version_1 { "tasks" } else { "cgroup.procs" })
+    directory.join(if version == Version::V1 && is_version_1(directory) { "tasks" } else { "cgroup.procs" })
 }
 
 /// Whether it is in a hierarchy without controllers beside version 1's.

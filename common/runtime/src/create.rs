@@ -268,13 +268,12 @@ fn furnish(
     }
     if !spec.linux.net_devices.is_empty() {
         // What is to be joined the child may not have joined yet.
-        if let Some(namespace) = namespaces.joined(Kind::Network) {
-            netdevices::move_into(&spec.linux.net_devices, namespace.as_fd())?;
-        } else {
-            let path = format!("/proc/{pid}/ns/net");
-            let namespace = std::fs::File::open(&path).explain(|| format!("open {path}"))?;
-            netdevices::move_into(&spec.linux.net_devices, namespace.as_fd())?;
-        }
+        let own = match namespaces.joined(Kind::Network) {
+            Some(namespace) => namespace.try_clone(),
+            None => std::fs::File::open(format!("/proc/{pid}/ns/net")).map(OwnedFd::from),
+        };
+        let namespace = own.explain(|| "open the container's network namespace".into())?;
+        netdevices::move_into(&spec.linux.net_devices, namespace.as_fd())?;
     }
     if namespaces.owns(Kind::User) {
         send(socket, &Message::Mapped, None)?;

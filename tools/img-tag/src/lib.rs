@@ -5,8 +5,7 @@ use cli::{Common, Context, Fault, Result, Tool};
 use oci::Reference;
 use record::{Image, Record};
 use serde_json::json;
-use std::collections::BTreeSet;
-use store::{Entry, Store, Subject};
+use store::{Store, Subject};
 
 /// Give an image further names
 ///
@@ -109,9 +108,8 @@ fn tag(
     };
     // What comes next in the pipe works under the name that was given last.
     image.reference = names.last().map(Reference::stored_name).unwrap_or_default();
-    let of_it = store.find_digest(entry.digest())?;
-    let all: BTreeSet<&str> =
-        of_it.iter().filter(|one| one.digest() == entry.digest()).filter_map(Entry::name).collect();
+    let mut all = store.other_names(&entry)?;
+    all.extend(entry.name().map(str::to_owned));
     image.extra.insert("names".into(), json!(all));
     record.set("image", &image)?;
     let words: Vec<String> = names.iter().map(|name| format!("tagged {}", name.familiar())).collect();

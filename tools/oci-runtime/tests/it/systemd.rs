@@ -150,6 +150,11 @@ impl Systemd {
         assert!(status.success(), "{arguments:?}: {}", std::fs::read_to_string(&log).unwrap());
     }
 
+    /// systemd forgets a unit that has ended when it has nothing else to do.
+    fn wait_until_gone(&self, unit: &str) {
+        crate::wait_until(|| self.property(unit, "LoadState") == "not-found", "systemd still knows the unit");
+    }
+
     /// A property of a unit, in systemctl's words.
     fn property(&self, unit: &str, name: &str) -> String {
         let ran = self.ran("systemctl", &["show", "--value", "-p", name, unit]).expect(0);
@@ -284,7 +289,7 @@ fn a_container_is_a_unit() {
     systemd.runtime(&bench, &["resume", "c"]).expect(0);
     assert_says(&systemd.runtime(&bench, &["delete", "c"]).expect(1), "not stopped: running");
     systemd.runtime(&bench, &["delete", "--force", "c"]).expect(0);
-    assert_eq!(systemd.property(UNIT, "LoadState"), "not-found");
+    systemd.wait_until_gone(UNIT);
     assert_eq!(systemd.sh("find /sys/fs/cgroup -name cri-x.scope"), "");
 }
 
@@ -320,7 +325,7 @@ fn names_are_taken_and_free_again() {
     });
     let ran = systemd.runtime(&bench, &["run", "--bundle", &bundle, "third"]).expect(1);
     assert_says(&ran, "linux.resources.unified");
-    assert_eq!(systemd.property(UNIT, "LoadState"), "not-found");
+    systemd.wait_until_gone(UNIT);
     configure(&bench, ":cri:x", &["true"]);
     bench.configure(&["true"], |config| {
         config["annotations"]["org.systemd.property.Nonsense"] = json!("true");
@@ -377,7 +382,7 @@ fn a_bus_is_another_way() {
     configure(&bench, ":cri:x", &["echo", "hello"]);
     let ran = through("unix:path=/run/dbus/system_bus_socket", &["run", "--bundle", &bundle, "c"]).expect(0);
     assert_eq!(ran.stdout, "hello\n");
-    assert_eq!(systemd.property(UNIT, "LoadState"), "not-found");
+    systemd.wait_until_gone(UNIT);
     for (address, words) in [
         ("unix:path=/nonexistent", "connect to /nonexistent"),
         ("tcp:host=localhost", "nothing tells where systemd is"),
