@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
-mod archive;
+pub mod archive;
 mod decode;
 mod flat;
 mod limits;

@@ -4,7 +4,7 @@ use crate::settle::FRESH;
 use crate::{Scratch, Settle, Store, make_dirs};
 use fault::{Explain, Fault, Result};
 use oci::Digest;
-use oci::digest::Hasher;
+use oci::digest::{Algorithm, Hasher};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;
@@ -80,19 +80,19 @@ impl Store {
 
     /// Begins a blob of exactly `size` bytes.
     pub fn blob_writer(&self, digest: &Digest, size: u64) -> Result<BlobWriter> {
+        Ok(BlobWriter { unnamed: self.unnamed_blob_of(digest.algorithm())?, digest: digest.clone(), size })
+    }
+
+    /// Begins a blob whose digest (SHA-256) is known when its last byte has been written.
+    pub fn unnamed_blob(&self) -> Result<UnnamedBlob> {
+        self.unnamed_blob_of(Algorithm::Sha256)
+    }
+
+    fn unnamed_blob_of(&self, algorithm: Algorithm) -> Result<UnnamedBlob> {
         let scratch = Scratch::new(self)?;
         let (file, named) = open_unfinished(&scratch)?;
-        let hasher = Hasher::new(digest.algorithm());
-        Ok(BlobWriter {
-            store: self.clone(),
-            scratch,
-            file,
-            named,
-            hasher,
-            digest: digest.clone(),
-            size,
-            written: 0,
-        })
+        let hasher = Hasher::new(algorithm);
+        Ok(UnnamedBlob { store: self.clone(), scratch, file, named, hasher, algorithm, written: 0 })
     }
 
     /// Stores bytes that are at hand.
@@ -121,25 +121,70 @@ impl Store {
     }
 }
 
-/// A blob being written: hashed as the bytes pass, never a byte longer than it was said to be, visible only when
-/// complete and right. Dropped before that, nothing is left.
+/// A blob being written whose digest is not known yet: hashed as the bytes pass, visible only when complete. Dropped before
+/// that, nothing is left.
 #[derive(Debug)]
-pub struct BlobWriter {
+pub struct UnnamedBlob {
     store: Store,
     scratch: Scratch,
     file: File,
     /// Whether it lies at the scratch path already; better it has no name before it is complete.
     named: bool,
     hasher: Hasher,
+    algorithm: Algorithm,
+    written: u64,
+}
+
+impl UnnamedBlob {
+    /// Bytes so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).explain(|| "write a blob".into())?;
+        self.hasher.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Back to nothing.
+    pub fn restart(&mut self) -> Result<()> {
+        self.file.set_len(0).and_then(|()| self.file.rewind()).explain(|| "write a blob".into())?;
+        self.hasher = Hasher::new(self.algorithm);
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Gives it the name its bytes have; returns that and their number.
+    pub fn commit(self, settle: &Settle) -> Result<(Digest, u64)> {
+        let digest = self.hasher.finish();
+        let path = self.store.blob_path(&digest);
+        if let Some(parent) = path.parent() {
+            make_dirs(parent)?;
+        }
+        if !self.named {
+            give_name(&self.file, self.scratch.path()).explain(|| format!("store blob {digest}"))?;
+        }
+        settle.mark(&self.store, &self.file, &path)?;
+        std::fs::rename(self.scratch.path(), &path).explain(|| format!("store blob {digest}"))?;
+        self.scratch.keep();
+        Ok((digest, self.written))
+    }
+}
+
+/// A blob being written that is known beforehand: never a byte longer than it was said to be, committed only if it is right.
+#[derive(Debug)]
+pub struct BlobWriter {
+    unnamed: UnnamedBlob,
     digest: Digest,
     size: u64,
-    written: u64,
 }
 
 impl BlobWriter {
     /// Bytes so far; where a cut download goes on.
     pub fn written(&self) -> u64 {
-        self.written
+        self.unnamed.written
     }
 
     /// Bytes it was said to have.
@@ -150,27 +195,18 @@ impl BlobWriter {
     /// # Errors
     /// [`fault::Kind::Input`] when there are more bytes than were announced; none of them is written.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        if bytes.len() as u64 > self.size - self.written {
+        if bytes.len() as u64 > self.size - self.unnamed.written {
             return Err(Fault::input(format!(
                 "blob {} is longer than the {} bytes it was said to have",
                 self.digest, self.size
             )));
         }
-        self.file.write_all(bytes).explain(|| format!("write blob {}", self.digest))?;
-        self.hasher.update(bytes);
-        self.written += bytes.len() as u64;
-        Ok(())
+        self.unnamed.write(bytes).map_err(|fault| fault.within(self.digest.to_string()))
     }
 
     /// Back to nothing: the source cannot go on where it was cut.
     pub fn restart(&mut self) -> Result<()> {
-        self.file
-            .set_len(0)
-            .and_then(|()| self.file.rewind())
-            .explain(|| format!("write blob {}", self.digest))?;
-        self.hasher = Hasher::new(self.digest.algorithm());
-        self.written = 0;
-        Ok(())
+        self.unnamed.restart().map_err(|fault| fault.within(self.digest.to_string()))
     }
 
     /// Gives it its name.
@@ -178,27 +214,18 @@ impl BlobWriter {
     /// # Errors
     /// [`fault::Kind::Input`] when the size or the digest is not the announced one.
     pub fn commit(self, settle: &Settle) -> Result<()> {
-        if self.written != self.size {
+        let BlobWriter { unnamed, digest, size } = self;
+        if unnamed.written != size {
             return Err(Fault::input(format!(
-                "blob {} has {} bytes where {} were announced",
-                self.digest, self.written, self.size
+                "blob {digest} has {} bytes where {size} were announced",
+                unnamed.written
             )));
         }
-        let actual = self.hasher.finish();
-        if actual != self.digest {
-            return Err(Fault::input(format!("blob {} has the digest {actual}", self.digest)));
+        let actual = unnamed.hasher.clone().finish();
+        if actual != digest {
+            return Err(Fault::input(format!("blob {digest} has the digest {actual}")));
         }
-        let path = self.store.blob_path(&self.digest);
-        if let Some(parent) = path.parent() {
-            make_dirs(parent)?;
-        }
-        if !self.named {
-            give_name(&self.file, self.scratch.path()).explain(|| format!("store blob {}", self.digest))?;
-        }
-        settle.mark(&self.store, &self.file, &path)?;
-        std::fs::rename(self.scratch.path(), &path).explain(|| format!("store blob {}", self.digest))?;
-        self.scratch.keep();
-        Ok(())
+        unnamed.commit(settle).map(drop)
     }
 }
 

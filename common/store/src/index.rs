@@ -65,10 +65,11 @@ impl Entry {
     }
 }
 
-/// An image to give a name.
+/// An image to put into the index.
 #[derive(Clone, Debug)]
 pub struct NewEntry<'a> {
-    pub reference: &'a Reference,
+    /// Its name; without one it is found by its digest only (docker's "dangling").
+    pub reference: Option<&'a Reference>,
     pub media_type: &'a str,
     pub digest: &'a Digest,
     /// Bytes of the manifest.
@@ -146,13 +147,13 @@ impl Store {
     }
 
     /// Gives an image a name, taking it from the image that had it, which stays as an unnamed one (docker's
-    /// "dangling") if it has no other.
+    /// "dangling") if it has no other. Without a name it is listed unless it is under any.
     ///
     /// Every blob of the image has to be there; the ones that are not, because a sweep came between, are returned
     /// and nothing is changed.
     pub fn put_reference(&self, new: &NewEntry<'_>, blobs: &[&Digest]) -> Result<Vec<Digest>> {
         let entry = to_json(new);
-        let name = new.reference.stored_name();
+        let name = new.reference.map(Reference::stored_name);
         self.edit_index(|entries| {
             let missing: Vec<Digest> = blobs
                 .iter()
@@ -162,7 +163,14 @@ impl Store {
             if !missing.is_empty() {
                 return Ok((false, missing));
             }
-            Ok((put(entries, &name, new.digest, entry), Vec::new()))
+            let Some(name) = &name else {
+                let known = entries.iter().any(|other| digest_of(other) == Some(new.digest.as_str()));
+                if !known {
+                    entries.push(entry);
+                }
+                return Ok((!known, Vec::new()));
+            };
+            Ok((put(entries, name, new.digest, entry), Vec::new()))
         })
     }
 
@@ -277,10 +285,13 @@ fn to_json(new: &NewEntry<'_>) -> Value {
     if let Some(platform) = new.platform {
         entry["platform"] = json!(platform);
     }
-    entry["annotations"] = json!({
-        ANNOTATION_REF_NAME: new.reference.stored_name(),
-        ANNOTATION_CONFIG_DIGEST: new.config_digest,
-    });
+    entry["annotations"] = match new.reference {
+        Some(reference) => json!({
+            ANNOTATION_REF_NAME: reference.stored_name(),
+            ANNOTATION_CONFIG_DIGEST: new.config_digest,
+        }),
+        None => json!({ANNOTATION_CONFIG_DIGEST: new.config_digest}),
+    };
     if let Some(index) = new.index_digest {
         entry["annotations"][ANNOTATION_INDEX_DIGEST] = json!(index);
     }

@@ -15,7 +15,7 @@ mod subject;
 mod tree;
 mod usage;
 
-pub use blobs::BlobWriter;
+pub use blobs::{BlobWriter, UnnamedBlob};
 pub use container::{ContainerDir, LastRun, LiveState, Status, check_name, is_id};
 pub use index::{Entry, NewEntry, Swept};
 pub use layers::{LayerInfo, NewLayer, SweptLayers};

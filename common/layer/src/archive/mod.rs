@@ -80,6 +80,17 @@ fn cut_short() -> Fault {
     Fault::input("the archive is cut short")
 }
 
+/// A reader over the network or of a packed stream hands its own failure up inside the I/O error.
+fn unreadable(error: std::io::Error) -> Fault {
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        return cut_short();
+    }
+    match error.downcast::<Fault>() {
+        Ok(fault) => fault,
+        Err(error) => Fault::input("the archive cannot be read").because(error),
+    }
+}
+
 impl<R: BufRead> Archive<R> {
     pub fn new(input: R) -> Archive<R> {
         Archive { input, left: 0, padding: 0 }
@@ -127,7 +138,7 @@ impl<R: BufRead> Archive<R> {
         if self.left == 0 {
             return Ok(&[]);
         }
-        let buffer = self.input.fill_buf().map_err(|_| cut_short())?;
+        let buffer = self.input.fill_buf().map_err(unreadable)?;
         if buffer.is_empty() {
             return Err(cut_short());
         }
@@ -159,10 +170,10 @@ impl<R: BufRead> Archive<R> {
     }
 
     fn read_header(&mut self, block: &mut [u8; BLOCK]) -> Result<bool> {
-        if self.input.fill_buf().map_err(|_| cut_short())?.is_empty() {
+        if self.input.fill_buf().map_err(unreadable)?.is_empty() {
             return Ok(false);
         }
-        self.input.read_exact(block).map_err(|_| cut_short())?;
+        self.input.read_exact(block).map_err(unreadable)?;
         // One block of zeros would do for the end; what follows it is not read as entries by anybody.
         Ok(block.iter().any(|b| *b != 0))
     }
@@ -176,7 +187,7 @@ impl<R: BufRead> Archive<R> {
         }
         self.start_data(fields.size)?;
         let mut content = vec![0; fields.size as usize];
-        self.input.read_exact(&mut content).map_err(|_| cut_short())?;
+        self.input.read_exact(&mut content).map_err(unreadable)?;
         self.left = 0;
         Ok(content)
     }
@@ -244,7 +255,7 @@ impl<R: BufRead> Archive<R> {
         let mut blocks = 0;
         while more {
             let mut extension = GnuExtSparseHeader::new();
-            self.input.read_exact(extension.as_mut_bytes()).map_err(|_| cut_short())?;
+            self.input.read_exact(extension.as_mut_bytes()).map_err(unreadable)?;
             sparse::push_slots(&extension.sparse, &mut segments)?;
             more = extension.isextended[0] == 1;
             blocks += 1;

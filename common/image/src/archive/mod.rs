@@ -1,0 +1,8 @@
+//! Archives of images: OCI image layouts and docker's, in a tar.
+
+pub mod contents;
+pub mod images;
+pub mod inflate;
+
+pub use contents::{Contents, Keeper, Member, blob_path};
+pub use images::{ArchivedImage, images};
