@@ -77,11 +77,6 @@ impl Sink for Memory {
         self.0.extend_from_slice(bytes);
         Ok(())
     }
-
-    fn restart(&mut self) -> fault::Result<()> {
-        self.0.clear();
-        Ok(())
-    }
 }
 
 static SERVER: OnceLock<Server> = OnceLock::new();

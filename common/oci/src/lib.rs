@@ -2,6 +2,7 @@
 //! specification. Pure: nothing here touches the system.
 #![forbid(unsafe_code)]
 
+pub mod artifact;
 pub mod capabilities;
 pub mod digest;
 pub mod manifest;
@@ -12,6 +13,7 @@ pub mod spec;
 pub mod users;
 pub mod wishes;
 
+pub use artifact::Artifact;
 pub use digest::Digest;
 pub use manifest::{Descriptor, Document, ImageConfig, Index, Manifest};
 pub use platform::Platform;

@@ -3,6 +3,7 @@
 use crate::credentials::{self, Credentials};
 use crate::endpoint::is_this_machine;
 use crate::retry::{Failed, is_passing, retry_after};
+use crate::scope::Scopes;
 use crate::transport::{Request, Transport, authority, encode, error_text, is_https, shorten};
 use fault::{Explain, Fault, Kind, Result};
 use serde::Deserialize;
@@ -26,12 +27,14 @@ struct Token {
     access_token: Option<String>,
 }
 
-/// The value for `Authorization` that a challenge asks for. `base` is the registry's address.
+/// The value for `Authorization` that a challenge asks for. `base` is the registry's address; `wanted` is what is going to be
+/// done beyond what the challenge is about.
 pub(crate) fn answer(
     transport: &Transport,
     base: &str,
     domain: &str,
     path: &str,
+    wanted: &Scopes,
     challenges: &[&str],
 ) -> Result<String, Failed> {
     let credentials = credentials::find(domain, path)?;
@@ -44,8 +47,13 @@ pub(crate) fn answer(
         (Challenge::Basic, _) => Err(login_needed(domain).into()),
         (Challenge::Bearer { realm, service, scope }, credentials) => {
             check_realm(&realm, base, credentials.is_some())?;
-            let scope = scope.unwrap_or_else(|| format!("repository:{path}:pull"));
-            token(transport, &realm, service.as_deref(), &scope, credentials.as_ref())
+            let mut scopes = wanted.clone();
+            match scope {
+                Some(scope) => scopes.add(&scope),
+                None if path.is_empty() => scopes.add("registry:catalog:*"),
+                None => scopes.add(&format!("repository:{path}:pull")),
+            }
+            token(transport, &realm, service.as_deref(), &scopes.texts(), credentials.as_ref())
         }
     }
 }
@@ -69,10 +77,14 @@ fn token(
     transport: &Transport,
     realm: &str,
     service: Option<&str>,
-    scope: &str,
+    scopes: &[String],
     credentials: Option<&Credentials>,
 ) -> Result<String, Failed> {
-    let mut query = vec![("scope", scope.to_owned())];
+    // One parameter each in a query, one for all in a form (distribution, "Token Scope" and "oauth2").
+    let mut query: Vec<_> = match credentials {
+        Some(Credentials::IdentityToken(_)) => vec![("scope", scopes.join(" "))],
+        _ => scopes.iter().map(|scope| ("scope", scope.clone())).collect(),
+    };
     query.extend(service.map(|service| ("service", service.to_owned())));
     let url;
     let request = match credentials {

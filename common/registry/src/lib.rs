@@ -1,4 +1,5 @@
-//! Client of the OCI distribution API: manifests and blobs of a repository, checked before they are handed out.
+//! Client of the OCI distribution API: manifests and blobs of a repository, checked before they are handed out; uploads,
+//! taken up again where they were cut; lists.
 //!
 //! Everything a registry says is hostile: sizes are bounded and counted, digests computed, redirects followed
 //! without credentials, waiting limited. Nothing is set up before it is needed: a plain connection to a registry
@@ -9,13 +10,21 @@ mod auth;
 mod blob;
 mod credentials;
 mod endpoint;
+mod listing;
+mod reader;
 mod repository;
 mod retry;
+mod scope;
 mod transport;
+mod upload;
 
 pub use blob::Sink;
+pub use listing::Referrer;
+pub use reader::BlobReader;
 pub use repository::{Fetched, Repository};
+pub use upload::{Mount, Session, Stored};
 
+use fault::Result;
 use oci::Reference;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,5 +60,13 @@ impl Client {
     /// The repository a reference is in. Nothing is sent yet.
     pub fn repository(&self, reference: &Reference) -> Repository {
         Repository::new(Arc::clone(&self.transport), reference)
+    }
+
+    /// The names of a registry's repositories (distribution spec, "Catalog"; many registries do not tell).
+    ///
+    /// # Errors
+    /// As [`Repository::tags`].
+    pub fn catalog(&self, domain: &str) -> Result<Vec<String>> {
+        Repository::of_registry(Arc::clone(&self.transport), domain).catalog()
     }
 }

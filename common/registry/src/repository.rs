@@ -1,7 +1,8 @@
 //! One repository: its manifests, and what every request to it shares.
 
 use crate::retry::{Failed, Patience, is_passing, retry_after};
-use crate::transport::{Broken, Request, Transport, error_text, is_https};
+use crate::scope::Scopes;
+use crate::transport::{Broken, Content, Request, Transport, error_text, is_https, origin};
 use crate::{auth, endpoint};
 use fault::{Fault, Result};
 use oci::manifest::{MAX_MANIFEST_BYTES, media_type};
@@ -9,6 +10,7 @@ use oci::{Digest, Reference};
 use serde::Deserialize;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use ureq::Body;
 use ureq::http::{Method, Response, StatusCode};
 
@@ -31,6 +33,17 @@ pub struct Repository {
     base: Mutex<Option<String>>,
     /// The value of `Authorization`, once one was asked for.
     authorization: Mutex<Option<String>>,
+    /// What a token has to allow beyond reading.
+    wanted: Mutex<Scopes>,
+}
+
+/// What a request is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Target<'a> {
+    /// Below `/v2/<repository>/`.
+    Below(&'a str),
+    /// An address the registry gave.
+    At(&'a str),
 }
 
 #[derive(Deserialize)]
@@ -55,7 +68,58 @@ impl Repository {
             path: reference.path().to_owned(),
             base: Mutex::default(),
             authorization: Mutex::default(),
+            wanted: Mutex::default(),
         }
+    }
+
+    /// What belongs to no repository of a registry: its catalog.
+    pub(crate) fn of_registry(transport: Arc<Transport>, domain: &str) -> Repository {
+        Repository {
+            transport,
+            domain: domain.to_owned(),
+            path: String::new(),
+            base: Mutex::default(),
+            authorization: Mutex::default(),
+            wanted: Mutex::default(),
+        }
+    }
+
+    /// The name of the registry, `localhost:5000`.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The name of the repository on it, `team/app`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Notes what is going to be done to this repository, so that one token will do for all of it.
+    pub(crate) fn want(&self, actions: &str) {
+        lock(&self.wanted).add(&format!("repository:{}:{actions}", self.path));
+    }
+
+    /// The same for another repository. The token at hand is let go, since it does not allow that.
+    pub(crate) fn want_from(&self, path: &str) {
+        let changed = {
+            let mut wanted = lock(&self.wanted);
+            let before = wanted.clone();
+            wanted.add(&format!("repository:{path}:pull"));
+            *wanted != before
+        };
+        if changed {
+            *lock(&self.authorization) = None;
+        }
+    }
+
+    pub(crate) fn want_no_more_from(&self, path: &str) {
+        lock(&self.wanted).remove(&format!("repository:{path}"));
+        *lock(&self.authorization) = None;
+    }
+
+    /// Where the registry answers, once it has.
+    pub(crate) fn base(&self) -> Option<String> {
+        lock(&self.base).clone()
     }
 
     /// The manifest or index a tag or digest names (distribution spec, "Pulling manifests").
@@ -115,7 +179,18 @@ impl Repository {
         what: &str,
         headers: &[(&'static str, String)],
     ) -> Result<Response<Body>, Failed> {
-        let response = self.request_authorized(method, what, headers)?;
+        self.request_with(method, Target::Below(what), headers, &mut Content::None)
+    }
+
+    /// The same with a body, or to an address that the registry gave.
+    pub(crate) fn request_with(
+        &self,
+        method: &Method,
+        target: Target<'_>,
+        headers: &[(&'static str, String)],
+        content: &mut Content<'_>,
+    ) -> Result<Response<Body>, Failed> {
+        let response = self.request_authorized(method, target, headers, content)?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -124,10 +199,13 @@ impl Repository {
         let text = error_text(response);
         let said = status_text(status, &text);
         Err(match status.as_u16() {
-            404 => self.not_found(what, &text).into(),
+            404 => self.not_found(target, &text).into(),
             401 => auth::login_needed(&self.domain).into(),
             403 => Fault::denied(format!("the registry refuses access: {said}")).into(),
-            // Only a blob asked for in part is answered so: start from its beginning.
+            413 => Fault::input(format!("the registry answers {said}"))
+                .hint("it, or a proxy before it, limits the size of what is sent")
+                .into(),
+            // Only a blob asked for, or sent, in part is answered so: start from where the registry is.
             416 => Failed::Again { fault: Fault::input(format!("the registry answers {said}")), after: None },
             _ if is_passing(status) => {
                 Failed::Again { fault: Fault::retryable(format!("the registry answers {said}")), after }
@@ -137,7 +215,10 @@ impl Repository {
         })
     }
 
-    fn not_found(&self, what: &str, body: &str) -> Fault {
+    fn not_found(&self, target: Target<'_>, body: &str) -> Fault {
+        let Target::Below(what) = target else {
+            return Fault::not_found("the registry does not know the address it gave any more");
+        };
         if body.contains("NAME_UNKNOWN") {
             return Fault::not_found(format!("the registry has no repository {}", self.path));
         }
@@ -153,18 +234,19 @@ impl Repository {
     fn request_authorized(
         &self,
         method: &Method,
-        what: &str,
+        target: Target<'_>,
         headers: &[(&'static str, String)],
+        content: &mut Content<'_>,
     ) -> Result<Response<Body>, Failed> {
         let held = lock(&self.authorization).clone();
-        let (base, response) = self.request_somewhere(method, what, headers, held.as_ref())?;
+        let (base, response) = self.request_somewhere(method, target, headers, held.as_ref(), content)?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
         let authorization = {
             // Several threads may be refused at once; the first one logs in for all.
             let mut current = lock(&self.authorization);
-            if *current == held {
+            if *current == held || current.is_none() {
                 let challenges: Vec<String> = response
                     .headers()
                     .get_all("www-authenticate")
@@ -172,27 +254,42 @@ impl Repository {
                     .filter_map(|value| value.to_str().ok().map(str::to_owned))
                     .collect();
                 let challenges: Vec<&str> = challenges.iter().map(String::as_str).collect();
-                *current = Some(auth::answer(&self.transport, &base, &self.domain, &self.path, &challenges)?);
+                let wanted = lock(&self.wanted).clone();
+                let (domain, path) = (&self.domain, &self.path);
+                *current = Some(auth::answer(&self.transport, &base, domain, path, &wanted, &challenges)?);
             }
             current.clone()
         };
-        Ok(self.request_somewhere(method, what, headers, authorization.as_ref())?.1)
+        if matches!(content, Content::Stream { .. }) {
+            // What was read of it is gone: whoever has the source sends it again.
+            return Err(Failed::Again {
+                fault: auth::login_needed(&self.domain),
+                after: Some(Duration::ZERO),
+            });
+        }
+        Ok(self.request_somewhere(method, target, headers, authorization.as_ref(), content)?.1)
     }
 
     /// Sends to the address that is known to answer, or finds out which one does.
     fn request_somewhere(
         &self,
         method: &Method,
-        what: &str,
+        target: Target<'_>,
         headers: &[(&'static str, String)],
         authorization: Option<&String>,
+        content: &mut Content<'_>,
     ) -> Result<(String, Response<Body>), Failed> {
-        let send = |base: &str| {
-            let url = format!("{base}/v2/{}/{what}", self.path);
+        let mut send = |base: &str| {
+            let url = match target {
+                Target::Below(what) if self.path.is_empty() => format!("{base}/v2/{what}"),
+                Target::Below(what) => format!("{base}/v2/{}/{what}", self.path),
+                Target::At(url) => url.to_owned(),
+            };
+            // An address the registry gave may be anybody's.
+            let authorization = authorization.filter(|_| origin(&url) == origin(base)).cloned();
             let headers = headers.to_vec();
-            let authorization = authorization.cloned();
             let request = Request { method: method.clone(), url: &url, headers, authorization, form: None };
-            self.transport.send(&request)
+            self.transport.send_with(&request, content)
         };
         let known = lock(&self.base).clone();
         if let Some(base) = known {

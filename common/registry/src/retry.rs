@@ -41,6 +41,11 @@ impl Patience {
         self.since = Instant::now();
     }
 
+    /// Something was sent: that time was not spent waiting. Whether it arrived is not known yet.
+    pub(crate) fn worked(&mut self) {
+        self.since = Instant::now();
+    }
+
     /// Waits until it is time for the next try, or gives the failure back.
     pub(crate) fn wait(&mut self, failed: Failed) -> Result<()> {
         let (fault, after) = match failed {

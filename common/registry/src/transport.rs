@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use ureq::http::{Method, Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, SendBody};
 
 const MAX_REDIRECTS: usize = 5;
 /// Longest text of an error that is read.
@@ -34,7 +34,7 @@ pub(crate) struct Transport {
     tls: OnceLock<Result<Agent, Arc<Fault>>>,
 }
 
-/// A request; it has no body.
+/// A request, without what it carries along.
 #[derive(Clone, Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) method: Method,
@@ -44,6 +44,17 @@ pub(crate) struct Request<'a> {
     pub(crate) authorization: Option<String>,
     /// A form to post.
     pub(crate) form: Option<Vec<(&'static str, String)>>,
+}
+
+/// What a request carries along.
+pub(crate) enum Content<'a> {
+    None,
+    Bytes(&'a [u8]),
+    /// Exactly `length` bytes, which can be sent once only: neither along a redirect nor again after a login.
+    Stream {
+        reader: &'a mut dyn std::io::Read,
+        length: u64,
+    },
 }
 
 impl<'a> Request<'a> {
@@ -62,10 +73,19 @@ impl Transport {
     /// The outer error is final (certificates that cannot be read, a redirect that leads nowhere), the inner one is a
     /// connection that failed.
     pub(crate) fn send(&self, request: &Request<'_>) -> Result<Result<Response<Body>, Broken>> {
+        self.send_with(request, &mut Content::None)
+    }
+
+    /// [`Transport::send`] with a body.
+    pub(crate) fn send_with(
+        &self,
+        request: &Request<'_>,
+        content: &mut Content<'_>,
+    ) -> Result<Result<Response<Body>, Broken>> {
         let mut url = request.url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
             let same_host = origin(&url) == origin(request.url);
-            let response = match self.send_once(request, &url, same_host)? {
+            let response = match self.send_once(request, &url, same_host, content)? {
                 Ok(response) => response,
                 Err(broken) => return Ok(Err(broken)),
             };
@@ -74,6 +94,14 @@ impl Transport {
             }
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
             let Some(location) = location else { return Ok(Ok(response)) };
+            if matches!(content, Content::Stream { .. }) {
+                return Err(Fault::input("the registry redirects an upload"));
+            }
+            // Only these two keep the method (RFC 9110, section 15.4).
+            let keeps_method = matches!(response.status().as_u16(), 307 | 308);
+            if !keeps_method && request.form.is_none() && !is_reading(&request.method) {
+                return Ok(Ok(response));
+            }
             let next = resolve(&url, location)?;
             if is_https(&url) && !is_https(&next) && self.options.tls_verify {
                 return Err(Fault::denied("the registry redirects to a connection that is not encrypted")
@@ -93,6 +121,7 @@ impl Transport {
         request: &Request<'_>,
         url: &str,
         same_host: bool,
+        content: &mut Content<'_>,
     ) -> Result<Result<Response<Body>, Broken>> {
         let agent = self.agent(url)?;
         let mut builder = ureq::http::Request::builder().method(request.method.clone()).uri(url);
@@ -113,8 +142,30 @@ impl Transport {
                 let builder = builder.header("content-type", "application/x-www-form-urlencoded");
                 Ok(agent.run(builder.body(body).explain_as(fault::Kind::Input, malformed)?))
             }
-            None => Ok(agent.run(builder.body(()).explain_as(fault::Kind::Input, malformed)?)),
+            None => match content {
+                Content::None => Ok(agent.run(builder.body(()).explain_as(fault::Kind::Input, malformed)?)),
+                Content::Bytes(bytes) => {
+                    let request = builder.body(*bytes).explain_as(fault::Kind::Input, malformed)?;
+                    Ok(agent.run(self.patient(agent, request)))
+                }
+                Content::Stream { reader, length } => {
+                    let body = SendBody::from_reader(&mut **reader);
+                    let builder = builder.header("content-length", length.to_string());
+                    let request = builder.body(body).explain_as(fault::Kind::Input, malformed)?;
+                    Ok(agent.run(self.patient(agent, request)))
+                }
+            },
         }
+    }
+
+    /// What was sent is hashed and moved to its place before the answer comes.
+    fn patient<S: ureq::AsSendBody>(
+        &self,
+        agent: &Agent,
+        request: ureq::http::Request<S>,
+    ) -> ureq::http::Request<S> {
+        let timeout = self.options.timeout * 4;
+        agent.configure_request(request).timeout_recv_response(Some(timeout)).build()
     }
 
     fn agent(&self, url: &str) -> Result<&Agent> {
@@ -206,6 +257,10 @@ fn read_folder(folder: &Path, found: &mut Vec<Certificate<'static>>) {
     }
 }
 
+fn is_reading(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
 pub(crate) fn is_https(url: &str) -> bool {
     url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }
@@ -226,7 +281,7 @@ pub(crate) fn origin(url: &str) -> Option<(bool, String, u16)> {
 }
 
 /// Where a `Location` leads (RFC 3986, section 5.2, for what registries send).
-fn resolve(base: &str, location: &str) -> Result<String> {
+pub(crate) fn resolve(base: &str, location: &str) -> Result<String> {
     let bad =
         || Fault::input(format!("the registry redirects to {}, which is no address", shorten(location)));
     let uri: Uri = base.parse().map_err(|_| bad())?;

@@ -2,6 +2,10 @@
 //!
 //! One thread per connection on a free port of loopback, one request per connection.
 
+mod lists;
+mod scopes;
+mod uploads;
+
 use oci::Digest;
 use oci::manifest::media_type;
 use serde_json::json;
@@ -38,6 +42,14 @@ pub enum Behaviour {
     Trickle(Duration),
     /// Is no HTTP at all.
     Garbage,
+    /// Takes that many bytes of what is sent, keeps them and closes the connection.
+    CutUpload(usize),
+    /// Takes what is sent, keeps it and closes the connection without an answer.
+    NoAnswer,
+    /// Answers rightly, but with this header in place of its own.
+    Header(&'static str, String),
+    /// Does not know the upload any more.
+    ForgetUpload,
 }
 
 /// A request as it came.
@@ -48,6 +60,17 @@ pub struct Request {
     pub path: String,
     /// Names in lower case.
     pub headers: HashMap<String, String>,
+}
+
+impl Request {
+    /// `PATCH /v2/…`.
+    pub fn line(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    fn is_sending(&self) -> bool {
+        matches!(self.method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE")
+    }
 }
 
 /// The parts of an image that was put in.
@@ -70,7 +93,16 @@ struct Rule {
 struct State {
     /// By `repository/identifier`: media type and bytes.
     manifests: HashMap<String, (String, Vec<u8>)>,
+    /// By digest those every repository has, by `repository@digest` those that were sent to one.
     blobs: HashMap<String, Vec<u8>>,
+    uploads: HashMap<String, Vec<u8>>,
+    opened: usize,
+    /// Entries of a page at most.
+    page: Option<usize>,
+    knows_no_referrers: bool,
+    /// Tokens say what they allow, except what is denied to everyone.
+    scoped: bool,
+    denied: Vec<String>,
     rules: Vec<Rule>,
     requests: Vec<Request>,
     /// The value of `Authorization` a request has to have.
@@ -254,10 +286,17 @@ impl Answer {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
+
+    fn replace(&mut self, name: &str, value: String) {
+        self.headers.retain(|(other, _)| other != name);
+        self.headers.push((name.to_owned(), value));
+    }
 }
 
 fn serve(mut stream: &TcpStream, state: &Mutex<State>, stop: &AtomicBool) -> std::io::Result<()> {
-    let Some(request) = read_request(stream)? else { return Ok(()) };
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut reader = BufReader::new(stream);
+    let Some(request) = read_request(&mut reader)? else { return Ok(()) };
     let behaviour = {
         let mut state = lock(state);
         state.requests.push(request.clone());
@@ -268,12 +307,17 @@ fn serve(mut stream: &TcpStream, state: &Mutex<State>, stop: &AtomicBool) -> std
             rule.behaviour.clone()
         })
     };
+    if request.is_sending() && request.path != "/token" {
+        return uploads::serve(stream, reader, state, &request, behaviour, stop);
+    }
     let ranged = !matches!(behaviour, Some(Behaviour::IgnoreRange));
     let mut answer = right_answer(&lock(state), &request, ranged);
     let mut sent = None;
     let mut length = Some(answer.body.len() as u64);
     match behaviour {
-        None | Some(Behaviour::IgnoreRange) => {}
+        None | Some(Behaviour::IgnoreRange | Behaviour::CutUpload(_) | Behaviour::NoAnswer) => {}
+        Some(Behaviour::ForgetUpload) => answer = Answer::error(404, "BLOB_UPLOAD_UNKNOWN"),
+        Some(Behaviour::Header(name, value)) => answer.replace(name, value),
         Some(Behaviour::Status(status)) => answer = Answer::error(status, "NO"),
         Some(Behaviour::RetryAfter(status, seconds)) => {
             answer = Answer::error(status, "TOOMANYREQUESTS").with("Retry-After", seconds.to_string());
@@ -291,10 +335,7 @@ fn serve(mut stream: &TcpStream, state: &Mutex<State>, stop: &AtomicBool) -> std
         Some(Behaviour::Redirect(location)) => {
             answer = Answer::error(307, "THERE").with("Location", location);
         }
-        Some(Behaviour::DigestHeader(digest)) => {
-            answer.headers.retain(|(name, _)| name != "Docker-Content-Digest");
-            answer = answer.with("Docker-Content-Digest", digest);
-        }
+        Some(Behaviour::DigestHeader(digest)) => answer.replace("Docker-Content-Digest", digest),
         Some(Behaviour::Trickle(pause)) => return trickle(stream, &answer, pause, stop),
         Some(Behaviour::Garbage) => {
             return stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00nonsense\r\n\r\n");
@@ -311,13 +352,23 @@ fn right_answer(state: &State, request: &Request, ranged: bool) -> Answer {
         if state.token_needs.is_some() && authorization != state.token_needs.as_ref() {
             return Answer::error(401, "UNAUTHORIZED");
         }
-        let body = json!({"token": "good-token", "expires_in": 60}).to_string().into_bytes();
+        let token = if state.scoped { state.scoped_token(&request.path) } else { "good-token".to_owned() };
+        let body = json!({"token": token, "expires_in": 60}).to_string().into_bytes();
         return Answer { status: 200, headers: Vec::new(), body };
+    }
+    if let Some(refusal) = state.lacks_scope(request) {
+        return refusal;
     }
     if state.required.is_some() && authorization != state.required.as_ref() {
         return Answer::error(401, "UNAUTHORIZED").with("WWW-Authenticate", &state.challenge);
     }
     let Some(path) = path.strip_prefix("/v2/") else { return Answer::error(404, "NOT_FOUND") };
+    if let Some(answer) = state.list(path, request) {
+        return answer;
+    }
+    if let Some(answer) = state.upload_status(path) {
+        return answer;
+    }
     if let Some((repository, identifier)) = path.split_once("/manifests/") {
         return match state.manifests.get(&format!("{repository}/{identifier}")) {
             Some((media_type, bytes)) => Answer { status: 200, headers: Vec::new(), body: bytes.clone() }
@@ -326,7 +377,9 @@ fn right_answer(state: &State, request: &Request, ranged: bool) -> Answer {
             None => Answer::error(404, "MANIFEST_UNKNOWN"),
         };
     }
-    let blob = path.split_once("/blobs/").and_then(|(_, digest)| state.blobs.get(digest));
+    let blob = path.split_once("/blobs/").and_then(|(repository, digest)| {
+        state.blobs.get(digest).or_else(|| state.blobs.get(&format!("{repository}@{digest}")))
+    });
     let Some(bytes) = blob else { return Answer::error(404, "BLOB_UNKNOWN") };
     let range = request.headers.get("range").filter(|_| ranged).and_then(|text| range(text, bytes.len()));
     match range {
@@ -346,9 +399,7 @@ fn range(text: &str, length: usize) -> Option<(usize, usize)> {
     (first <= last).then_some((first, last))
 }
 
-fn read_request(stream: &TcpStream) -> std::io::Result<Option<Request>> {
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let mut reader = BufReader::new(stream);
+fn read_request(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace();

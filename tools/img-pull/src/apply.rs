@@ -178,8 +178,4 @@ impl Sink for Stoppable<'_> {
         }
         self.writer.write(bytes)
     }
-
-    fn restart(&mut self) -> Result<()> {
-        self.writer.restart()
-    }
 }
