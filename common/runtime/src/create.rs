@@ -410,7 +410,7 @@ fn make_by_another(
 }
 
 /// What a process is called here: its maker may be in another pid namespace, and know it by another number.
-fn number_of(pidfd: &OwnedFd) -> Option<i32> {
+pub(crate) fn number_of(pidfd: &OwnedFd) -> Option<i32> {
     let information = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
     let pid = information.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
     Some(pid).filter(|pid| *pid > 0)

@@ -1,6 +1,6 @@
 //! A further process in a running container.
 
-use crate::create::{Manners, Stdio, end, reap};
+use crate::create::{Manners, Stdio, end, number_of, reap};
 use crate::gate::StartFailure;
 use crate::groups::is_closed;
 use crate::message::{self, Failure, Message, receive, send};
@@ -9,9 +9,10 @@ use crate::process::{Command, ExecFailure, Limits};
 use crate::seccomp::{self, Agent};
 use crate::spec::{ConsoleSize, Linux, Process};
 use crate::state::State;
-use crate::{init, labels, rdt};
+use crate::{host_root, init, labels, rdt};
 use cgroup::{Cgroup, Entry};
 use fault::{Explain, Fault, Result};
+use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior, set_parent_process_death_signal};
@@ -100,7 +101,17 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
         .explain(|| "make a socket pair".into())?;
     let listed = options.linux.map(|linux| linux.namespaces.as_slice());
     let unified = options.cgroup.unified_directory();
+    let root = match listed {
+        Some(listed) if listed.iter().all(|namespace| namespace.typ() != Kind::Mount) => {
+            Some(root_of(&options.pidfd)?)
+        }
+        _ => None,
+    };
     join_all(&options.pidfd, options.user_namespace, options.time_namespace, listed)?;
+    // The root of the namespace is the host's.
+    if let Some(root) = root {
+        host_root::enter(&root)?;
+    }
     // Not everybody may make a process there who may join it.
     let made = unified.and_then(|directory| sys::process::clone3(0, Some(directory.as_fd())).ok());
     let is_in_unified = made.is_some();
@@ -144,6 +155,19 @@ fn exec_inner(options: ExecOptions<'_>) -> Result<Executed, ExecFailure> {
                 }
             }
         }
+    }
+}
+
+/// The root of a container that has none of its own in its mount namespace.
+fn root_of(init: &OwnedFd) -> Result<OwnedFd> {
+    let gone = || Fault::conflict("the container's first process has ended");
+    let root = format!("/proc/{}/root", number_of(init).ok_or_else(gone)?);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = openat(CWD, &root, flags, Mode::empty()).explain(|| format!("open {root}"))?;
+    // As long as it is there, so is its number.
+    match sys::process::pidfd_send_signal(init.as_fd(), 0) {
+        Ok(()) => Ok(opened),
+        Err(_) => Err(gone()),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::root::{Root, RootFs};
 use crate::seccomp::Filter;
 use crate::spec::Spec;
 use crate::state::{State, Status};
-use crate::{devices, labels, masks, timens};
+use crate::{devices, host_root, labels, masks, timens};
 use cgroup::Version;
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
@@ -243,14 +243,20 @@ fn build_root(
     prepared: Prepared,
     groups: &mut Groups,
 ) -> Result<Option<(OwnedFd, OwnedFd)>> {
-    if !plan.namespaces.owns(Kind::Mount) && plan.namespaces.joined(Kind::Mount).is_none() {
+    let is_on_host = matches!(plan.rootfs, RootFs::OnHost(_));
+    if is_on_host == (plan.namespaces.owns(Kind::Mount) || plan.namespaces.joined(Kind::Mount).is_some()) {
         return Err(Fault::input("a container needs a mount namespace of its own, or one by path"));
     }
     let propagation = Propagation::of(plan.spec.linux.rootfs_propagation.as_deref())?;
-    mount_change("/", propagation.before).explain(|| "detach from the host's mounts".into())?;
+    if !is_on_host {
+        mount_change("/", propagation.before).explain(|| "detach from the host's mounts".into())?;
+    }
     let root = plan.rootfs.mount(&plan.root_path)?;
     let own_cgroups = plan.namespaces.owns(Kind::Cgroup) || plan.namespaces.joined(Kind::Cgroup).is_some();
     let mut mounter = Mounter::new(&root, &plan.root_path, prepared, own_cgroups);
+    if is_on_host {
+        mounter = mounter.on_host();
+    }
     for (index, mount) in plan.spec.mounts.iter().enumerate() {
         // The parent answers no question before it has said which groups to join.
         if mount.typ().as_deref() == Some("cgroup") || mounter.may_ask(index) {
@@ -274,7 +280,9 @@ fn build_root(
     // At the latest: from inside they cannot be seen.
     groups.joined()?;
     run_hooks(plan, groups)?;
-    if plan.manners.no_pivot {
+    if is_on_host {
+        host_root::enter(&root.fd)?;
+    } else if plan.manners.no_pivot {
         crate::no_pivot::move_over(&root, &plan.root_path)?;
     } else {
         pivot(&root)?;

@@ -2,7 +2,8 @@
 //!
 //! The parent ([`create`]) prepares what can be prepared outside (control group, seccomp program, open files), then makes
 //! one child in new namespaces. The child ([`init`]) builds its own root file system with the new mount API, says it is
-//! ready, and waits; [`Created::start`] lets it execute the command. Nothing is ever mounted on the host.
+//! ready, and waits; [`Created::start`] lets it execute the command. Nothing is mounted on the host,
+//! but for a container that is in its mount namespace ([`host_root`]).
 #![forbid(unsafe_code)]
 
 mod bitmap;
@@ -15,6 +16,7 @@ mod executable;
 mod gate;
 mod groups;
 pub mod hooks;
+pub mod host_root;
 mod init;
 pub mod labels;
 pub mod mappings;

@@ -16,7 +16,7 @@ use crate::root::{Root, Target, attach, is_directory};
 use bind::set_attributes;
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::Mount;
-use options::Options;
+use options::{MS_SLAVE, Options};
 use rustix::fs::{Mode, OFlags, openat, readlinkat, symlinkat};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -42,6 +42,8 @@ pub struct Mounter<'a> {
     root_path: PathBuf,
     prepared: Prepared,
     own_cgroup_namespace: bool,
+    /// The mounts are the host's, which has not let go of its own as a mount namespace does.
+    on_host: bool,
     dev: Dev,
     /// What becomes read-only when all is in place, and whether with all that is mounted below.
     readonly_later: Vec<(OwnedFd, bool, PathBuf)>,
@@ -60,9 +62,17 @@ impl<'a> Mounter<'a> {
             root_path: target::normalise(root_path, Path::new("/")),
             prepared,
             own_cgroup_namespace,
+            on_host: false,
             dev: Dev::OfRoot,
             readonly_later: Vec::new(),
         }
+    }
+
+    /// For a container in the host's mount namespace: what is bound gets the host's mounts and gives none back, as in a namespace of its own.
+    #[must_use]
+    pub fn on_host(mut self) -> Mounter<'a> {
+        self.on_host = true;
+        self
     }
 
     /// Makes the mount that is at this place in the specification's list.
@@ -146,6 +156,10 @@ impl<'a> Mounter<'a> {
             _ => None,
         };
         let taken = of_own.map_or_else(|| bind::take(&source, options, prepared), Ok)?;
+        if self.on_host {
+            let slave = MountAttributes { propagation: MS_SLAVE, ..MountAttributes::default() };
+            set_attributes(&taken.tree, true, slave, path)?;
+        }
         taken.set_up(options, path)?;
         refuse_by_name(path, Cover::Bind(&taken.tree))?;
         let kind = if is_directory(&taken.tree) { Target::Directory } else { Target::File };

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a container's root comes from.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub enum RootFs {
     Overlay { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf, volatile: bool },
     /// A directory as it is.
     Directory,
+    /// What [`crate::host_root::attach`] has made, for a container in the host's mount namespace.
+    OnHost(Arc<OwnedFd>),
 }
 
 /// The attached root of a container under construction.
@@ -27,7 +30,7 @@ pub struct Root {
 }
 
 impl RootFs {
-    /// Mounts the root at `mount_point`, in this mount namespace.
+    /// Mounts the root at `mount_point`, in this mount namespace, if it is not there already.
     pub fn mount(&self, mount_point: &Path) -> Result<Root> {
         let tree = match self {
             RootFs::Overlay { lower, upper, work, volatile } => {
@@ -42,6 +45,9 @@ impl RootFs {
                     | OpenTreeFlags::AT_RECURSIVE,
             )
             .explain(|| format!("open the root file system {}", mount_point.display()))?,
+            RootFs::OnHost(fd) => {
+                return Ok(Root { fd: fd.try_clone().explain(|| "copy a descriptor".into())? });
+            }
         };
         move_mount(&tree, "", CWD, mount_point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .explain(|| format!("mount the root file system on {}", mount_point.display()))?;

@@ -15,9 +15,11 @@ use crate::{process, rootless, start};
 use cgroup::Cgroup;
 use fault::{Fault, Result};
 use runtime::hooks::Hooks;
+use runtime::host_root;
 use runtime::{Created, Gate, Manners, NamespaceKind, Options, RootFs, Spec, Stdio};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub fn create(call: &Call<'_>) -> Result<u8> {
     make(call, Verb::Create).map_err(|fault| fault.within(format!("{} create failed", call.program)))
@@ -128,11 +130,21 @@ fn prepare(bundle: &Bundle, place: &Place, wishes: &Wishes<'_>) -> Result<(Creat
     let call = wishes.call;
     let spec = &bundle.spec;
     let gate = place.path.join(GATE);
+    let rootfs = if host_root::is_asked_for(spec) {
+        if call.options.has(Opt::NoPivot) {
+            return Err(Fault::usage("--no-pivot takes a mount namespace in linux.namespaces")
+                .hint("it would put the container's root over the machine's"));
+        }
+        let attached = host_root::attach(spec, &bundle.path, |root| place.write_mounts(root))?;
+        RootFs::OnHost(Arc::new(attached))
+    } else {
+        RootFs::Directory
+    };
     let created = runtime::create(Options {
         id: call.id()?,
         bundle: &bundle.path,
         spec,
-        rootfs: &RootFs::Directory,
+        rootfs: &rootfs,
         stdio: if spec.terminal() { Stdio::Terminal } else { Stdio::Inherited },
         seccomp_cache: &seccomp_cache(call),
         network_namespace: None,

@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use fault::{Explain, Fault, Result};
+use runtime::host_root::HostRoot;
 use rustix::fs::{
     Access, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, accessat, flock, fstat, mkdirat, openat,
     renameat, unlinkat,
@@ -15,6 +16,10 @@ use std::path::{Path, PathBuf};
 
 /// Where the first process of a container waits for `start`; there until it comes.
 pub const GATE: &str = "start.sock";
+
+/// What is mounted on the host for a container in its mount namespace.
+const MOUNTS: &str = "mounts.json";
+const MAX_MOUNTS_BYTES: u64 = 64 << 10;
 
 #[derive(Debug)]
 pub struct Place {
@@ -129,8 +134,24 @@ impl Place {
         File::from(fd).write_all(content).explain(what)
     }
 
-    /// With everything in it; its id is free then. Links are not followed.
+    /// To be removed with this.
+    pub fn write_mounts(&self, mounts: &HostRoot) -> Result<()> {
+        let text = serde_json::to_vec(mounts).explain(|| format!("write {MOUNTS}"))?;
+        self.write(MOUNTS, &text)
+    }
+
+    fn remove_mounts(&self) -> Result<()> {
+        let Some(text) = self.read(MOUNTS, MAX_MOUNTS_BYTES)? else { return Ok(()) };
+        // It was there under its name before anything was mounted: what cannot be read is nothing this program wrote.
+        let Ok(mounts) = serde_json::from_slice::<HostRoot>(&text) else { return Ok(()) };
+        mounts.remove().map_err(|fault| fault.within("unable to unmount the container's root"))?;
+        let _ = unlinkat(&self.directory, MOUNTS, AtFlags::empty());
+        Ok(())
+    }
+
+    /// With everything in it and what it says is mounted; its id is free then. Links are not followed.
     pub fn remove(&self) -> Result<()> {
+        self.remove_mounts()?;
         // What is always there, one by one; what else there may be, the long way.
         for name in ["config.json", "state.json", GATE] {
             let _ = unlinkat(&self.directory, name, AtFlags::empty());

@@ -12,7 +12,7 @@ use sys::mount::{
 
 const MS_UNBINDABLE: u64 = 1 << 17;
 pub(super) const MS_PRIVATE: u64 = 1 << 18;
-const MS_SLAVE: u64 = 1 << 19;
+pub(super) const MS_SLAVE: u64 = 1 << 19;
 const MS_SHARED: u64 = 1 << 20;
 
 /// What is not an access time setting.

@@ -8,6 +8,7 @@ mod escapes;
 mod exec;
 mod groups;
 mod hooks;
+mod host_mounts;
 mod hostile;
 mod life;
 mod logs;

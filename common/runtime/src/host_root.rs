@@ -1,0 +1,229 @@
+//! The root of a container that is in the host's mount namespace.
+//!
+//! Such a container's mounts are the host's as well. They are made in a tree of its own, put over the root file system in two layers: a mount
+//! of that directory alone, which may be seen wherever the host's mounts are shared to and then shares nothing itself, and on it all that is
+//! mounted there, for the container's mounts to be made in. So no mount of the host changes how it is shared, nothing that is made inside
+//! leaves the tree, and the tree is taken away in one piece, by whoever deletes the container: what it consists of is written down before it
+//! is there.
+
+use crate::root::{attach as put, clone_tree};
+use crate::spec::Spec;
+use fault::{Explain, Fault, Result};
+use oci_spec::runtime::LinuxNamespaceType as Kind;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, readlink, statx};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use sys::mount::{MountAttributes, mount_setattr};
+
+const MS_PRIVATE: u64 = 1 << 18;
+/// `STATX_MNT_ID_UNIQUE` (statx(2), Linux 6.8): a number no other mount gets.
+const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+/// More layers than anybody puts on one directory.
+const MAX_LAYERS: usize = 10_000;
+
+/// What is mounted on the host for a container: what is needed to find it again, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRoot {
+    path: PathBuf,
+    /// Inode of the mount namespace (`/proc/PID/ns/mnt`).
+    namespace: u64,
+    /// The lower layer first.
+    layers: Vec<Layer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Layer {
+    /// As in `/proc/PID/mountinfo`; given to another mount when this one is gone.
+    id: u64,
+    /// Where the kernel has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unique: Option<u64>,
+}
+
+/// Whether the specification has the container in the runtime's own mount namespace.
+pub fn is_asked_for(spec: &Spec) -> bool {
+    spec.namespace(Kind::Mount).is_none()
+}
+
+/// Makes the root of a container without a mount namespace, for [`RootFs::OnHost`](crate::RootFs). `record` is called before anything is
+/// mounted; whatever happens then, [`HostRoot::remove`] removes what there is.
+///
+/// # Errors
+/// Fails with input if the specification has such a container in a user namespace or in the machine's own root, and if `record` does.
+pub fn attach(spec: &Spec, bundle: &Path, record: impl FnOnce(&HostRoot) -> Result<()>) -> Result<OwnedFd> {
+    if spec.namespace(Kind::User).is_some() {
+        // Its superuser may mount nothing there, nor enter a root that belongs to others.
+        return Err(Fault::input(
+            "linux.namespaces: a container in a user namespace needs a mount namespace",
+        ));
+    }
+    let wanted = spec.root_path(bundle)?;
+    let what = || format!("open the root file system {}", wanted.display());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = openat(CWD, &wanted, flags, Mode::empty()).explain(what)?;
+    let path = path_of(&place).explain(what)?;
+    if path == Path::new("/") {
+        return Err(Fault::input("root.path: / is the machine's own root")
+            .hint("a container that is to have it needs a mount namespace in linux.namespaces"));
+    }
+    let base = clone_tree(&place, false).explain(what)?;
+    let tree = clone_tree(&place, true).explain(what)?;
+    // As a copy of shared mounts it would share what is mounted in it.
+    make_private(&tree, true, &path)?;
+    let layers = vec![Layer::of(&base).explain(what)?, Layer::of(&tree).explain(what)?];
+    record(&HostRoot { path: path.clone(), namespace: own_namespace()?, layers })?;
+    put(&base, &place, &path)?;
+    // On a shared mount it has become shared.
+    make_private(&base, false, &path)?;
+    put(&tree, &base, &path)?;
+    Ok(tree)
+}
+
+impl HostRoot {
+    /// Removes the mounts, with everything that was mounted in them, and only these. It is no failure that they are gone.
+    ///
+    /// # Errors
+    /// Fails with a conflict if they are in a mount namespace that is somebody else's.
+    pub fn remove(&self) -> Result<()> {
+        if own_namespace()? != self.namespace {
+            return self.need_nobody();
+        }
+        for _ in 0..MAX_LAYERS {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let top = match openat(CWD, &self.path, flags, Mode::empty()) {
+                Ok(top) => top,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+                Err(error) => {
+                    return Err(std::io::Error::from(error))
+                        .explain(|| format!("open {}", self.path.display()));
+                }
+            };
+            if !self.has(&top)? {
+                return Ok(());
+            }
+            // What is shared with the host's mounts is unmounted there, too.
+            make_private(&top, true, &self.path)?;
+            unmount(format!("/proc/self/fd/{}", top.as_raw_fd()), UnmountFlags::DETACH)
+                .explain(|| format!("unmount {}", self.path.display()))?;
+        }
+        Err(Fault::failed(format!("unmount {}: there is no end of mounts on it", self.path.display())))
+    }
+
+    /// Whether what is seen at the path is one of the layers, or was put on them: by who may mount in the container.
+    fn has(&self, top: &OwnedFd) -> Result<bool> {
+        let what = || format!("find the mount on {}", self.path.display());
+        let seen = Layer::of(top).explain(what)?;
+        if let Some(layer) = self.layers.iter().find(|layer| layer.id == seen.id) {
+            return Ok(layer.unique == seen.unique);
+        }
+        let parents = parents(&std::fs::read("/proc/self/mountinfo").explain(what)?);
+        let mut id = seen.id;
+        for _ in 0..parents.len() {
+            match parents.get(&id) {
+                Some(parent) if self.layers.iter().any(|layer| layer.id == *parent) => return Ok(true),
+                Some(parent) if *parent != id => id = *parent,
+                _ => break,
+            }
+        }
+        Ok(false)
+    }
+
+    /// A mount namespace nobody is in any more has taken its mounts with it.
+    fn need_nobody(&self) -> Result<()> {
+        let what = || "look for the container's mount namespace".to_owned();
+        for process in std::fs::read_dir("/proc").explain(what)?.flatten() {
+            let is_there = rustix::fs::stat(process.path().join("ns/mnt"));
+            if is_there.is_ok_and(|stat| stat.st_ino == self.namespace) {
+                let name = process.file_name();
+                return Err(Fault::conflict(format!(
+                    "the container's mounts on {} are in another mount namespace",
+                    self.path.display()
+                ))
+                .hint(format!(
+                    "it is the one of process {0}: nsenter -m -t {0} enters it",
+                    name.to_string_lossy()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Layer {
+    fn of(mount: &OwnedFd) -> rustix::io::Result<Layer> {
+        let ask = |wanted| statx(mount, "", AtFlags::EMPTY_PATH, wanted);
+        let unique = ask(MNT_ID_UNIQUE)?;
+        let has_unique = unique.stx_mask & MNT_ID_UNIQUE.bits() != 0;
+        Ok(Layer { id: ask(StatxFlags::MNT_ID)?.stx_mnt_id, unique: has_unique.then_some(unique.stx_mnt_id) })
+    }
+}
+
+fn make_private(mount: &OwnedFd, recursive: bool, path: &Path) -> Result<()> {
+    let private = MountAttributes { propagation: MS_PRIVATE, ..MountAttributes::default() };
+    mount_setattr(mount.as_fd(), recursive, private)
+        .explain(|| format!("keep what is mounted on {} from being shared", path.display()))
+}
+
+fn path_of(fd: &OwnedFd) -> rustix::io::Result<PathBuf> {
+    let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
+    Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
+}
+
+fn own_namespace() -> Result<u64> {
+    rustix::fs::stat("/proc/thread-self/ns/mnt")
+        .map(|stat| stat.st_ino)
+        .explain(|| "find the own mount namespace".into())
+}
+
+/// What each mount is on, by number (proc_pid_mountinfo(5)).
+fn parents(table: &[u8]) -> HashMap<u64, u64> {
+    let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse().ok();
+    let pair = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        Some((number(fields.next())?, number(fields.next())?))
+    };
+    table.split(|byte| *byte == b'\n').filter_map(pair).collect()
+}
+
+/// Makes the container's root, which is a mount of the host's, the root of this process.
+pub(crate) fn enter(root: &OwnedFd) -> Result<()> {
+    rustix::process::fchdir(root).explain(|| "enter the root file system".into())?;
+    rustix::process::chroot(".").explain(|| "make it the root".into())?;
+    rustix::process::chdir("/").explain(|| "enter the new root".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_on_others() {
+        let table = b"25 1 8:1 / / rw - ext4 x rw\n30 25 0:22 / /proc rw - proc proc rw\nnonsense\n\n7 x\n";
+        assert_eq!(parents(table), HashMap::from([(25, 1), (30, 25)]));
+    }
+
+    #[test]
+    fn what_is_not_its_own_stays() {
+        let layers = vec![Layer { id: u64::MAX, unique: None }];
+        let namespace = own_namespace().unwrap();
+        let root = |path: &str| HostRoot { path: path.into(), namespace, layers: layers.clone() };
+        for path in ["/", "/proc", "/nonexistent", "/etc/passwd"] {
+            root(path).remove().unwrap();
+        }
+        assert!(Path::new("/proc/self").exists());
+        HostRoot { namespace: 1, ..root("/proc") }.remove().unwrap();
+    }
+
+    #[test]
+    fn mounts_have_numbers() {
+        let proc = crate::root::open_host(Path::new("/proc")).unwrap();
+        let table = parents(&std::fs::read("/proc/self/mountinfo").unwrap());
+        assert!(table.contains_key(&Layer::of(&proc).unwrap().id));
+    }
+}
