@@ -36,12 +36,11 @@ pub fn checkpoint(call: &Call<'_>) -> Result<u8> {
         spec: &container.spec()?,
         bundle: &container.stored.bundle,
         rootfs: &container.stored.rootfs,
-        cgroup: &container.need_cgroup()?,
         images: &images,
         work: work.as_ref(),
         wishes,
     };
-    checkpoint::dump(&criu, &whole, container.stored.pid, &mut |stage| {
+    checkpoint::dump(&criu, &whole, &container.need_cgroup()?, container.stored.pid, &mut |stage| {
         tell(&stage, status_fd.as_ref(), call);
         Ok(())
     })?;

@@ -7,15 +7,18 @@ use crate::checkpoint::{configure, image_path, wishes, work};
 use crate::console::{self, HostTerminal, Receiver};
 use crate::create::{complete, stored};
 use crate::delete::{destroy, end};
+use crate::groups;
 use crate::options::Opt;
 use crate::pidfile::PidFile;
 use crate::place::Place;
 use crate::state::{self, Container, Stored};
-use cgroup::{Cgroup, Unified};
+use cgroup::systemd::{Manager, Wanted};
+use cgroup::{Cgroup, Unified, Version};
 use fault::{Fault, Result};
-use runtime::checkpoint::{self, Criu, Images, Stage};
+use runtime::checkpoint::{self, Criu, Images, Joined, Stage};
 use runtime::hooks::{self, Point};
-use runtime::{Status, rdt};
+use runtime::{Spec, Status, rdt};
+use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 
 pub fn restore(call: &Call<'_>) -> Result<u8> {
@@ -42,10 +45,6 @@ fn make(call: &Call<'_>) -> Result<u8> {
     let detach = call.options.has(Opt::Detach);
     let socket = call.options.path(Opt::ConsoleSocket);
     console::check(has_terminal, detach, socket, call.program)?;
-    if call.options.has(Opt::SystemdCgroup) {
-        return Err(Fault::failed("restore into control groups made by systemd is not supported")
-            .hint("leave --systemd-cgroup out; engines call it the cgroupfs driver"));
-    }
     complete(&mut bundle.spec, call, id);
     let criu = Criu::find()?;
     let images = Images::open(&image_path(call)?)?;
@@ -65,30 +64,27 @@ fn make(call: &Call<'_>) -> Result<u8> {
     configure(&mut wishes, &bundle.spec.annotations);
     let rootfs = absolute(&bundle.spec.root_path(&bundle.path)?)?;
     let place = Place::take(call, id)?;
-    let path = bundle.spec.linux.cgroups_path.as_deref().unwrap_or_default();
-    let group = match Cgroup::create(path, bundle.spec.linux.resources.as_ref()) {
-        Ok(group) => group.with(Unified::make(path)),
-        Err(fault) => {
-            let _ = place.remove();
-            return Err(fault);
-        }
-    };
+    let group = OnceCell::new();
+    let groups = Groups { spec: &bundle.spec, manager: groups::systemd(call), made: &group };
     let whole = checkpoint::Container {
         spec: &bundle.spec,
         bundle: &bundle.path,
         rootfs: &rootfs,
-        cgroup: &group,
         images: &images,
         work: work.as_ref(),
         wishes,
     };
-    let restored = bring_back(&criu, &whole, &bundle, &place, id);
+    let restored = groups
+        .prepare()
+        .and_then(|wanted| bring_back(&criu, &whole, &groups, wanted.as_ref(), &bundle, &place, id));
     match restored {
         Ok((stored, master)) => go_on(&Container { stored, place }, master, &outside),
         Err(fault) => {
-            group.kill();
-            if let Err(fault) = group.remove_with_new_parents() {
-                call.log.warn_of(&fault);
+            if let Some(group) = group.get() {
+                group.kill();
+                if let Err(fault) = group.remove_with_new_parents() {
+                    call.log.warn_of(&fault);
+                }
             }
             let _ = place.remove();
             Err(fault)
@@ -96,10 +92,45 @@ fn make(call: &Call<'_>) -> Result<u8> {
     }
 }
 
+/// The container's control groups, which systemd makes no sooner than there is a process to be in them.
+struct Groups<'a> {
+    spec: &'a Spec,
+    manager: Option<Manager>,
+    made: &'a OnceCell<Cgroup>,
+}
+
+impl<'a> Groups<'a> {
+    /// Makes them, or says what systemd is to make.
+    fn prepare(&self) -> Result<Option<Wanted>> {
+        let path = self.spec.linux.cgroups_path.as_deref().unwrap_or_default();
+        if let Some(manager) = self.manager {
+            return Wanted::parse(manager, path, &self.spec.annotations).map(Some);
+        }
+        let group = Cgroup::create(path, self.spec.linux.resources.as_ref())?;
+        self.made.get_or_init(|| group.with(Unified::make(path)));
+        Ok(None)
+    }
+
+    /// With criu's process, whose children the container's are.
+    fn have(&self, wanted: Option<&Wanted>, pid: i32) -> Result<(&'a Cgroup, Joined)> {
+        let Some(wanted) = wanted else {
+            let missing = || Fault::failed("the container's control groups are not made");
+            return Ok((self.made.get().ok_or_else(missing)?, Joined::No));
+        };
+        let group = wanted.create(pid, self.spec.linux.resources.as_ref())?;
+        let group = self.made.get_or_init(|| group);
+        // Of version 1's hierarchies it has put the process into those it has a use for.
+        let joined = if group.version() == Version::V2 { Joined::Yes } else { Joined::No };
+        Ok((group, joined))
+    }
+}
+
 /// Has criu restore it. From the moment there is a process the state says what `delete --force` has to end.
 fn bring_back(
     criu: &Criu,
     whole: &checkpoint::Container<'_>,
+    groups: &Groups<'_>,
+    wanted: Option<&Wanted>,
     bundle: &Bundle,
     place: &Place,
     id: &str,
@@ -108,9 +139,11 @@ fn bring_back(
     let mut master = None;
     let mut group = None;
     let mut begin = |pid| {
+        let (made, joined) = groups.have(wanted, pid)?;
         // Not all of these processes would end with criu.
-        let stored = Stored { own_pid_namespace: false, ..stored(id, bundle, pid, whole.cgroup, None)? };
-        state::save_new(place, &stored, &bundle.text)
+        let stored = Stored { own_pid_namespace: false, ..stored(id, bundle, pid, made, None)? };
+        state::save_new(place, &stored, &bundle.text)?;
+        Ok((made, joined))
     };
     let mut on = |stage| {
         match stage {
@@ -127,7 +160,8 @@ fn bring_back(
     };
     let restored = checkpoint::restore(criu, whole, &mut begin, &mut on);
     let saved = restored.and_then(|pid| {
-        let stored = stored(id, bundle, pid, whole.cgroup, group.clone())?;
+        let (made, _) = groups.have(None, pid)?;
+        let stored = stored(id, bundle, pid, made, group.clone())?;
         state::save_new(place, &stored, &bundle.text).map(|()| stored)
     });
     match saved {

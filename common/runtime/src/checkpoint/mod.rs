@@ -15,6 +15,7 @@ pub use criu::Criu;
 pub use images::Images;
 pub use request::{CgroupMode, Feature, Wishes};
 
+use crate::host_root;
 use crate::spec::Spec;
 use cgroup::{Cgroup, Version};
 use criu::{Session, refused};
@@ -44,11 +45,17 @@ pub struct Container<'a> {
     pub bundle: &'a Path,
     /// Absolute.
     pub rootfs: &'a Path,
-    pub cgroup: &'a Cgroup,
     pub images: &'a Images,
     /// Where criu writes its log; with the images if there is none.
     pub work: Option<&'a Images>,
     pub wishes: Wishes,
+}
+
+/// Whether a process is in control groups that were made for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    Yes,
+    No,
 }
 
 /// Saves the container whose first process is `pid`. After a failure it goes on as before; after success its processes are
@@ -56,11 +63,13 @@ pub struct Container<'a> {
 pub fn dump(
     criu: &Criu,
     container: &Container<'_>,
+    cgroup: &Cgroup,
     pid: i32,
     on: &mut dyn FnMut(Stage) -> Result<()>,
 ) -> Result<()> {
     let version = criu.version()?;
-    let Container { spec, cgroup, images, wishes, .. } = container;
+    let Container { spec, images, wishes, .. } = container;
+    need_mount_namespace(spec)?;
     if wishes.pre_dump {
         criu.need(Feature::MemoryTracking)?;
     }
@@ -98,16 +107,18 @@ pub fn dump(
 
 /// Makes a container again from its images; its first process is a child of this one. Returns its number.
 ///
-/// The caller must have one thread; its working directory is `/` afterwards. `started` is told the number of criu's process,
-/// which is in the container's control groups. After a failure there may be processes in these.
-pub fn restore(
+/// The caller must have one thread; its working directory is `/` afterwards. `started` is told the number of criu's process, and makes the
+/// container's control groups if they are not there yet; with `Joined::Yes` the process is in all of them. After a failure there may be
+/// processes in these.
+pub fn restore<'g>(
     criu: &Criu,
     container: &Container<'_>,
-    started: &mut dyn FnMut(i32) -> Result<()>,
+    started: &mut dyn FnMut(i32) -> Result<(&'g Cgroup, Joined)>,
     on: &mut dyn FnMut(Stage) -> Result<()>,
 ) -> Result<i32> {
     let version = criu.version()?;
-    let Container { spec, cgroup, wishes, .. } = container;
+    let Container { spec, wishes, .. } = container;
+    need_mount_namespace(spec)?;
     if wishes.lsm_profile.is_some() {
         outside::need_version(version, 31_600, "--lsm-profile")?;
     }
@@ -115,7 +126,6 @@ pub fn restore(
         outside::need_version(version, 31_600, "--lsm-mount-context")?;
     }
     let mut request = container.request(Kind::Restore);
-    request.mounts = outside::mounts_to_put_in(spec, cgroup, container.bundle)?;
     request.inherited = outside::streams_to_put_in(&container.images.descriptors()?);
     let namespaces = outside::namespaces_to_put_in(spec, version)?;
     for (key, fd) in &namespaces.opened {
@@ -132,10 +142,13 @@ pub fn restore(
     let passed: Vec<_> = namespaces.opened.iter().map(|(_, fd)| fd.as_fd()).collect();
     let session = Session::start(criu, &passed)?;
     drop(scene);
-    for entry in cgroup.join_files()? {
-        entry.put(session.pid()).map_err(|fault| fault.within("criu"))?;
+    let (cgroup, joined) = started(session.pid())?;
+    if joined == Joined::No {
+        for entry in cgroup.join_files()? {
+            entry.put(session.pid()).map_err(|fault| fault.within("criu"))?;
+        }
     }
-    started(session.pid())?;
+    request.mounts = outside::mounts_to_put_in(spec, cgroup, container.bundle)?;
     let file = format!("/proc/{}/cgroup", session.pid());
     let groups = std::fs::read_to_string(&file).explain(|| format!("read {file}"))?;
     request.cgroup_roots = outside::group_roots(&groups);
@@ -158,6 +171,15 @@ pub fn restore(
         Ok(_) => Err(Fault::failed("criu does not tell which process it restored")),
         Err(fault) => Err(container.with_log(fault, &request)),
     }
+}
+
+/// criu saves and makes the mounts of a namespace, which the host's are not for it to do with.
+fn need_mount_namespace(spec: &Spec) -> Result<()> {
+    if host_root::is_asked_for(spec) {
+        return Err(Fault::input("a container without a mount namespace cannot be checkpointed or restored")
+            .hint("its mounts are the host's, which criu would have to restore with it"));
+    }
+    Ok(())
 }
 
 impl Container<'_> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use testkit::Ran;
 
 /// Whether criu can do anything on this machine; said aloud if not.
-fn criu_works() -> bool {
+pub fn criu_works() -> bool {
     if testkit::find_program("criu").is_none() {
         testkit::skip("criu is not installed");
         return false;
@@ -29,7 +29,7 @@ const COUNT: &str = "exec 5>>/data/counted; echo kept >/keep/file; i=0; \
                      while :; do i=$((i+1)); echo $$ $i >&5; sleep 0.1; done";
 
 impl Bench {
-    fn make_counter(&self) -> std::path::PathBuf {
+    pub fn make_counter(&self) -> std::path::PathBuf {
         let data = self.path().join("data");
         std::fs::create_dir(&data).unwrap();
         self.configure(&["sh", "-c", COUNT], |config| {
@@ -62,7 +62,7 @@ impl Bench {
 }
 
 /// The last whole line: process id inside, and the number it has come to.
-fn counted(file: &Path) -> (i32, u64) {
+pub fn counted(file: &Path) -> (i32, u64) {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
     let mut words = whole.lines().last().unwrap_or_default().split(' ');
@@ -180,6 +180,21 @@ fn what_cannot_be_checkpointed_is_told() {
         assert_says(&bench.ran(&arguments).expect(1), words);
     }
     assert!(!Path::new(&images).exists());
+    bench.configure(&["true"], |config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "mount");
+        config["linux"]["maskedPaths"] = json!([]);
+        config["linux"]["readonlyPaths"] = json!([]);
+    });
+    if testkit::find_program("criu").is_some() {
+        let empty = bench.path().join("empty").display().to_string();
+        std::fs::create_dir(&empty).unwrap();
+        let bundle = bench.bundle().display().to_string();
+        let other = bench.id("other");
+        let ran = bench.ran(&["restore", "--bundle", &bundle, "--image-path", &empty, &other]).expect(1);
+        assert_says(&ran, "a container without a mount namespace cannot be");
+        bench.assert_gone(&other);
+    }
     let without = Ran::of(
         bench.command(&["checkpoint", "--image-path", &images, &id]).env("PATH", "tests:/nonexistent"),
     );

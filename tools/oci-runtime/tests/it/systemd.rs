@@ -1,5 +1,6 @@
 //! `--systemd-cgroup`, with a real systemd: one started for the test, in namespaces and control groups of its own.
 
+use crate::checkpoint::{counted, criu_works};
 use crate::{Bench, PROGRAM, assert_says};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -451,6 +452,84 @@ fn a_users_own_systemd_does_the_same() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn a_restored_container_is_a_unit_again() {
+    let Some(bench) = Bench::new() else { return };
+    if !criu_works() {
+        return;
+    }
+    let Some(systemd) = Systemd::new(&bench, &[]) else { return };
+    let bundle = bench.bundle().display().to_string();
+    let images = bench.path().join("images").display().to_string();
+    let file = bench.make_counter();
+    let command: Vec<String> = {
+        let config = std::fs::read(bench.bundle().join("config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        serde_json::from_value(config["process"]["args"].clone()).unwrap()
+    };
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    configure(&bench, "pods.slice:cri:x", &command);
+    systemd.make(&bench, &["run", "--detach", "--bundle", &bundle, "c"]);
+    wait_until(|| counted(&file).1 > 3, "it does not count");
+    systemd.runtime(&bench, &["checkpoint", "--image-path", &images, "c"]).expect(0);
+    systemd.wait_until_gone(UNIT);
+    let (_, then) = counted(&file);
+    systemd.make(&bench, &["restore", "--detach", "--bundle", &bundle, "--image-path", &images, "c"]);
+    wait_until(|| counted(&file).1 > then + 3, "it does not count after it was restored");
+    for (name, value) in [
+        ("ControlGroup", "/pods.slice/cri-x.scope"),
+        ("ActiveState", "active"),
+        ("TasksMax", "50"),
+        ("Delegate", "yes"),
+    ] {
+        assert_eq!(systemd.property(UNIT, name), value, "{name}");
+    }
+    let state = systemd.runtime(&bench, &["state", "c"]).expect(0).stdout;
+    let pid = serde_json::from_str::<Value>(&state).unwrap()["pid"].to_string();
+    // criu is not there any more; the container is.
+    let processes = systemd.sh("cat /sys/fs/cgroup/pods.slice/cri-x.scope/cgroup.procs");
+    assert!(processes.lines().any(|line| line == pid), "{pid} is not in {processes}");
+    systemd.runtime(&bench, &["update", "--pids-limit", "20", "c"]).expect(0);
+    assert_eq!(systemd.property(UNIT, "TasksMax"), "20");
+    systemd.runtime(&bench, &["exec", "c", "cat", "/keep/file"]).expect(0);
+    systemd.runtime(&bench, &["delete", "--force", "c"]).expect(0);
+    systemd.wait_until_gone(UNIT);
+    assert_eq!(systemd.sh("find /sys/fs/cgroup -name cri-x.scope"), "");
+}
+
+/// criu itself begins, and finds nothing to restore.
+#[test]
+fn a_restore_that_fails_leaves_no_unit() {
+    let Some(bench) = Bench::new() else { return };
+    if testkit::find_program("criu").is_none() {
+        return testkit::skip("criu is not installed");
+    }
+    let Some(systemd) = Systemd::new(&bench, &[]) else { return };
+    let bundle = bench.bundle().display().to_string();
+    let images = bench.path().join("images");
+    std::fs::create_dir(&images).unwrap();
+    std::fs::write(images.join("descriptors.json"), r#"["","",""]"#).unwrap();
+    let images = images.display().to_string();
+    let restore = || {
+        let arguments = ["restore", "--detach", "--bundle", &bundle, "--image-path", &images, "r"];
+        let ran = systemd.runtime(&bench, &arguments).expect(1);
+        assert!(!bench.root().join("r").exists());
+        ran
+    };
+    configure(&bench, ":cri:x", &["true"]);
+    assert_says(&restore(), "criu failed");
+    systemd.wait_until_gone(UNIT);
+    assert_eq!(systemd.sh("find /sys/fs/cgroup -name cri-x.scope"), "");
+    configure(&bench, "/a/b", &["true"]);
+    assert_says(&restore(), "expected cgroupsPath to be of format");
+    // Somebody else's unit stays.
+    configure(&bench, ":cri:x", &["sleep", "1000"]);
+    systemd.make(&bench, &["run", "--detach", "--bundle", &bundle, "first"]);
+    assert_says(&restore(), "cri-x.scope");
+    assert_eq!(systemd.property(UNIT, "ActiveState"), "active");
+    systemd.runtime(&bench, &["delete", "--force", "first"]).expect(0);
 }
 
 #[test]
