@@ -7,9 +7,11 @@
 
 mod cache;
 mod image;
+mod put;
 mod sweep;
 
 pub use image::{to_record, unsuitable_platform};
+pub use put::NewImage;
 pub use sweep::Swept;
 
 use crate::{Lock, Scratch, Store, make_dirs};

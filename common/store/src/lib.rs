@@ -17,7 +17,7 @@ mod usage;
 
 pub use blobs::{BlobWriter, UnnamedBlob};
 pub use container::{ContainerDir, LastRun, LiveState, Status, check_name, is_id};
-pub use index::{Entry, NewEntry, Swept};
+pub use index::{Entry, NewEntry, NewImage, Swept};
 pub use layers::{LayerInfo, NewLayer, SweptLayers};
 pub use leases::{Lease, Leases, release_all};
 pub use lock::Lock;

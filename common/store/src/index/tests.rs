@@ -180,3 +180,45 @@ fn a_long_index_is_found_in_by_its_cache_with_the_same_results() {
     name(&store, "image7:t", &made[7]);
     store.find_image("image7:t").unwrap();
 }
+
+#[test]
+fn an_image_is_put_whole_or_not_at_all() {
+    let (_fixture, store) = Fixture::new("put");
+    let settle = Settle::new();
+    let layer = store.put_blob(b"a layer", &settle).unwrap();
+    let documents = |layer: &Digest, cmd: &str| {
+        let config = json!({"os": "linux", "architecture": "amd64", "config": {"Cmd": [cmd]},
+            "rootfs": {"type": "layers", "diff_ids": [layer]}})
+        .to_string();
+        let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": OCI_CONFIG, "digest": Digest::of(config.as_bytes()), "size": config.len()},
+            "layers": [{"mediaType": OCI_LAYER_GZIP, "digest": layer, "size": 7}]})
+        .to_string();
+        (manifest, config)
+    };
+    let name = Reference::parse("made:1").unwrap();
+    let put = |(manifest, config): &(String, String), name: Option<&Reference>| {
+        let config = Some(config.as_bytes());
+        let new =
+            NewImage { manifest: manifest.as_bytes(), media_type: None, config, name, index_digest: None };
+        store.put_image(&new, &settle)
+    };
+    let (one, two) = (documents(&layer, "one"), documents(&layer, "two"));
+    let entry = put(&one, None).unwrap();
+    assert_eq!((entry.name(), entry.digest()), (None, &Digest::of(one.0.as_bytes())));
+    assert_eq!(entry.config_digest(), Some(Digest::of(one.1.as_bytes())));
+    assert_eq!(put(&one, None).unwrap(), entry);
+    assert_eq!(put(&one, Some(&name)).unwrap().name(), Some("docker.io/library/made:1"));
+    assert_eq!(store.images().unwrap().len(), 1);
+    put(&two, Some(&name)).unwrap();
+    assert_eq!(store.image(&name).unwrap().config["config"]["Cmd"][0], "two");
+    assert_eq!(store.images().unwrap().len(), 2);
+    assert_eq!(store.sweep_blobs().unwrap(), Swept::default());
+    // What does not fit together is refused and leaves nothing.
+    let before = store.images().unwrap();
+    assert_eq!(put(&documents(&Digest::of(b"nowhere"), "x"), None).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(put(&(one.0.clone(), two.1.clone()), None).unwrap_err().kind(), Kind::Input);
+    assert_eq!(put(&(one.1.clone(), one.1.clone()), None).unwrap_err().kind(), Kind::Input);
+    assert_eq!(put(&("{}".into(), String::new()), None).unwrap_err().kind(), Kind::Input);
+    assert_eq!(store.images().unwrap(), before);
+}
