@@ -4,6 +4,7 @@ use crate::archive::{Archive, Entry, Kind, clean};
 use crate::decode::{IN_FLIGHT, Pieces, decode};
 use crate::flat::Written;
 use crate::limits::Limits;
+use crate::name::{self, Name};
 use crate::tree::{Manner, Metadata, Skipped, Tree, os, show};
 use fault::{Fault, Result};
 use oci::Digest;
@@ -142,31 +143,18 @@ fn write_entries<R: BufRead>(
     Ok(())
 }
 
-const WHITEOUT: &[u8] = b".wh.";
-/// Marks of AUFS itself, in very old images; `.wh..wh..opq` is the one with a meaning.
-const AUFS: &[u8] = b".wh..wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
-
 fn one_entry<R: BufRead>(
     archive: &mut Archive<R>,
     entry: &Entry,
     path: &[u8],
     target: &mut Target,
 ) -> Result<()> {
-    let (dir, name) = match path.iter().rposition(|b| *b == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (&path[..0], path),
+    let name = match name::read(path)? {
+        Name::Plain(name) => name,
+        Name::Whiteout { dir, hidden } => return whiteout(dir, hidden, target),
+        Name::Opaque { dir } => return opaque(dir, target),
+        Name::Ignored => return Ok(()),
     };
-    // Prefixed directories are no part of any image's file system (layer.md, "Whiteouts").
-    if dir.split(|b| *b == b'/').any(|component| component.starts_with(AUFS)) {
-        return Ok(());
-    }
-    if dir.split(|b| *b == b'/').any(|component| component.starts_with(WHITEOUT)) {
-        return Err(Fault::input("it lies in a directory named like a whiteout"));
-    }
-    if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-        return whiteout(dir, name, hidden, target);
-    }
     if let Some(written) = &mut target.written {
         written.note(path);
     }
@@ -201,29 +189,18 @@ fn one_entry<R: BufRead>(
     }
 }
 
-fn whiteout(dir: &[u8], name: &[u8], hidden: &[u8], target: &mut Target) -> Result<()> {
-    let overlay = target.tree.manner.overlay;
-    if name == OPAQUE {
-        return match (&mut target.written, overlay) {
-            (_, true) => target.tree.hide_all(dir),
-            (Some(written), false) => crate::flat::empty(&mut target.tree, dir, written),
-            // The lowest layer has nothing below it to hide.
-            (None, false) => Ok(()),
-        };
+fn opaque(dir: &[u8], target: &mut Target) -> Result<()> {
+    match (&mut target.written, target.tree.manner.overlay) {
+        (_, true) => target.tree.hide_all(dir),
+        (Some(written), false) => crate::flat::empty(&mut target.tree, dir, written),
+        // The lowest layer has nothing below it to hide.
+        (None, false) => Ok(()),
     }
-    if name.starts_with(AUFS) {
-        return Ok(());
-    }
-    // What would be hidden is the directory itself, or what it lies in.
-    if matches!(hidden, b"" | b"." | b"..") {
-        return Err(Fault::input("it is a whiteout that names nothing"));
-    }
-    let mut path = dir.to_vec();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(hidden);
-    match (&mut target.written, overlay) {
+}
+
+fn whiteout(dir: &[u8], hidden: &[u8], target: &mut Target) -> Result<()> {
+    let path = name::join(dir, hidden);
+    match (&mut target.written, target.tree.manner.overlay) {
         (_, true) => {
             target.tree.enter_parent(&path)?;
             target.tree.hide(hidden, &path)
@@ -294,10 +271,7 @@ fn copy<R: BufRead>(archive: &mut Archive<R>, fd: BorrowedFd<'_>, limit: u64) ->
 }
 
 fn symlink(to: &[u8], path: &[u8], name: &[u8], tree: &mut Tree, metadata: &Metadata<'_>) -> Result<()> {
-    // Where it points is nobody's business here: it is never followed out of the root.
-    if to.is_empty() || to.contains(&0) || to.len() > crate::limits::MAX_PATH {
-        return Err(Fault::input("it is a symbolic link to nothing a link can point to"));
-    }
+    name::check_symlink(to)?;
     tree.enter_parent(path)?;
     tree.replacing(name, path, "make symbolic link", |dir| symlinkat(to, dir, name))?;
     tree.dress_special(name, metadata, false, path)

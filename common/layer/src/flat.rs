@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 /// Deeper directories of one's own in a directory with a whiteout are refused; each costs a descriptor.
-const MAX_DEPTH: usize = 256;
+pub const MAX_DEPTH: usize = 256;
 
 /// The paths one layer wrote, and the directories above them. As hashes under a secret key, eight bytes each: that a file
 /// would be spared by accident has a chance of one to 10^7 in a layer with a million of each.
@@ -32,7 +32,7 @@ impl Written {
         }
     }
 
-    fn has(&self, path: &[u8]) -> bool {
+    pub fn has(&self, path: &[u8]) -> bool {
         self.paths.contains(&self.key.hash_one(path))
     }
 }

@@ -1,4 +1,4 @@
-//! Layers: tar archives applied to directories (OCI image spec, `layer.md`).
+//! Layers: tar archives applied to directories, or looked into without that (OCI image spec, `layer.md`).
 //!
 //! One streaming pass does everything: read, hash the blob, inflate, hash the tar, write. A layer is never held in
 //! memory nor written out as a tar first. Everything in it is hostile; see [`Tree`](tree) for how paths are kept inside.
@@ -9,8 +9,14 @@ pub mod archive;
 mod decode;
 mod flat;
 mod limits;
+mod name;
+pub mod pack;
+pub mod scan;
 mod tree;
+pub mod view;
 
 pub use apply::{Applied, Expected, Target, apply};
 pub use limits::Limits;
+pub use scan::{Budget, Item, ItemKind, Time};
 pub use tree::{Skipped, opaque_attribute};
+pub use view::{Node, View};

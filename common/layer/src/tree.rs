@@ -6,6 +6,7 @@
 //! container (as in containers-storage, docker and umoci) and cannot lead out.
 
 use crate::limits::MAX_PATH;
+use crate::name::{is_overlays, split};
 use fault::{Fault, Kind, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
@@ -455,7 +456,7 @@ fn set_xattrs(
     set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>,
 ) -> Result<()> {
     for (name, value) in xattrs {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+        if is_overlays(name) {
             skipped.note(|s| &mut s.overlay_xattrs, path, name);
             continue;
         }
@@ -511,14 +512,6 @@ pub fn times_of(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 },
-    }
-}
-
-/// Parent and last component.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (&[], path),
     }
 }
 

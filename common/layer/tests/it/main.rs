@@ -9,6 +9,7 @@ mod full_disk;
 mod good;
 mod hostile;
 mod random;
+mod view;
 
 use layer::{Applied, Expected, Limits, Target};
 use std::path::Path;
