@@ -202,3 +202,38 @@ kill %1; wait
     assert_eq!(lines.get(..wanted.len()), Some(&wanted[..]), "{}{}", ran.stdout, ran.stderr);
     assert_eq!(lines.last(), Some(&"0"), "{}{}", ran.stdout, ran.stderr);
 }
+
+/// Archives go both ways, and the image keeps its id.
+const ARCHIVES: &str = r#"
+img-pull -q $R/busybox:1 >/dev/null; img-inspect $R/busybox:1 | jq -r .image.id
+$E save $R/busybox:1 | img-load -q --name loaded:1
+img-save loaded:1 | $E load -q >/dev/null; $E image inspect $P/loaded:1 --format '{{.Id}}' | sed 's/^sha256://; s/^/sha256:/'
+img-copy docker://$R/layers:1 docker-archive:-:app:2 | $E load -q >/dev/null; $E run --rm --network none $P/app:2 true && echo ran
+"#;
+
+#[test]
+fn podman_and_staves_exchange_archives() {
+    let Some(bench) = Bench::new() else { return };
+    if !have(&["podman", "conmon"]) {
+        return;
+    }
+    let ran = with_engine(&bench, PODMAN, &format!("E=p; P=docker.io/library\n{ARCHIVES}")).expect(0);
+    let lines = said(&ran);
+    assert!(lines.len() == 4 && lines[0] == lines[1] && lines[1] == lines[2], "{lines:?}\n{}", ran.stderr);
+    let script = "p save --format oci-archive $R/busybox:1 | img-load -q; p image inspect $R/busybox:1 --format '{{.Id}}' | sed 's/^/sha256:/'";
+    let ran = with_engine(&bench, PODMAN, script).expect(0);
+    let lines = said(&ran);
+    assert!(lines.len() == 2 && lines[0] == lines[1], "{lines:?}\n{}", ran.stderr);
+}
+
+#[test]
+fn docker_and_staves_exchange_archives() {
+    let Some(bench) = Bench::new() else { return };
+    if !have(&["dockerd", "docker"]) {
+        return;
+    }
+    let ran =
+        with_engine(&bench, DOCKERD, &format!("E=docker; P=\n{}", ARCHIVES.replace("$P/", ""))).expect(0);
+    let lines = said(&ran);
+    assert!(lines.len() == 4 && lines[0] == lines[1] && lines[1] == lines[2], "{lines:?}\n{}", ran.stderr);
+}

@@ -5,6 +5,24 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+mod copy;
+pub mod destination;
+mod format;
 mod load;
+mod location;
+mod raw;
+pub mod source;
 
+pub use copy::{Choice, Copied, Copy, Plan, Watch};
+pub use destination::Destination;
+pub use format::Format;
 pub use load::{Loaded, Loader};
+pub use location::Location;
+pub use raw::{Parts, Raw};
+pub use source::Source;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

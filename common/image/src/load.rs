@@ -3,10 +3,9 @@
 use crate::archive::inflate::inflated;
 use crate::archive::{ArchivedImage, Contents, Keeper, blob_path, images};
 use fault::{Fault, Result};
-use oci::manifest::MAX_CONFIG_BYTES;
-use oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
+use oci::{Descriptor, Digest, Platform, Reference};
 use std::io::BufRead;
-use store::{BlobWriter, NewEntry, Settle, Store, UnnamedBlob};
+use store::{BlobWriter, NewImage, Settle, Store, UnnamedBlob};
 
 /// An image that is in the store now.
 #[derive(Clone, Debug)]
@@ -67,44 +66,30 @@ impl Loader<'_> {
     /// Puts an image that was read into the index, under its names or the one given; once for each of them.
     ///
     /// # Errors
-    /// [`fault::Kind::Conflict`] when its blobs were swept away meanwhile.
+    /// [`fault::Kind::NotFound`] when its blobs were swept away meanwhile.
     pub fn list(&self, image: &ArchivedImage, name: Option<&Reference>) -> Result<Vec<Loaded>> {
         let store = self.store;
-        let config = ImageConfig::parse(&store.read_blob(&image.manifest.config.digest, MAX_CONFIG_BYTES)?)?;
-        store.put_blob_as(&image.text.digest, &image.text.bytes, self.settle)?;
+        let manifest = &image.manifest;
         if let Some(index) = &image.index {
             store.put_blob_as(&index.digest, &index.bytes, self.settle)?;
         }
-        let platform = image.platform.clone().unwrap_or_else(|| config.platform.clone());
-        let manifest = &image.manifest;
+        let config = store.read_config(manifest)?;
+        let index_digest = image.index.as_ref().map(|index| &index.digest);
         let names: Vec<Option<&Reference>> = match name {
             Some(name) => vec![Some(name)],
             None if image.names.is_empty() => vec![None],
             None => image.names.iter().map(Some).collect(),
         };
-        let blobs: Vec<&Digest> = manifest
-            .layers
-            .iter()
-            .chain([&manifest.config])
-            .map(|blob| &blob.digest)
-            .chain([&image.text.digest])
-            .collect();
-        let index_digest = image.index.as_ref().map(|index| &index.digest);
         let mut loaded = Vec::with_capacity(names.len());
         for name in names {
-            let entry = NewEntry {
-                reference: name,
-                media_type: &manifest.media_type,
-                digest: &image.text.digest,
-                size: image.text.bytes.len() as u64,
-                platform: Some(&platform),
+            let new = NewImage {
+                manifest: &image.text.bytes,
+                media_type: Some(&image.text.media_type),
+                config: None,
+                name,
                 index_digest,
-                config_digest: &manifest.config.digest,
             };
-            if !store.put_reference(&entry, &blobs)?.is_empty() {
-                return Err(Fault::conflict("its blobs were swept away while it was loaded")
-                    .hint("load it again when the sweep is over"));
-            }
+            store.put_image(&new, self.settle)?;
             let called = name.map_or_else(|| image.text.digest.to_string(), Reference::stored_name);
             let record =
                 store::index::to_record(&called, &image.text.digest, index_digest, manifest, config.clone())?;
@@ -128,11 +113,11 @@ enum Writing {
 }
 
 impl Keeper for IntoStore<'_> {
-    fn has(&mut self, digest: &Digest, size: u64) -> Result<bool> {
+    fn has(&mut self, digest: &Digest, size: u64, _: u64) -> Result<bool> {
         self.store.has_blob(digest, Some(size), self.settle)
     }
 
-    fn begin(&mut self, path: &str, digest: Option<&Digest>, size: u64) -> Result<()> {
+    fn begin(&mut self, path: &str, digest: Option<&Digest>, size: u64, _: u64) -> Result<()> {
         self.path.clear();
         self.path.push_str(path);
         self.writing = Some(match digest {

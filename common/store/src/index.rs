@@ -67,11 +67,10 @@ impl Entry {
     }
 }
 
-/// An image to put into the index.
+/// An image to give a name.
 #[derive(Clone, Debug)]
 pub struct NewEntry<'a> {
-    /// Its name; without one it is found by its digest only (docker's "dangling").
-    pub reference: Option<&'a Reference>,
+    pub reference: &'a Reference,
     pub media_type: &'a str,
     pub digest: &'a Digest,
     /// Bytes of the manifest.
@@ -149,13 +148,13 @@ impl Store {
     }
 
     /// Gives an image a name, taking it from the image that had it, which stays as an unnamed one (docker's
-    /// "dangling") if it has no other. Without a name it is listed unless it is under any.
+    /// "dangling") if it has no other.
     ///
     /// Every blob of the image has to be there; the ones that are not, because a sweep came between, are returned
     /// and nothing is changed.
     pub fn put_reference(&self, new: &NewEntry<'_>, blobs: &[&Digest]) -> Result<Vec<Digest>> {
         let entry = to_json(new);
-        let name = new.reference.map(Reference::stored_name);
+        let name = new.reference.stored_name();
         self.edit_index(|entries| {
             let missing: Vec<Digest> = blobs
                 .iter()
@@ -165,14 +164,7 @@ impl Store {
             if !missing.is_empty() {
                 return Ok((false, missing));
             }
-            let Some(name) = &name else {
-                let known = entries.iter().any(|other| digest_of(other) == Some(new.digest.as_str()));
-                if !known {
-                    entries.push(entry);
-                }
-                return Ok((!known, Vec::new()));
-            };
-            Ok((put(entries, name, new.digest, entry), Vec::new()))
+            Ok((put(entries, &name, new.digest, entry), Vec::new()))
         })
     }
 
@@ -287,13 +279,10 @@ fn to_json(new: &NewEntry<'_>) -> Value {
     if let Some(platform) = new.platform {
         entry["platform"] = json!(platform);
     }
-    entry["annotations"] = match new.reference {
-        Some(reference) => json!({
-            ANNOTATION_REF_NAME: reference.stored_name(),
-            ANNOTATION_CONFIG_DIGEST: new.config_digest,
-        }),
-        None => json!({ANNOTATION_CONFIG_DIGEST: new.config_digest}),
-    };
+    entry["annotations"] = json!({
+        ANNOTATION_REF_NAME: new.reference.stored_name(),
+        ANNOTATION_CONFIG_DIGEST: new.config_digest,
+    });
     if let Some(index) = new.index_digest {
         entry["annotations"][ANNOTATION_INDEX_DIGEST] = json!(index);
     }

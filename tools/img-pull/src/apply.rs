@@ -23,7 +23,7 @@ pub fn apply(pull: &Pull<'_>, reference: &Reference, plan: Plan) -> Result<recor
             let blobs: Vec<&Digest> = digests.iter().chain(&config).chain([entry.digest()]).collect();
             let missing = pull.store.put_reference(
                 &NewEntry {
-                    reference: Some(reference),
+                    reference,
                     media_type: &entry.descriptor.media_type,
                     digest: entry.digest(),
                     size: entry.descriptor.size,
@@ -90,7 +90,7 @@ fn give_name(
         .chain([&fetched.digest])
         .collect();
     let entry = NewEntry {
-        reference: Some(reference),
+        reference,
         media_type: &manifest.media_type,
         digest: &fetched.digest,
         size: fetched.bytes.len() as u64,

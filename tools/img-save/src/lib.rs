@@ -1,13 +1,11 @@
 //! Write images into an archive.
 #![forbid(unsafe_code)]
 
-mod archive;
-mod output;
 mod plan;
 
 use cli::progress::Progress;
 use cli::{Common, Context, Fault, Result, Tool};
-use output::Output;
+use image::archive::{Writer, blob_path};
 use plan::Plan;
 use serde_json::json;
 use std::io::{IsTerminal, stdout};
@@ -92,11 +90,11 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         return context.print_steps(None, &steps);
     }
     let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
-    let mut output = Output::open(args.into.as_deref())?;
-    let result = archive::write(&plan, &store, &settle, output.file(), &progress);
+    let mut archive = Writer::create(args.into.as_deref())?;
+    let result = write(&plan, &store, &settle, &mut archive, &progress);
     progress.clear();
     result?;
-    output.finish()?;
+    archive.finish()?;
     settle.finish();
     let Some(into) = &args.into else { return Ok(()) };
     let archive = into.to_string_lossy();
@@ -111,6 +109,26 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         };
         record.set("archive", &archive)?;
         context.print_result(&record, saved.id.as_str(), &format!("saved {}", saved.image.reference))?;
+    }
+    Ok(())
+}
+
+fn write(
+    plan: &Plan,
+    store: &Store,
+    settle: &Settle,
+    archive: &mut Writer,
+    progress: &Progress,
+) -> Result<()> {
+    for (path, text) in plan.documents() {
+        archive.document(path, text.as_bytes())?;
+    }
+    for (digest, size) in plan.blobs() {
+        // A blob that is open is what it is called.
+        let blob = store.open_blob(digest, settle)?;
+        let mut item = progress.start("", digest.as_str(), "save", Some(*size));
+        archive.file(&blob_path(digest), *size, &blob, &mut |copied| item.set(copied))?;
+        item.done();
     }
     Ok(())
 }

@@ -4,15 +4,14 @@
 //! written since version 25: its paths are those of the layout's blobs.
 
 use cli::{Fault, Result};
+use image::archive::images::ANNOTATION_IMAGE_NAME;
+use image::archive::{blob_path, write::docker_entry};
 use oci::manifest::{ANNOTATION_REF_NAME, Document, Manifest};
 use oci::{Descriptor, Digest, Platform, Reference};
 use record::Image;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use store::{Entry, Settle, Store, Subject};
-
-/// What containerd and docker take an image's name from.
-const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
 
 pub struct Saved {
     pub image: Image,
@@ -106,11 +105,7 @@ impl Plan {
         let manifests: Vec<Value> = self
             .manifests
             .iter()
-            .map(|image| {
-                let layers: Vec<String> = image.layers.iter().map(path_of).collect();
-                let tags = if image.tags.is_empty() { Value::Null } else { json!(image.tags) };
-                json!({"Config": path_of(&image.config), "RepoTags": tags, "Layers": layers})
-            })
+            .map(|image| docker_entry(&image.config, &image.layers, &image.tags))
             .collect();
         [
             ("oci-layout", json!({"imageLayoutVersion": "1.0.0"}).to_string()),
@@ -127,17 +122,12 @@ impl Plan {
     /// Paths and sizes of all members, in their order.
     pub fn members(&self) -> Vec<(String, u64)> {
         let documents = self.documents().into_iter().map(|(path, text)| (path.to_owned(), text.len() as u64));
-        documents.chain(self.blobs().map(|(digest, size)| (path_of(digest), *size))).collect()
+        documents.chain(self.blobs().map(|(digest, size)| (blob_path(digest), *size))).collect()
     }
 
     pub fn into_images(self) -> Vec<Saved> {
         self.images
     }
-}
-
-/// A blob's path in an image layout.
-pub fn path_of(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 /// The image's own manifest: of an index another program put into the store, the one for this machine.

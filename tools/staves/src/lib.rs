@@ -38,6 +38,7 @@ tools! {
     "img-prune" = img_prune,
     "img-pull" = img_pull,
     "img-rm" = img_rm,
+    "img-copy" = img_copy,
     "img-load" = img_load,
     "img-save" = img_save,
     "img-tag" = img_tag,

@@ -32,9 +32,9 @@ pub struct Member {
 /// Takes members while they pass.
 pub trait Keeper {
     /// Whether the content of a blob that is known by its name is there already; it is passed over then.
-    fn has(&mut self, digest: &Digest, size: u64) -> Result<bool>;
-    /// Begins a member; `digest` is what its name promises.
-    fn begin(&mut self, path: &str, digest: Option<&Digest>, size: u64) -> Result<()>;
+    fn has(&mut self, digest: &Digest, size: u64, offset: u64) -> Result<bool>;
+    /// Begins a member; `digest` is what its name promises, `offset` where its content begins in the archive.
+    fn begin(&mut self, path: &str, digest: Option<&Digest>, size: u64, offset: u64) -> Result<()>;
     fn write(&mut self, bytes: &[u8]) -> Result<()>;
     /// The member is complete: its digest.
     ///
@@ -154,14 +154,15 @@ impl Contents {
         archive: &mut Archive<R>,
         keeper: &mut dyn Keeper,
     ) -> Result<()> {
+        let offset = archive.position();
         let mut bytes = Vec::with_capacity(size as usize);
         copy(archive, |piece| {
             bytes.extend_from_slice(piece);
             Ok(())
         })?;
         let start = bytes.get(..6).unwrap_or(&bytes).to_vec();
-        if !keeper.has(digest, size)? {
-            keeper.begin(&name, Some(digest), size)?;
+        if !keeper.has(digest, size, offset)? {
+            keeper.begin(&name, Some(digest), size, offset)?;
             keeper.write(&bytes)?;
             keeper.end().map_err(|fault| fault.on(&name))?;
         }
@@ -182,14 +183,15 @@ impl Contents {
         keeper: &mut dyn Keeper,
     ) -> Result<()> {
         let mut start = Vec::with_capacity(6);
+        let offset = archive.position();
         if let Some(digest) = digest
-            && keeper.has(digest, size)?
+            && keeper.has(digest, size, offset)?
         {
             start.extend(archive.data()?.iter().take(6));
             self.members.insert(name, Member { digest: digest.clone(), size, start });
             return Ok(());
         }
-        keeper.begin(&name, digest, size)?;
+        keeper.begin(&name, digest, size, offset)?;
         copy(archive, |piece| {
             let missing = 6 - start.len();
             start.extend(piece.iter().take(missing));

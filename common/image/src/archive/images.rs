@@ -2,6 +2,7 @@
 
 use super::contents::{Contents, Member, blob_path};
 use super::inflate::Packing;
+use crate::Raw;
 use fault::{Explain, Fault, Kind, Result};
 use oci::manifest::{ANNOTATION_REF_NAME, Document, MAX_LAYERS, media_type};
 use oci::{Descriptor, Digest, ImageConfig, Manifest, Platform, Reference};
@@ -13,24 +14,14 @@ pub const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
 /// Names of one image, and images of one archive.
 const MAX_IMAGES: usize = 10_000;
 
-/// A document with the type it goes by.
-#[derive(Clone, Debug)]
-pub struct Text {
-    pub bytes: Vec<u8>,
-    pub digest: Digest,
-    pub media_type: String,
-}
-
 /// An image an archive has.
 #[derive(Clone, Debug)]
 pub struct ArchivedImage {
     pub names: Vec<Reference>,
-    pub text: Text,
+    pub text: Raw,
     pub manifest: Manifest,
-    /// As the index says, where there is one.
-    pub platform: Option<Platform>,
     /// The index it was chosen from.
-    pub index: Option<Text>,
+    pub index: Option<Raw>,
 }
 
 impl ArchivedImage {
@@ -72,6 +63,14 @@ pub fn images(
             return Ok(in_layout(contents, &index.manifests, wanted, present));
         }
     }
+    dockers(contents)
+}
+
+/// The images of docker's `manifest.json`.
+///
+/// # Errors
+/// [`Kind::Input`] when there is none or it is malformed.
+pub fn dockers(contents: &Contents) -> Result<Vec<Result<ArchivedImage>>> {
     if let Some(manifest) = contents.document("manifest.json") {
         let images: Vec<DockerImage> = serde_json::from_slice(manifest)
             .explain_as(Kind::Input, || "malformed manifest.json of a docker archive".into())?;
@@ -135,8 +134,8 @@ fn in_entry(
     present: &mut dyn FnMut(&Descriptor) -> Result<bool>,
 ) -> Result<ArchivedImage> {
     let (first, document) = document(contents, entry)?;
-    let (text, manifest, platform, index) = match document {
-        Document::Manifest(manifest) => (first, manifest, entry.platform.clone(), None),
+    let (text, manifest, index) = match document {
+        Document::Manifest(manifest) => (first, manifest, None),
         Document::Index(mut index) => {
             // An archive need not have all platforms.
             index.manifests.retain(|entry| contents.has(&blob_path(&entry.digest)));
@@ -145,7 +144,7 @@ fn in_entry(
                 (text, Document::Manifest(manifest)) => (text, manifest),
                 (_, Document::Index(_)) => return Err(Fault::input("an index in an index is not supported")),
             };
-            (text, manifest, chosen.platform.clone(), Some(first))
+            (text, manifest, Some(first))
         }
     };
     for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
@@ -154,10 +153,10 @@ fn in_entry(
             return Err(Fault::input(format!("blob {} is not in the archive", blob.digest)));
         }
     }
-    Ok(ArchivedImage { names: Vec::new(), text, manifest, platform, index })
+    Ok(ArchivedImage { names: Vec::new(), text, manifest, index })
 }
 
-fn document(contents: &Contents, descriptor: &Descriptor) -> Result<(Text, Document)> {
+fn document(contents: &Contents, descriptor: &Descriptor) -> Result<(Raw, Document)> {
     let path = blob_path(&descriptor.digest);
     let (bytes, member) = contents
         .document(&path)
@@ -175,7 +174,7 @@ fn document(contents: &Contents, descriptor: &Descriptor) -> Result<(Text, Docum
         Document::Manifest(manifest) => manifest.media_type.clone(),
         Document::Index(index) => index.media_type.clone(),
     };
-    Ok((Text { bytes: bytes.to_vec(), digest: descriptor.digest.clone(), media_type }, document))
+    Ok((Raw { bytes: bytes.to_vec(), digest: descriptor.digest.clone(), media_type }, document))
 }
 
 /// Docker's archive has no manifest: one is made, the same for the same archive. The configuration stays as it is, and with
@@ -222,8 +221,8 @@ fn made(contents: &Contents, image: &DockerImage, tags: &[String]) -> Result<Arc
     let Document::Manifest(manifest) = Document::parse(&text, None)? else {
         return Err(Fault::failed("a manifest that is none was made"));
     };
-    let text = Text { digest: Digest::of(&text), bytes: text, media_type: media_type::OCI_MANIFEST.into() };
-    Ok(ArchivedImage { names, text, manifest, platform: Some(parsed.platform), index: None })
+    let text = Raw { digest: Digest::of(&text), bytes: text, media_type: media_type::OCI_MANIFEST.into() };
+    Ok(ArchivedImage { names, text, manifest, index: None })
 }
 
 fn layer(member: &Member, diff_id: &Digest) -> Result<serde_json::Value> {

@@ -3,6 +3,9 @@
 pub mod contents;
 pub mod images;
 pub mod inflate;
+mod output;
+pub mod write;
 
 pub use contents::{Contents, Keeper, Member, blob_path};
 pub use images::{ArchivedImage, images};
+pub use write::Writer;

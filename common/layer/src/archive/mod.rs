@@ -74,6 +74,7 @@ pub struct Archive<R> {
     /// Of the present entry's data and its padding.
     left: u64,
     padding: u64,
+    position: u64,
 }
 
 fn cut_short() -> Fault {
@@ -93,7 +94,7 @@ fn unreadable(error: std::io::Error) -> Fault {
 
 impl<R: BufRead> Archive<R> {
     pub fn new(input: R) -> Archive<R> {
-        Archive { input, left: 0, padding: 0 }
+        Archive { input, left: 0, padding: 0, position: 0 }
     }
 
     pub fn into_inner(self) -> R {
@@ -146,8 +147,14 @@ impl<R: BufRead> Archive<R> {
         Ok(&buffer[..length])
     }
 
+    /// Bytes of the archive read so far; before an entry's data, where that begins.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     pub fn consume(&mut self, amount: usize) {
         self.input.consume(amount);
+        self.position += amount as u64;
         self.left = self.left.saturating_sub(amount as u64);
     }
 
@@ -174,6 +181,7 @@ impl<R: BufRead> Archive<R> {
             return Ok(false);
         }
         self.input.read_exact(block).map_err(unreadable)?;
+        self.position += block.len() as u64;
         // One block of zeros would do for the end; what follows it is not read as entries by anybody.
         Ok(block.iter().any(|b| *b != 0))
     }
@@ -188,6 +196,7 @@ impl<R: BufRead> Archive<R> {
         self.start_data(fields.size)?;
         let mut content = vec![0; fields.size as usize];
         self.input.read_exact(&mut content).map_err(unreadable)?;
+        self.position += fields.size;
         self.left = 0;
         Ok(content)
     }
@@ -241,6 +250,7 @@ impl<R: BufRead> Archive<R> {
     fn map_in_data(&mut self) -> Result<Vec<Segment>> {
         let (segments, taken) = sparse::read_map(&mut self.input, self.left)?;
         self.left -= taken;
+        self.position += taken;
         Ok(segments)
     }
 
@@ -256,6 +266,7 @@ impl<R: BufRead> Archive<R> {
         while more {
             let mut extension = GnuExtSparseHeader::new();
             self.input.read_exact(extension.as_mut_bytes()).map_err(unreadable)?;
+            self.position += BLOCK as u64;
             sparse::push_slots(&extension.sparse, &mut segments)?;
             more = extension.isextended[0] == 1;
             blocks += 1;

@@ -46,7 +46,7 @@ fn make(store: &Store, seed: &str) -> Made {
 fn name(store: &Store, text: &str, made: &Made) -> Vec<Digest> {
     let reference = Reference::parse(text).unwrap();
     let entry = NewEntry {
-        reference: Some(&reference),
+        reference: &reference,
         media_type: OCI_MANIFEST,
         digest: &made.manifest,
         size: made.size,

@@ -63,7 +63,7 @@ pub fn put_with(place: &Place, name: &str, layers: &[Vec<u8>], diff_ids: &[Diges
 
 pub fn tag(place: &Place, name: &str, digest: &Digest, size: usize, config: &Digest) {
     let entry = NewEntry {
-        reference: Some(&Reference::parse(name).unwrap()),
+        reference: &Reference::parse(name).unwrap(),
         media_type: OCI_MANIFEST,
         digest,
         size: size as u64,

@@ -1,0 +1,83 @@
+//! The store.
+
+use super::{Destination, Place, pass};
+use crate::{Raw, Source};
+use fault::{Fault, Result};
+use oci::manifest::{Document, MAX_CONFIG_BYTES};
+use oci::{Descriptor, Digest, ImageConfig, Reference};
+use std::sync::Mutex;
+use store::{NewEntry, Settle, Store};
+
+#[derive(Debug)]
+pub struct StoreDestination<'a> {
+    store: &'a Store,
+    settle: &'a Settle,
+    reference: Reference,
+    root: Mutex<Option<(Raw, Option<Digest>)>>,
+}
+
+impl<'a> StoreDestination<'a> {
+    pub fn new(store: &'a Store, settle: &'a Settle, reference: &Reference) -> StoreDestination<'a> {
+        StoreDestination { store, settle, reference: reference.clone(), root: Mutex::default() }
+    }
+}
+
+impl Destination for StoreDestination<'_> {
+    fn has(&self, blob: &Descriptor) -> Result<bool> {
+        self.store.has_blob(&blob.digest, Some(blob.size), self.settle)
+    }
+
+    fn put(&self, blob: &Descriptor, source: &dyn Source, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        let mut writer = self.store.blob_writer(&blob.digest, blob.size)?;
+        pass(blob, source, progress, |piece| writer.write(piece))?;
+        writer.commit(self.settle)
+    }
+
+    fn put_manifest(&self, raw: &Raw, place: Place<'_>) -> Result<()> {
+        self.store.put_blob_as(&raw.digest, &raw.bytes, self.settle)?;
+        if let Place::Root { index } = place {
+            if let Some(index) = index {
+                self.store.put_blob_as(&index.digest, &index.bytes, self.settle)?;
+            }
+            crate::lock(&self.root).replace((raw.clone(), index.map(|index| index.digest.clone())));
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<()> {
+        let Some((raw, index)) = crate::lock(&self.root).take() else { return Ok(()) };
+        // The image of an index that suits this machine stands for all.
+        let (digest, manifest, platform) = match raw.document()? {
+            Document::Manifest(manifest) => (raw.digest.clone(), manifest, None),
+            Document::Index(list) => {
+                let chosen = list
+                    .choose(&oci::Platform::host())
+                    .or_else(|fault| list.manifests.first().ok_or(fault))?;
+                (chosen.digest.clone(), self.store.read_manifest(chosen)?, chosen.platform.clone())
+            }
+        };
+        let config = ImageConfig::parse(&self.store.read_blob(&manifest.config.digest, MAX_CONFIG_BYTES)?)?;
+        let platform = platform.unwrap_or_else(|| config.platform.clone());
+        let mut blobs: Vec<&Digest> = manifest.layers.iter().map(|layer| &layer.digest).collect();
+        blobs.extend([&manifest.config.digest, &digest, &raw.digest]);
+        let is_index = digest != raw.digest;
+        let entry = NewEntry {
+            reference: &self.reference,
+            media_type: &raw.media_type,
+            digest: &raw.digest,
+            size: raw.bytes.len() as u64,
+            platform: (!is_index).then_some(&platform),
+            index_digest: index.as_ref(),
+            config_digest: &manifest.config.digest,
+        };
+        if !self.store.put_reference(&entry, &blobs)?.is_empty() {
+            return Err(Fault::conflict("its blobs were swept away while it was copied")
+                .hint("copy it again when the sweep is over"));
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> Option<String> {
+        Some(self.reference.stored_name())
+    }
+}

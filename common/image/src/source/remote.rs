@@ -1,0 +1,46 @@
+//! `docker://REF`: a repository of a registry.
+
+use super::Source;
+use crate::Raw;
+use fault::Result;
+use oci::{Descriptor, Reference};
+use registry::{Client, Fetched, Repository};
+use std::io::Read;
+
+#[derive(Debug)]
+pub struct RegistrySource {
+    repository: Repository,
+    reference: Reference,
+}
+
+impl RegistrySource {
+    pub fn new(client: &Client, reference: &Reference) -> RegistrySource {
+        RegistrySource { repository: client.repository(reference), reference: reference.clone() }
+    }
+}
+
+fn raw(fetched: Fetched) -> Result<Raw> {
+    Raw::new(fetched.bytes, fetched.digest, fetched.media_type.as_deref())
+}
+
+impl Source for RegistrySource {
+    fn root(&self) -> Result<Raw> {
+        raw(self.repository.manifest(self.reference.identifier())?)
+    }
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<Raw> {
+        raw(self.repository.manifest(descriptor.digest.as_str())?)
+    }
+
+    fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(self.repository.open_blob_range(blob, from)?))
+    }
+
+    fn repository(&self) -> Option<&Reference> {
+        Some(&self.reference)
+    }
+
+    fn names(&self) -> Vec<Reference> {
+        vec![self.reference.clone()]
+    }
+}

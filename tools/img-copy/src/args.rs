@@ -1,0 +1,153 @@
+use clap::{ArgAction, Parser, ValueEnum};
+use cli::{Common, Fault, Result, Tool};
+use image::{Choice, Format, Location};
+use oci::Platform;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Copy images between registries, layouts, archives, directories and the store
+///
+/// Blobs go straight from one place to the other, several at a time, each hashed on its way; those that are there are not copied
+/// again, and between repositories of one registry they are mounted without passing through here. Manifests keep their bytes, so
+/// the copy has the same digest.
+#[derive(Debug, Parser)]
+#[command(name = "img-copy", version, args_override_self = true)]
+#[command(after_help = "Places:
+  docker://REF                  a registry
+  NAME, store:NAME              the store
+  oci:DIR[:NAME]                an OCI image layout
+  oci-archive:FILE[:NAME]       the same in a tar; FILE - is stdout
+  docker-archive:FILE[:REF]     what docker save writes
+  dir:DIR                       a file for each blob
+
+Examples:
+  img-copy docker://debian:12 docker://registry.example/base:12
+  img-copy --platform linux/arm64 docker://debian:12 oci:debian:arm64
+  img-copy --all-tags docker://localhost:5000/app docker://registry.example/app
+  img-copy oci-archive:app.tar docker://localhost:5000/app:1
+  img-copy docker://debian:12 docker-archive:-:debian:12 | docker load
+  img-ls -q 'team/*' | xargs -I{} img-copy {} docker://registry.example/{}")]
+pub struct Args {
+    /// Where the image is
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+
+    /// Where it goes to; a place without a name takes the image's own
+    #[arg(value_name = "DESTINATION")]
+    pub destination: String,
+
+    /// Of several images, copy the one for this platform
+    ///
+    /// By default all are copied; into the store and into docker's archives, which have one image under a name, it is this machine's.
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", conflicts_with = "all_platforms")]
+    pub platform: Option<String>,
+
+    /// Copy the images for all platforms, into the store too
+    #[arg(short = 'a', long, visible_alias = "all")]
+    pub all_platforms: bool,
+
+    /// Copy every tag of the source's repository to the destination's
+    #[arg(long)]
+    pub all_tags: bool,
+
+    /// Write manifests in this format, which changes their digests
+    #[arg(short = 'f', long, value_enum, value_name = "FORMAT")]
+    pub format: Option<FormatName>,
+
+    /// Check certificates, and speak plain HTTP to registries on this machine only
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
+          default_missing_value = "true", action = ArgAction::Set)]
+    pub tls_verify: bool,
+
+    /// The same for the source only
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub src_tls_verify: Option<bool>,
+
+    /// The same for the destination only
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub dest_tls_verify: Option<bool>,
+
+    /// Give up on a registry that is silent for this long
+    #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
+    pub timeout: f64,
+
+    /// Try this often again when a connection breaks or the registry is busy
+    #[arg(long, value_name = "COUNT", default_value_t = 4)]
+    pub retry: u32,
+
+    /// Copy this many blobs at once
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub parallel: u8,
+
+    /// Write the digest of what was copied to this file
+    #[arg(long, value_name = "FILE")]
+    pub digest_file: Option<PathBuf>,
+
+    /// Print what would be copied and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// No progress bars; print only digests
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Write progress to this descriptor, one JSON object a line
+    #[arg(long, value_name = "FD", help_heading = "Output")]
+    pub progress_fd: Option<i32>,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatName {
+    Oci,
+    /// Docker's image manifest version 2, schema 2
+    #[value(alias = "v2s2")]
+    Docker,
+}
+
+impl Tool for Args {
+    const NAME: &'static str = "img-copy";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
+impl Args {
+    pub fn choice(&self, destination: &Location) -> Result<Choice> {
+        Ok(match &self.platform {
+            Some(text) => Choice::One(Platform::parse(text)?),
+            None if destination.holds_one_platform() && !self.all_platforms => Choice::One(Platform::host()),
+            None => Choice::All,
+        })
+    }
+
+    pub fn format(&self) -> Option<Format> {
+        self.format.map(|format| match format {
+            FormatName::Oci => Format::Oci,
+            FormatName::Docker => Format::Docker,
+        })
+    }
+
+    pub fn client(&self, tls_verify: Option<bool>) -> Result<registry::Client> {
+        // Also false for what is not a number.
+        if !(0.01..=86_400.0).contains(&self.timeout) {
+            return Err(Fault::usage(format!(
+                "--timeout {}: not between 0.01 and 86400 seconds",
+                self.timeout
+            )));
+        }
+        Ok(registry::Client::new(registry::Options {
+            tls_verify: tls_verify.unwrap_or(self.tls_verify),
+            timeout: Duration::from_secs_f64(self.timeout),
+            retries: self.retry,
+            ..registry::Options::default()
+        }))
+    }
+}
