@@ -4,7 +4,7 @@
 //! Nodes are only made on the container's own `/dev` and its root. What else is mounted belongs to somebody else, and an image
 //! can lead there by links (CVE-2026-41579).
 
-use crate::root::{Root, Target, attach, clone_tree, inside_error, open_host};
+use crate::root::{Root, Target, attach, clone_tree, inside_error, make_private, open_host};
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{
@@ -290,6 +290,8 @@ fn bind_from_host(directory: &OwnedFd, name: &OsStr, node: &Node) -> Result<()> 
     let stat = fstat(&device).explain(|| format!("look at {subject}"))?;
     must_match(node, &stat).map_err(|fault| fault.within("the host's"))?;
     let tree = clone_tree(&device, false).explain(|| format!("take {subject}"))?;
+    // What is mounted over it must not lie over the host's.
+    make_private(&tree, false, &node.path)?;
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     // A file to be covered; what is there already will do as well.
     let _ = openat(directory, name, flags | OFlags::EXCL, Mode::RUSR | Mode::WUSR);

@@ -6,7 +6,8 @@
 //! leaves the tree, and the tree is taken away in one piece, by whoever deletes the container: what it consists of is written down before it
 //! is there.
 
-use crate::root::{attach as put, clone_tree};
+use crate::no_pivot::unescape;
+use crate::root::{attach as put, clone_tree, make_private};
 use crate::spec::Spec;
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
@@ -16,12 +17,10 @@ use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use sys::mount::{MountAttributes, mount_setattr};
 
-const MS_PRIVATE: u64 = 1 << 18;
 /// `STATX_MNT_ID_UNIQUE` (statx(2), Linux 6.8): a number no other mount gets.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 /// More layers than anybody puts on one directory.
@@ -52,11 +51,17 @@ pub fn is_asked_for(spec: &Spec) -> bool {
 }
 
 /// Makes the root of a container without a mount namespace, for [`RootFs::OnHost`](crate::RootFs). `record` is called before anything is
-/// mounted; whatever happens then, [`HostRoot::remove`] removes what there is.
+/// mounted; whatever happens then, [`HostRoot::remove`] removes what there is. `others`: those of other containers.
 ///
 /// # Errors
-/// Fails with input if the specification has such a container in a user namespace or in the machine's own root, and if `record` does.
-pub fn attach(spec: &Spec, bundle: &Path, record: impl FnOnce(&HostRoot) -> Result<()>) -> Result<OwnedFd> {
+/// Fails with input if the specification has such a container in a user namespace or in the machine's own root, with a conflict if the
+/// root file system lies in the mounts of another one, which will be taken away from under it, and if `record` does.
+pub fn attach(
+    spec: &Spec,
+    bundle: &Path,
+    others: &[HostRoot],
+    record: impl FnOnce(&HostRoot) -> Result<()>,
+) -> Result<OwnedFd> {
     if spec.namespace(Kind::User).is_some() {
         // Its superuser may mount nothing there, nor enter a root that belongs to others.
         return Err(Fault::input(
@@ -71,6 +76,15 @@ pub fn attach(spec: &Spec, bundle: &Path, record: impl FnOnce(&HostRoot) -> Resu
     if path == Path::new("/") {
         return Err(Fault::input("root.path: / is the machine's own root")
             .hint("a container that is to have it needs a mount namespace in linux.namespaces"));
+    }
+    let seen = Layer::of(&place).explain(what)?;
+    let table = Table::read()?;
+    if others.iter().any(|other| table.is_on(seen.id, &other.layers)) {
+        return Err(Fault::conflict(format!(
+            "{}: another container's root is mounted there",
+            path.display()
+        ))
+        .hint("delete that container, or give each its own copy"));
     }
     let base = clone_tree(&place, false).explain(what)?;
     let tree = clone_tree(&place, true).explain(what)?;
@@ -117,19 +131,19 @@ impl HostRoot {
 
     /// Whether what is seen at the path is one of the layers, or was put on them: by who may mount in the container.
     fn has(&self, top: &OwnedFd) -> Result<bool> {
-        let what = || format!("find the mount on {}", self.path.display());
-        let seen = Layer::of(top).explain(what)?;
+        let seen = Layer::of(top).explain(|| format!("find the mount on {}", self.path.display()))?;
         if let Some(layer) = self.layers.iter().find(|layer| layer.id == seen.id) {
             return Ok(layer.unique == seen.unique);
         }
-        let parents = parents(&std::fs::read("/proc/self/mountinfo").explain(what)?);
-        let mut id = seen.id;
-        for _ in 0..parents.len() {
-            match parents.get(&id) {
-                Some(parent) if self.layers.iter().any(|layer| layer.id == *parent) => return Ok(true),
-                Some(parent) if *parent != id => id = *parent,
-                _ => break,
-            }
+        let table = Table::read()?;
+        if table.is_on(seen.id, &self.layers) {
+            return Ok(true);
+        }
+        let is_covered =
+            |layer: &Layer| table.mounts.get(&layer.id).is_some_and(|(_, path)| *path == self.path);
+        if self.layers.iter().any(is_covered) {
+            return Err(Fault::conflict(format!("other mounts cover {}", self.path.display()))
+                .hint("unmount what was mounted above it since"));
         }
         Ok(false)
     }
@@ -164,12 +178,6 @@ impl Layer {
     }
 }
 
-fn make_private(mount: &OwnedFd, recursive: bool, path: &Path) -> Result<()> {
-    let private = MountAttributes { propagation: MS_PRIVATE, ..MountAttributes::default() };
-    mount_setattr(mount.as_fd(), recursive, private)
-        .explain(|| format!("keep what is mounted on {} from being shared", path.display()))
-}
-
 fn path_of(fd: &OwnedFd) -> rustix::io::Result<PathBuf> {
     let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
     Ok(PathBuf::from(OsString::from_vec(link.into_bytes())))
@@ -181,14 +189,41 @@ fn own_namespace() -> Result<u64> {
         .explain(|| "find the own mount namespace".into())
 }
 
-/// What each mount is on, by number (proc_pid_mountinfo(5)).
-fn parents(table: &[u8]) -> HashMap<u64, u64> {
-    let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse().ok();
-    let pair = |line: &[u8]| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        Some((number(fields.next())?, number(fields.next())?))
-    };
-    table.split(|byte| *byte == b'\n').filter_map(pair).collect()
+/// The mounts there are, by number: what each is on, and where (proc_pid_mountinfo(5)).
+struct Table {
+    mounts: HashMap<u64, (u64, PathBuf)>,
+}
+
+impl Table {
+    fn read() -> Result<Table> {
+        let file = "/proc/thread-self/mountinfo";
+        std::fs::read(file).map(|text| Table::parse(&text)).explain(|| format!("read {file}"))
+    }
+
+    fn parse(text: &[u8]) -> Table {
+        let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse().ok();
+        let mount = |line: &[u8]| {
+            let mut fields = line.split(|byte| *byte == b' ');
+            let (id, parent) = (number(fields.next())?, number(fields.next())?);
+            Some((id, (parent, unescape(fields.nth(2)?))))
+        };
+        Table { mounts: text.split(|byte| *byte == b'\n').filter_map(mount).collect() }
+    }
+
+    /// Whether a mount is one of these, or on one of them.
+    fn is_on(&self, mut id: u64, layers: &[Layer]) -> bool {
+        // No longer way than there are mounts.
+        for _ in 0..=self.mounts.len() {
+            if layers.iter().any(|layer| layer.id == id) {
+                return true;
+            }
+            match self.mounts.get(&id) {
+                Some((parent, _)) if *parent != id => id = *parent,
+                _ => return false,
+            }
+        }
+        false
+    }
 }
 
 /// Makes the container's root, which is a mount of the host's, the root of this process.
@@ -204,8 +239,15 @@ mod tests {
 
     #[test]
     fn mounts_are_on_others() {
-        let table = b"25 1 8:1 / / rw - ext4 x rw\n30 25 0:22 / /proc rw - proc proc rw\nnonsense\n\n7 x\n";
-        assert_eq!(parents(table), HashMap::from([(25, 1), (30, 25)]));
+        let table = Table::parse(
+            b"25 1 8:1 / / rw - ext4 x rw\n30 25 0:22 / /a\\040b rw - proc proc rw\n31 30 0:5 / /a\\040b rw - x x rw\n\
+              7 8 0:1 / /x rw\n8 7 0:1 / /x rw\nnonsense\n\n9 x\n",
+        );
+        assert_eq!(table.mounts[&30], (25, PathBuf::from("/a b")));
+        let is_on = |id, layer| table.is_on(id, &[Layer { id: layer, unique: None }]);
+        assert!(is_on(31, 30) && is_on(31, 25) && is_on(30, 30) && !is_on(30, 31) && !is_on(25, 30));
+        // A circle nobody makes.
+        assert!(!is_on(7, 9) && !is_on(99, 1));
     }
 
     #[test]
@@ -223,7 +265,7 @@ mod tests {
     #[test]
     fn mounts_have_numbers() {
         let proc = crate::root::open_host(Path::new("/proc")).unwrap();
-        let table = parents(&std::fs::read("/proc/self/mountinfo").unwrap());
-        assert!(table.contains_key(&Layer::of(&proc).unwrap().id));
+        let (_, path) = &Table::read().unwrap().mounts[&Layer::of(&proc).unwrap().id];
+        assert_eq!(path, Path::new("/proc"));
     }
 }

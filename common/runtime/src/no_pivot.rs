@@ -49,7 +49,7 @@ fn whole_filesystem(line: &[u8]) -> Option<PathBuf> {
 }
 
 /// Space, tab, newline and backslash are octal there.
-fn unescape(field: &[u8]) -> PathBuf {
+pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {

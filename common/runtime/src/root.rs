@@ -10,6 +10,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use sys::mount::{MountAttributes, mount_setattr};
 
 /// Where a container's root comes from.
 #[derive(Clone, Debug)]
@@ -175,6 +176,14 @@ pub fn clone_tree(of: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd>
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     open_tree(of, "", flags)
+}
+
+/// Keeps what is mounted on it, and its removal, from any other mount.
+pub(crate) fn make_private(mount: &OwnedFd, recursive: bool, subject: &Path) -> Result<()> {
+    const MS_PRIVATE: u64 = 1 << 18;
+    let private = MountAttributes { propagation: MS_PRIVATE, ..MountAttributes::default() };
+    mount_setattr(mount.as_fd(), recursive, private)
+        .explain(|| format!("keep what is mounted on {} from being shared", subject.display()))
 }
 
 pub fn is_directory(fd: impl AsFd) -> bool {

@@ -135,7 +135,9 @@ fn prepare(bundle: &Bundle, place: &Place, wishes: &Wishes<'_>) -> Result<(Creat
             return Err(Fault::usage("--no-pivot takes a mount namespace in linux.namespaces")
                 .hint("it would put the container's root over the machine's"));
         }
-        let attached = host_root::attach(spec, &bundle.path, |root| place.write_mounts(root))?;
+        let attached = host_root::attach(spec, &bundle.path, &place.mounts_of_others(), |root| {
+            place.write_mounts(root)
+        })?;
         RootFs::OnHost(Arc::new(attached))
     } else {
         RootFs::Directory

@@ -140,6 +140,18 @@ impl Place {
         self.write(MOUNTS, &text)
     }
 
+    /// Those of the containers beside it.
+    pub fn mounts_of_others(&self) -> Vec<HostRoot> {
+        let entries = self.path.parent().map(std::fs::read_dir).into_iter().flatten().flatten().flatten();
+        let others = entries.map(|entry| entry.path()).filter(|path| *path != self.path);
+        others
+            .filter_map(|path| {
+                let text = Place::open_path(path).ok()?.read(MOUNTS, MAX_MOUNTS_BYTES).ok()??;
+                serde_json::from_slice(&text).ok()
+            })
+            .collect()
+    }
+
     fn remove_mounts(&self) -> Result<()> {
         let Some(text) = self.read(MOUNTS, MAX_MOUNTS_BYTES)? else { return Ok(()) };
         // It was there under its name before anything was mounted: what cannot be read is nothing this program wrote.

@@ -295,6 +295,33 @@ fn a_hostile_root_gets_no_mounts_outside() {
 }
 
 #[test]
+fn one_root_is_for_one_container() {
+    let Some(bench) = Bench::new() else { return };
+    let host = Host::new(&bench);
+    let (first, second) = (bench.id("first"), bench.id("second"));
+    let bundle = bench.bundle().display().to_string();
+    configure(&bench, &["sleep", "1000"], |_| {});
+    let before = host.mounts();
+    host.start(&bench, &first);
+    let with_first = host.mounts();
+    let ran = host.ran(&["run", "--bundle", &bundle, &second]).expect(1);
+    assert_says(&ran, "another container's root is mounted there");
+    assert_eq!(host.mounts(), with_first);
+    // Somebody hides all of it.
+    let above = format!("mount --rbind {bundle} {bundle}");
+    host.sh(&above);
+    host.ran(&["kill", &first, "KILL"]).expect(0);
+    assert_says(&host.ran(&["delete", "--force", &first]).expect(1), "other mounts cover");
+    host.sh(&format!("mount --make-rprivate {bundle} && umount -l {bundle}"));
+    host.ran(&["delete", "--force", &first]).expect(0);
+    assert_eq!(host.mounts(), before);
+    bench.assert_gone(&first);
+    host.start(&bench, &second);
+    host.ran(&["delete", "--force", &second]).expect(0);
+    assert_eq!(host.mounts(), before);
+}
+
+#[test]
 fn another_mount_namespace_is_told_of() {
     let Some(bench) = Bench::new() else { return };
     let host = Host::new(&bench);
