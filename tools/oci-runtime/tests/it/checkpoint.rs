@@ -1,9 +1,9 @@
 //! `checkpoint` and `restore` by the real criu, where it works: in the version 2 guest with Debian 12's kernel for one.
 
-use crate::{Bench, assert_says, wait_until};
+use crate::{Bench, PROGRAM, assert_says, wait_until};
 use serde_json::json;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use testkit::Ran;
 
 /// Whether criu can do anything on this machine; said aloud if not.
@@ -123,6 +123,149 @@ fn a_checkpointed_container_goes_on_where_it_was() {
     bench.assert_gone(&id);
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&bench.path().display().to_string()), "{mounts}");
+}
+
+fn has_feature(name: &str) -> bool {
+    let there = Command::new("criu").args(["check", "--feature", name]).output();
+    let there = there.is_ok_and(|output| output.status.success());
+    if !there {
+        testkit::skip(&format!("criu and this kernel have no {name}"));
+    }
+    there
+}
+
+fn free_port() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port().to_string()
+}
+
+/// Ended when dropped.
+struct Daemon(std::process::Child);
+
+impl Daemon {
+    fn start(command: &mut Command, log: &Path) -> Daemon {
+        let file = || std::fs::File::create(log).unwrap();
+        Daemon(command.stdin(Stdio::null()).stdout(file()).stderr(file()).spawn().unwrap())
+    }
+
+    #[track_caller]
+    fn expect_success(&mut self, log: &Path) {
+        let mut status = None;
+        wait_until(
+            || {
+                status = self.0.try_wait().unwrap();
+                status.is_some()
+            },
+            &format!("it does not end: {}", std::fs::read_to_string(log).unwrap()),
+        );
+        assert!(status.unwrap().success(), "{}", std::fs::read_to_string(log).unwrap());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The second container runs while most of its memory is still in the first, which is gone when the last page has been asked for.
+#[test]
+fn memory_follows_when_it_is_asked_for() {
+    let Some(bench) = Bench::new() else { return };
+    if !criu_works() || !has_feature("uffd-noncoop") {
+        return;
+    }
+    let (first, second) = (bench.id("first"), bench.id("second"));
+    let file = bench.make_counter();
+    bench.start(&first);
+    wait_until(|| counted(&file).1 > 3, "it does not count");
+    let images = bench.path().join("images");
+    let path = images.display().to_string();
+    let (port, ready) = (free_port(), bench.path().join("ready"));
+    let script = format!("exec \"$0\" \"$@\" 9>{}", ready.display());
+    let address = format!("127.0.0.1:{port}");
+    let root = bench.root().display().to_string();
+    let log = bench.path().join("checkpoint.log");
+    let mut checkpoint = Daemon::start(
+        Command::new("sh")
+            .args(["-c", &script, PROGRAM, "--root", &root, "checkpoint", "--lazy-pages"])
+            .args(["--page-server", &address, "--status-fd", "9", "--image-path", &path, &first]),
+        &log,
+    );
+    wait_until(
+        || std::fs::read(&ready).is_ok_and(|told| told == [0]) || checkpoint.0.try_wait().unwrap().is_some(),
+        "nobody is told that pages can be asked for",
+    );
+    assert!(checkpoint.0.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(&log).unwrap());
+    let (_, then) = counted(&file);
+    let daemon_log = bench.path().join("daemon.log");
+    let mut daemon = Daemon::start(
+        Command::new("criu")
+            .args(["lazy-pages", "--page-server", "--address", "127.0.0.1", "--port", &port, "-D", &path])
+            .current_dir(bench.path()),
+        &daemon_log,
+    );
+    wait_until(|| images.join("lazy-pages.socket").exists(), "criu lazy-pages does not come up");
+    let bundle = bench.bundle().display().to_string();
+    bench.make(&[
+        "restore",
+        "--detach",
+        "--lazy-pages",
+        "--work-path",
+        &path,
+        "--image-path",
+        &path,
+        "--bundle",
+        &bundle,
+        &second,
+    ]);
+    wait_until(|| counted(&file).1 > then + 3, "it does not count after it was restored");
+    checkpoint.expect_success(&log);
+    daemon.expect_success(&daemon_log);
+    bench.assert_gone(&first);
+    assert_eq!(bench.status(&second), "running");
+    bench.ran(&["delete", "--force", &second]).expect(0);
+    bench.assert_gone(&second);
+}
+
+#[test]
+fn memory_is_saved_in_passes_and_by_another() {
+    let Some(bench) = Bench::new() else { return };
+    if !criu_works() || !has_feature("mem_dirty_track") {
+        return;
+    }
+    let id = bench.id("passes");
+    let file = bench.make_counter();
+    bench.start(&id);
+    wait_until(|| counted(&file).1 > 3, "it does not count");
+    let path = |name: &str| bench.path().join(name).display().to_string();
+    bench.ran(&["checkpoint", "--pre-dump", "--image-path", &path("before"), &id]).expect(0);
+    assert_eq!(bench.status(&id), "running");
+    let (_, then) = counted(&file);
+    wait_until(|| counted(&file).1 > then, "it does not count after a first pass");
+    // What has changed since goes to a server, which puts it where it will be looked for.
+    let port = free_port();
+    std::fs::create_dir(path("images")).unwrap();
+    let log = bench.path().join("server.log");
+    let ready = bench.path().join("ready");
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("exec \"$0\" \"$@\" 9>{}", ready.display()), "criu", "page-server"]);
+    command.args(["--images-dir", &path("images"), "--prev-images-dir", "../before", "--status-fd", "9"]);
+    command.args(["--address", "127.0.0.1", "--port", &port]);
+    let mut server = Daemon::start(&mut command, &log);
+    wait_until(|| std::fs::read(&ready).is_ok_and(|told| told == [0]), "the page server does not come up");
+    let to = format!("127.0.0.1:{port}");
+    let (images, before) = (path("images"), "../before");
+    bench
+        .ran(&["checkpoint", "--parent-path", before, "--page-server", &to, "--image-path", &images, &id])
+        .expect(0);
+    server.expect_success(&log);
+    bench.assert_gone(&id);
+    let (_, then) = counted(&file);
+    bench.restore(&id, &images);
+    wait_until(|| counted(&file).1 > then + 3, "it does not count after it was restored");
+    bench.ran(&["delete", "--force", &id]).expect(0);
 }
 
 #[test]
