@@ -5,6 +5,7 @@
 pub mod atomic;
 mod blobs;
 mod container;
+mod download;
 pub mod index;
 mod layers;
 pub mod leases;
@@ -17,6 +18,7 @@ mod usage;
 
 pub use blobs::{BlobWriter, UnnamedBlob};
 pub use container::{ContainerDir, LastRun, LiveState, Status, check_name, is_id};
+pub use download::Download;
 pub use index::{Entry, NewEntry, NewImage, Swept};
 pub use layers::{LayerInfo, NewLayer, SweptLayers};
 pub use leases::{Lease, Leases, release_all};

@@ -1,4 +1,4 @@
-//! `flock` on the object it guards: held briefly, never across the network.
+//! `flock` on the object it guards: held briefly, never across the network but for downloads (`partial/`).
 
 use fault::{Explain, Fault, Kind, Result};
 use rustix::fs::{FlockOperation, OFlags, flock};

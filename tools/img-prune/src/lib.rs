@@ -123,6 +123,13 @@ fn sweep(store: &Store, pruned: &mut Pruned, context: &mut Context) {
         Ok(count) => pruned.unfinished = count as u64,
         Err(fault) => context.report(&fault.within("remove unfinished work")),
     }
+    match store.sweep_downloads() {
+        Ok((count, bytes)) => {
+            pruned.unfinished += count;
+            pruned.reclaimed_bytes += bytes;
+        }
+        Err(fault) => context.report(&fault.within("remove unfinished downloads")),
+    }
     if let Err(fault) = store.sweep_run() {
         context.report(&fault.within("remove stale markers"));
     }

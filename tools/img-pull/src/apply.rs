@@ -8,7 +8,7 @@ use registry::{Repository, Sink};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use store::{BlobWriter, NewEntry};
+use store::{Download, NewEntry};
 
 /// How often blobs that a sweep took away meanwhile are fetched again.
 const SWEPT_RETRIES: usize = 3;
@@ -118,17 +118,25 @@ fn check_platform(pull: &Pull<'_>, reference: &Reference, fetch: &Fetch, config:
 
 /// Downloads blobs, several at once; the first failure ends all.
 fn download(pull: &Pull<'_>, repository: &Repository, name: &str, blobs: &[Descriptor]) -> Result<()> {
-    let waiting: Mutex<VecDeque<&Descriptor>> = Mutex::new(blobs.iter().collect());
+    // Those another process is at come again when there is nothing else to do; then they are waited for.
+    let waiting: Mutex<VecDeque<(&Descriptor, bool)>> =
+        Mutex::new(blobs.iter().map(|blob| (blob, false)).collect());
     let failure: Mutex<Option<Fault>> = Mutex::new(None);
     let stop = AtomicBool::new(false);
     let lane = || {
         while !stop.load(Ordering::Relaxed) {
             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(blob) = next else { return };
-            if let Err(fault) = download_one(pull, repository, name, blob, &stop) {
-                // First the reason, then the others' end, or theirs could be taken for it.
-                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
-                stop.store(true, Ordering::Relaxed);
+            let Some((blob, wait)) = next else { return };
+            match download_one(pull, repository, name, blob, wait, &stop) {
+                Ok(Outcome::Stored) => {}
+                Ok(Outcome::Busy) => {
+                    waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back((blob, true));
+                }
+                Err(fault) => {
+                    // First the reason, then the others' end, or theirs could be taken for it.
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+                    stop.store(true, Ordering::Relaxed);
+                }
             }
         }
     };
@@ -145,37 +153,59 @@ fn download(pull: &Pull<'_>, repository: &Repository, name: &str, blobs: &[Descr
     }
 }
 
+enum Outcome {
+    Stored,
+    /// Somebody else is downloading it.
+    Busy,
+}
+
 fn download_one(
     pull: &Pull<'_>,
     repository: &Repository,
     name: &str,
     blob: &Descriptor,
+    wait: bool,
     stop: &AtomicBool,
-) -> Result<()> {
+) -> Result<Outcome> {
     let digest = blob.digest.as_str();
+    if wait {
+        pull.store.await_download(&blob.digest)?;
+    }
+    let Some(download) = pull.store.claim_download(&blob.digest, blob.size)? else {
+        return Ok(Outcome::Busy);
+    };
+    if pull.store.has_blob(&blob.digest, Some(blob.size), pull.settle)? {
+        pull.progress.present(name, digest);
+        return Ok(Outcome::Stored);
+    }
     let mut item = pull.progress.start(name, digest, blob.digest.short(), Some(blob.size));
-    let mut sink = Stoppable { writer: pull.store.blob_writer(&blob.digest, blob.size)?, stop };
+    let mut sink = Stoppable { download, stop };
     repository.blob(blob, &mut sink, &mut |bytes| item.set(bytes))?;
-    sink.writer.commit(pull.settle)?;
+    if sink.download.is_resumed() && !sink.download.is_right() {
+        // What an earlier process left was not the blob's beginning.
+        sink.download.restart()?;
+        repository.blob(blob, &mut sink, &mut |bytes| item.set(bytes))?;
+    }
+    sink.download.commit(pull.settle)?;
     item.done();
-    Ok(())
+    Ok(Outcome::Stored)
 }
 
 /// Ends a download when another one has failed.
 struct Stoppable<'a> {
-    writer: BlobWriter,
+    download: Download,
     stop: &'a AtomicBool,
 }
 
 impl Sink for Stoppable<'_> {
     fn written(&self) -> u64 {
-        self.writer.written()
+        self.download.written()
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Fault::failed("another blob failed"));
         }
-        self.writer.write(bytes)
+        self.download.write(bytes)
     }
 }

@@ -400,23 +400,87 @@ fn progress_is_data_for_who_asks() {
     pull(&place, &["--progress-fd", "77", &reference]).expect(2);
 }
 
+fn requests_of(registry: &FakeRegistry, digest: &Digest) -> Vec<Option<String>> {
+    let requests = registry.requests().into_iter().filter(|request| request.path.contains(digest.as_str()));
+    requests.map(|request| request.headers.get("range").cloned()).collect()
+}
+
+fn partial(place: &Place) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(place.root().join("partial")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
 #[test]
-fn two_at_once_both_succeed() {
-    let (_registry, reference, pushed) = registry();
+fn twenty_at_once_fetch_each_blob_once() {
+    let (registry, reference, pushed) = registry();
     let place = Place::new();
-    let children: Vec<_> = (0..4)
+    let children: Vec<_> = (0..20)
         .map(|_| {
-            command(&place, &[&reference]).stdout(std::process::Stdio::null()).spawn().expect("run img-pull")
+            command(&place, &["--timeout", "30", &reference])
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .expect("run img-pull")
         })
         .collect();
     for mut child in children {
         assert!(child.wait().unwrap().success());
+    }
+    for layer in &pushed.layers {
+        assert_eq!(requests_of(&registry, layer).len(), 1, "{layer}");
     }
     assert_eq!(
         pull(&place, &["--policy", "never", &reference]).expect(0).json()["image"]["digest"],
         json!(pushed.manifest)
     );
     assert_no_scratch(&place);
+    assert!(partial(&place).is_empty());
+}
+
+#[test]
+fn a_later_process_goes_on_where_a_killed_one_was() {
+    let (registry, reference, pushed) = registry();
+    let large = &pushed.layers[0];
+    let place = Place::new();
+    registry.misbehave(&format!("/blobs/{large}"), 1, Behaviour::Trickle(Duration::from_micros(200)));
+    let mut child =
+        command(&place, &[&reference]).stdout(std::process::Stdio::null()).spawn().expect("run img-pull");
+    let file = place.root().join("partial").join(format!("sha256-{}", large.hex()));
+    let give_up = std::time::Instant::now() + Duration::from_secs(30);
+    while file.metadata().map_or(0, |status| status.len()) < 1000 {
+        assert!(std::time::Instant::now() < give_up, "nothing comes");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let there = file.metadata().unwrap().len();
+    registry.stop_misbehaving();
+    registry.forget_requests();
+    pull(&place, &[&reference]).expect(0);
+    assert_eq!(requests_of(&registry, large), [Some(format!("bytes={there}-299999"))]);
+    assert_eq!(std::fs::read(blob(&place, large)).unwrap(), vec![7; 300_000]);
+    assert!(partial(&place).is_empty());
+
+    // What is left need not be the beginning of the blob: a crash of the machine may have damaged it.
+    let place = Place::new();
+    std::fs::create_dir_all(place.root().join("partial")).unwrap();
+    let file = place.root().join("partial").join(format!("sha256-{}", large.hex()));
+    for rubbish in [vec![8; 1000], vec![7; 300_001], vec![8; 300_000]] {
+        std::fs::write(&file, rubbish).unwrap();
+        let _ = std::fs::remove_file(blob(&place, large));
+        pull(&place, &["--policy", "always", &reference]).expect(0);
+        assert_eq!(std::fs::read(blob(&place, large)).unwrap(), vec![7; 300_000]);
+        assert!(partial(&place).is_empty());
+    }
+    // All of it, but not yet under its name: nothing is fetched again.
+    std::fs::rename(blob(&place, large), &file).unwrap();
+    registry.forget_requests();
+    pull(&place, &[&reference]).expect(0);
+    assert!(requests_of(&registry, large).is_empty());
+    // A registry that lies leaves nothing to go on with.
+    let place = Place::new();
+    registry.misbehave(&format!("/blobs/{large}"), 1, Behaviour::Body(vec![9; 300_000]));
+    pull(&place, &[&reference]).expect(3);
+    assert!(!place.root().join("partial").join(format!("sha256-{}", large.hex())).exists());
 }
 
 #[test]
