@@ -77,8 +77,10 @@ fn run(call: &Call<'_>) -> Result<u8> {
         rdt: container.stored.rdt.as_ref(),
         detach,
         stdio: if process.terminal { Stdio::Terminal } else { Stdio::Inherited },
-        user_namespace: is_elsewhere(&spec, NamespaceKind::User, "user", container.stored.pid),
-        time_namespace: is_elsewhere(&spec, NamespaceKind::Time, "time", container.stored.pid),
+        user_namespace: spec.namespace(NamespaceKind::User).is_some()
+            && is_elsewhere("user", container.stored.pid),
+        // criu restores every container into one.
+        time_namespace: is_elsewhere("time", container.stored.pid),
         keyring: None,
         manners: Manners {
             preserve_fds: call.inherited.listening + call.inherited.preserved,
@@ -128,10 +130,11 @@ fn hand_out(
     }
 }
 
-/// A namespace that the container has and this process is not in: joining one's own user namespace is refused.
-fn is_elsewhere(spec: &Spec, kind: NamespaceKind, name: &str, pid: i32) -> bool {
+/// A namespace that the container's first process is in and this one is not: joining one's own user namespace is refused.
+fn is_elsewhere(name: &str, pid: i32) -> bool {
     let link = |whose: &str| std::fs::read_link(format!("/proc/{whose}/ns/{name}")).ok();
-    spec.namespace(kind).is_some() && link(&pid.to_string()) != link("self")
+    let theirs = link(&pid.to_string());
+    theirs.is_some() && theirs != link("self")
 }
 
 fn from_file(path: &Path) -> Result<Process> {

@@ -116,6 +116,20 @@ fn a_checkpointed_container_goes_on_where_it_was() {
     assert_eq!(state["pid"].to_string(), pid);
     assert_eq!(bench.ran(&["exec", &id, "cat", "/keep/file"]).expect(0).stdout, "kept\n");
     assert_eq!(bench.ran(&["exec", &id, "cat", "/proc/kcore"]).expect(0).stdout, "");
+    // What is executed in it can be checkpointed with it: it is in every namespace criu made.
+    let namespaces = |pid: &str| {
+        let script =
+            format!("for kind in ipc mnt net pid time uts; do busybox readlink /proc/{pid}/ns/$kind; done");
+        bench.ran(&["exec", &id, "sh", "-c", &script]).expect(0).stdout
+    };
+    assert_eq!(namespaces("1"), namespaces("self"));
+    bench.ran(&["exec", &id, "sh", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 &"]).expect(0);
+    bench.ran(&["checkpoint", "--image-path", &images, &id]).expect(0);
+    let (_, then) = counted(&file);
+    bench.restore(&id, &images);
+    wait_until(|| counted(&file).1 > then, "it does not count after it was restored again");
+    let processes = bench.ran(&["exec", &id, "sh", "-c", "cat /proc/[0-9]*/cmdline"]).expect(0).stdout;
+    assert!(processes.contains("sleep\u{0}1000\u{0}"), "{processes:?}");
     bench.ran(&["pause", &id]).expect(0);
     assert_eq!(bench.status(&id), "paused");
     bench.ran(&["resume", &id]).expect(0);
