@@ -318,6 +318,31 @@ pub fn contents<R: Read + Send>(
     })
 }
 
+/// The first byte in which the archives of two layers differ, once they are inflated; `None` when they are the same.
+///
+/// # Errors
+/// [`fault::Kind::Input`] for a layer that cannot be inflated.
+pub fn first_difference<A: Read + Send, B: Read + Send>(a: A, b: B, limits: &Limits) -> Result<Option<u64>> {
+    with_archive(a, limits, false, |a| {
+        with_archive(b, limits, false, |b| {
+            let (a, b) = (a.input(), b.input());
+            let mut at = 0;
+            loop {
+                let failed = |e| Fault::failed("read a layer").because(e);
+                let (one, other) = (a.fill_buf().map_err(failed)?, b.fill_buf().map_err(failed)?);
+                let length = one.len().min(other.len());
+                let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+                at += same as u64;
+                if same < length || length == 0 {
+                    return Ok(Some(at).filter(|_| same < length || one.len() != other.len()));
+                }
+                a.consume(length);
+                b.consume(length);
+            }
+        })
+    })
+}
+
 /// Reads a blob's archive; one thread inflates, the caller's reads. `whole`: what follows the archive's end is read, too, so that
 /// damage there is found.
 fn with_archive<R: Read + Send, T>(

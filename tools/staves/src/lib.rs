@@ -32,6 +32,10 @@ macro_rules! tools {
 }
 
 tools! {
+    "img-cat" = img_cat,
+    "img-diff" = img_diff,
+    "img-edit" = img_edit,
+    "img-files" = img_files,
     "img-history" = img_history,
     "img-inspect" = img_inspect,
     "img-ls" = img_ls,

@@ -97,6 +97,11 @@ impl<R: BufRead> Archive<R> {
         Archive { input, left: 0, padding: 0, position: 0 }
     }
 
+    /// The bytes themselves, before or between entries.
+    pub fn input(&mut self) -> &mut R {
+        &mut self.input
+    }
+
     pub fn into_inner(self) -> R {
         self.input
     }

@@ -1,0 +1,154 @@
+//! The tool as a program, on images made by hand.
+
+#[path = "../../img-unpack/tests/images/mod.rs"]
+mod images;
+#[path = "../../img-files/tests/layers/mod.rs"]
+mod layers;
+
+use images::put;
+use layer::Time;
+use layer::pack::Member;
+use layers::Layer;
+use std::process::{Command, Output};
+use testkit::{Place, Ran};
+
+/// More than one buffer.
+static LONG: [u8; 300_000] = [7; 300_000];
+
+fn cat(place: &Place, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_img-cat"));
+    place.furnish(&mut command);
+    command.args(arguments).output().unwrap()
+}
+
+/// What it prints when all is well.
+fn printed(place: &Place, arguments: &[&str]) -> Vec<u8> {
+    let output = cat(place, arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// How it fails.
+fn failed(place: &Place, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = cat(place, arguments);
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn put_app(place: &Place, name: &str, base: Layer) {
+    let upper = Layer::new()
+        .dir("etc")
+        .file("etc/a", b"upper a")
+        .file("etc/.wh.b", b"")
+        .hard_link("etc/same", "etc/c")
+        .symlink("etc/absolute", "/etc/a")
+        .symlink("etc/up", "../../../etc/c")
+        .symlink("loop", "loop")
+        .file("etc/twice", b"first")
+        .file("etc/twice", b"last");
+    put(place, name, &[base.tar(), upper.tar()]);
+}
+
+fn base() -> Layer {
+    let lib = Layer::new().dir("usr").dir("usr/lib").file("usr/lib/x", b"x").symlink("lib", "usr/lib");
+    lib.dir("etc").file("etc/a", b"lower a").file("etc/b", b"lower b").file("etc/c", &LONG)
+}
+
+#[test]
+fn the_image_shows_the_uppermost() {
+    let place = Place::new();
+    put_app(&place, "app", base());
+    for (path, wanted) in [
+        ("etc/a", b"upper a".as_slice()),
+        ("/etc/a", b"upper a"),
+        ("etc/absolute", b"upper a"),
+        ("../etc/./a", b"upper a"),
+        ("etc/twice", b"last"),
+        ("lib/x", b"x"),
+        ("etc/c", &LONG),
+        ("etc/same", &LONG),
+        ("etc/up", &LONG),
+    ] {
+        assert_eq!(printed(&place, &["app", path]), wanted, "{path}");
+    }
+    assert_eq!(printed(&place, &["app", "etc/a", "lib/x", "etc/twice", "etc/a"]), b"upper axlastupper a");
+    let piped = place.sh("img-inspect app | img-cat - etc/a etc/twice").expect(0);
+    assert_eq!(piped.stdout, "upper alast");
+    for (path, status, why) in [
+        ("etc/b", 4, "no such file"),
+        ("nothing", 4, "no such file"),
+        ("etc/a/x", 4, "no directory"),
+        ("loop", 4, "symbolic links"),
+        ("etc", 3, "is a directory"),
+        ("/", 3, "is a directory"),
+    ] {
+        let (code, text) = failed(&place, &["app", path]);
+        assert!(code == Some(status) && text.contains(why) && text.contains(path), "{path}: {code:?} {text}");
+    }
+    // What can be printed is.
+    let output = cat(&place, &["app", "etc/b", "etc/a"]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(4), b"upper a".as_slice()));
+    assert_eq!(failed(&place, &["nothing", "x"]).0, Some(4));
+    Ran::of(place.command("bash").args(["-c", "img-cat - x </dev/null"])).expect(3);
+}
+
+#[test]
+fn layers_that_do_not_matter_are_not_read() {
+    let place = Place::new();
+    // Nothing of the lowest layer can be read.
+    let upper =
+        Layer::new().dir("etc").file("etc/a", b"a").symlink("etc/l", "a").file("etc/.wh.b", b"").tar();
+    put(&place, "app", &[b"no archive at all".to_vec(), upper.clone()]);
+    assert_eq!(printed(&place, &["app", "etc/a", "etc/l"]), b"aa");
+    assert_eq!(failed(&place, &["app", "etc/b"]).0, Some(4));
+    assert_eq!(failed(&place, &["app", "etc/other"]).0, Some(3));
+    // Whether etc is a directory, only the lower layers know.
+    let no_directory = Layer::new().file("etc/a", b"a").tar();
+    put(&place, "other", &[b"no archive at all".to_vec(), no_directory]);
+    assert_eq!(failed(&place, &["other", "etc/a"]).0, Some(3));
+}
+
+#[test]
+fn an_archive_of_paths_is_what_tar_reads() {
+    let place = Place::new();
+    put_app(&place, "app", base());
+    let listed =
+        place.sh("img-cat --tar app etc | tar -tv --full-time --utc | sed 's/  */ /g'").expect(0).stdout;
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines[0], "drwxr-xr-x 0/0 0 1970-01-01 00:00:01 etc/");
+    assert!(listed.contains("lrwxrwxrwx 0/0 0 1970-01-01 00:00:01 etc/absolute -> /etc/a"), "{listed}");
+    assert!(listed.contains("hrw-r--r-- 0/0 0 1970-01-01 00:00:01 etc/same link to etc/c"), "{listed}");
+    assert_eq!(lines.len(), 7, "{listed}");
+    assert_eq!(printed(&place, &["--tar", "app", "etc"]), printed(&place, &["--tar", "app", "/etc/"]));
+    let content = place.sh("img-cat --tar app lib/x etc/a | tar -xO").expect(0).stdout;
+    assert!(content == "xupper a" || content == "upper ax", "{content}");
+    assert_eq!(place.sh("img-cat --tar app lib | tar -t").expect(0).stdout, "lib\n");
+    // Half an archive is none.
+    let output = cat(&place, &["--tar", "app", "etc", "nothing"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(4), 0));
+}
+
+#[test]
+fn an_archive_of_everything_unpacks_to_the_same_image() {
+    let place = Place::new();
+    let long = format!("{}/{}", "l".repeat(120), "n".repeat(200));
+    let xattrs = [(b"user.staves".to_vec(), vec![0, 1, b'\n'])];
+    let odd = Member {
+        uid: 3_000_000,
+        mode: 0o4711,
+        mtime: Time { seconds: -2, nanoseconds: 750_000_000 },
+        xattrs: &xattrs,
+        ..Layer::plain(&long)
+    };
+    put_app(
+        &place,
+        "app",
+        base().dir(&"l".repeat(120)).add(&odd, b"content").symlink("far", &"x/".repeat(150)),
+    );
+    // An image of that archive as its only layer has the same files.
+    put(&place, "again", &[printed(&place, &["--tar", "app", "/"])]);
+    let told = "img-files $1 | jq -c 'del(.layer)'";
+    let same = place.sh(&format!("f() {{ {told}; }}; diff <(f app) <(f again) && f again | wc -l")).expect(0);
+    assert!(same.stdout.trim().parse::<u32>().unwrap() >= 15, "{}", same.stdout);
+    assert_eq!(printed(&place, &["again", &long]), b"content");
+    assert_eq!(printed(&place, &["again", "etc/same"]), LONG);
+}
