@@ -127,6 +127,10 @@ pub struct Args {
     #[arg(long, value_name = "VARIANT", help_heading = "The image")]
     pub variant: Option<String>,
 
+    /// Apply an instruction of a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, SHELL, STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(short, long, value_name = "INSTRUCTION", help_heading = "The image")]
+    pub change: Vec<String>,
+
     /// Take the whole configuration from this file instead; `-` is stdin
     #[arg(long, value_name = "FILE", help_heading = "The image")]
     pub config: Option<PathBuf>,
@@ -190,6 +194,7 @@ impl Args {
         };
         add("new-base", &mut self.new_base.iter());
         add("unset", &mut self.unset.iter());
+        add("change", &mut self.change.iter());
         add("env", &mut self.env.iter());
         add("label", &mut self.label.iter());
         add("annotation", &mut self.annotation.iter());

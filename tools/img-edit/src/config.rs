@@ -16,6 +16,7 @@ pub fn apply(args: &Args, config: &mut Value) -> Result<()> {
     for member in &args.unset {
         unset(config, member)?;
     }
+    crate::change::apply(&args.change, config)?;
     apply_image(args, config)?;
     apply_process(args, config)?;
     apply_declared(args, config)?;
@@ -193,7 +194,7 @@ pub fn root(config: &mut Value) -> Result<&mut Map<String, Value>> {
 }
 
 /// Its member `config`, made if it is not there.
-fn process(config: &mut Value) -> Result<&mut Map<String, Value>> {
+pub fn process(config: &mut Value) -> Result<&mut Map<String, Value>> {
     object(root(config)?, "config", "config")
 }
 

@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 mod args;
+pub mod change;
 mod config;
 mod edit;
 mod manifest;
 mod rebase;
-mod value;
+pub mod value;
 
 pub use args::{Args, Format};
 

@@ -43,6 +43,7 @@ tools! {
     "img-pull" = img_pull,
     "img-rm" = img_rm,
     "img-copy" = img_copy,
+    "img-import" = img_import,
     "img-load" = img_load,
     "img-save" = img_save,
     "img-tag" = img_tag,
