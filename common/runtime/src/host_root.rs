@@ -11,8 +11,7 @@ use crate::root::{attach as put, clone_tree, make_private};
 use crate::spec::Spec;
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, readlink, statx};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, fstat, openat, readlink, statx};
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -32,6 +31,8 @@ pub struct HostRoot {
     path: PathBuf,
     /// Inode of the mount namespace (`/proc/PID/ns/mnt`).
     namespace: u64,
+    /// Device and inode of the directory.
+    directory: (u64, u64),
     /// The lower layer first.
     layers: Vec<Layer>,
 }
@@ -91,7 +92,8 @@ pub fn attach(
     // As a copy of shared mounts it would share what is mounted in it.
     make_private(&tree, true, &path)?;
     let layers = vec![Layer::of(&base).explain(what)?, Layer::of(&tree).explain(what)?];
-    record(&HostRoot { path: path.clone(), namespace: own_namespace()?, layers })?;
+    let directory = inode(&place).explain(what)?;
+    record(&HostRoot { path: path.clone(), namespace: own_namespace()?, directory, layers })?;
     put(&base, &place, &path)?;
     // On a shared mount it has become shared.
     make_private(&base, false, &path)?;
@@ -109,43 +111,41 @@ impl HostRoot {
             return self.need_nobody();
         }
         for _ in 0..MAX_LAYERS {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let top = match openat(CWD, &self.path, flags, Mode::empty()) {
-                Ok(top) => top,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-                Err(error) => {
-                    return Err(std::io::Error::from(error))
-                        .explain(|| format!("open {}", self.path.display()));
-                }
-            };
-            if !self.has(&top)? {
-                return Ok(());
-            }
+            let Some((top, path)) = self.find()? else { return Ok(()) };
             // What is shared with the host's mounts is unmounted there, too.
-            make_private(&top, true, &self.path)?;
+            make_private(&top, true, &path)?;
             unmount(format!("/proc/self/fd/{}", top.as_raw_fd()), UnmountFlags::DETACH)
-                .explain(|| format!("unmount {}", self.path.display()))?;
+                .explain(|| format!("unmount {}", path.display()))?;
         }
         Err(Fault::failed(format!("unmount {}: there is no end of mounts on it", self.path.display())))
     }
 
-    /// Whether what is seen at the path is one of the layers, or was put on them: by who may mount in the container.
-    fn has(&self, top: &OwnedFd) -> Result<bool> {
-        let seen = Layer::of(top).explain(|| format!("find the mount on {}", self.path.display()))?;
-        if let Some(layer) = self.layers.iter().find(|layer| layer.id == seen.id) {
-            return Ok(layer.unique == seen.unique);
-        }
+    /// What is seen where one of the layers is, if it is that, or was put on it by who may mount in the container.
+    fn find(&self) -> Result<Option<(OwnedFd, PathBuf)>> {
         let table = Table::read()?;
-        if table.is_on(seen.id, &self.layers) {
-            return Ok(true);
+        let mut covered = false;
+        for layer in self.layers.iter().rev() {
+            // Not where it was put: a directory above may have another name by now.
+            let Some((_, path)) = table.mounts.get(&layer.id) else { continue };
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let Ok(top) = openat(CWD, path, flags, Mode::empty()) else { continue };
+            let what = || format!("find the mount on {}", path.display());
+            let seen = Layer::of(&top).explain(what)?;
+            let is_there = path == &self.path;
+            let is_its_own = match self.layers.iter().find(|layer| layer.id == seen.id) {
+                Some(layer) => layer.unique == seen.unique && inode(&top).explain(what)? == self.directory,
+                None => is_there && table.is_on(seen.id, &self.layers),
+            };
+            if is_its_own {
+                return Ok(Some((top, path.clone())));
+            }
+            covered |= is_there && self.layers.iter().all(|layer| layer.id != seen.id);
         }
-        let is_covered =
-            |layer: &Layer| table.mounts.get(&layer.id).is_some_and(|(_, path)| *path == self.path);
-        if self.layers.iter().any(is_covered) {
+        if covered {
             return Err(Fault::conflict(format!("other mounts cover {}", self.path.display()))
                 .hint("unmount what was mounted above it since"));
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// A mount namespace nobody is in any more has taken its mounts with it.
@@ -176,6 +176,10 @@ impl Layer {
         let has_unique = unique.stx_mask & MNT_ID_UNIQUE.bits() != 0;
         Ok(Layer { id: ask(StatxFlags::MNT_ID)?.stx_mnt_id, unique: has_unique.then_some(unique.stx_mnt_id) })
     }
+}
+
+fn inode(fd: &OwnedFd) -> rustix::io::Result<(u64, u64)> {
+    fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 fn path_of(fd: &OwnedFd) -> rustix::io::Result<PathBuf> {
@@ -252,14 +256,28 @@ mod tests {
 
     #[test]
     fn what_is_not_its_own_stays() {
-        let layers = vec![Layer { id: u64::MAX, unique: None }];
-        let namespace = own_namespace().unwrap();
-        let root = |path: &str| HostRoot { path: path.into(), namespace, layers: layers.clone() };
-        for path in ["/", "/proc", "/nonexistent", "/etc/passwd"] {
-            root(path).remove().unwrap();
+        use rustix::mount::{MountPropagationFlags, mount_change};
+        // This thread's own mounts: the machine's are no stake. It takes root, as there is nothing to be unmounted without.
+        if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
+            return;
         }
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+        let proc = crate::root::open_host(Path::new("/proc")).unwrap();
+        let (seen, directory) = (Layer::of(&proc).unwrap(), inode(&proc).unwrap());
+        let root = |layer: Layer, directory| HostRoot {
+            path: "/proc".into(),
+            namespace: own_namespace().unwrap(),
+            directory,
+            layers: vec![layer],
+        };
+        // Its number, given to another mount.
+        root(seen, (directory.0, directory.1 + 1)).remove().unwrap();
+        root(Layer { unique: Some(u64::MAX), ..seen }, directory).remove().unwrap();
+        root(Layer { id: u64::MAX, unique: None }, directory).remove().unwrap();
         assert!(Path::new("/proc/self").exists());
-        HostRoot { namespace: 1, ..root("/proc") }.remove().unwrap();
+        // Nobody is in there.
+        HostRoot { namespace: 1, ..root(seen, directory) }.remove().unwrap();
+        assert!(Path::new("/proc/self").exists());
     }
 
     #[test]

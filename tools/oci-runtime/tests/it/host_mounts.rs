@@ -258,6 +258,15 @@ fn a_hostile_root_gets_no_mounts_outside() {
     host.ran(&["delete", "--force", &id]).expect(0);
     assert_eq!(host.mounts(), before);
 
+    // Its place goes by another name.
+    let id = bench.id("renamed");
+    let renamed = bench.path().join("renamed");
+    host.start(&bench, &id);
+    std::fs::rename(bench.bundle(), &renamed).unwrap();
+    host.ran(&["delete", "--force", &id]).expect(0);
+    assert_eq!(host.mounts(), before);
+    std::fs::rename(&renamed, bench.bundle()).unwrap();
+
     // What somebody else has put in its place is not touched.
     let moved = bench.path().join("moved");
     let id = bench.id("swapped");
