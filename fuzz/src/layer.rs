@@ -1,17 +1,54 @@
-//! Layers: archives applied to a directory, for an overlay and flat.
+//! Layers: archives applied to a directory, for an overlay and flat, and looked into without that.
 
 use super::scratch::Scratch;
-use layer::{Expected, Limits, Target};
+use layer::scan::scan;
+use layer::{Budget, Expected, Limits, Target, View};
 use std::path::Path;
+use std::sync::Arc;
 
 const BLOCK: usize = 512;
 
 pub fn check(data: &[u8]) {
+    let mut unpacks = false;
     for flat in [false, true] {
-        if let Err(fault) = apply(data, flat) {
+        let outcome = apply(data, flat);
+        unpacks = outcome.is_ok();
+        if let Err(fault) = outcome {
             assert!(matches!(fault.kind(), fault::Kind::Input | fault::Kind::Failed), "{fault}");
         }
     }
+    match look(data) {
+        Ok(()) => {}
+        // A tree deeper than any path is only unpacked.
+        Err(fault) => {
+            assert!(!unpacks || fault.to_string().contains("real path"), "{fault}");
+            assert_eq!(fault.kind(), fault::Kind::Input, "{fault}");
+        }
+    }
+}
+
+/// The tree in memory, of the same layer twice, and of the upper one alone. What is found there has a path that is found again.
+fn look(data: &[u8]) -> fault::Result<()> {
+    let limits = limits();
+    let list = Arc::new(scan(data, &limits, &Budget::new(64 << 20), true)?);
+    let layers = [Arc::clone(&list), list];
+    let view = View::of(&layers, &Budget::new(64 << 20))?;
+    view.root().walk(b"", |path, node| {
+        let found = view.find(path, false).expect("what is listed is there");
+        assert_eq!(found.inode(), node.inode());
+        fault::Result::Ok(())
+    })?;
+    if let Some(upper) = View::of_upper(&layers[1..], &Budget::new(64 << 20))? {
+        upper.root().walk(b"", |path, _| {
+            assert!(upper.find(path, false).is_ok());
+            fault::Result::Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn limits() -> Limits {
+    Limits { entries: 1000, bytes: Some(4 << 20), ratio: Some(250) }
 }
 
 fn apply(data: &[u8], flat: bool) -> fault::Result<()> {
@@ -20,7 +57,7 @@ fn apply(data: &[u8], flat: bool) -> fault::Result<()> {
     let root = yard.path().join("root");
     std::fs::create_dir(&root).expect("make a directory");
     let opened = sys::fs::open_dir(rustix::fs::CWD, root.as_path()).expect("open a directory");
-    let limits = Limits { entries: 1000, bytes: Some(4 << 20), ratio: Some(250) };
+    let limits = limits();
     let mut outcome = Ok(());
     if flat {
         let mut target = Target::flat(opened);

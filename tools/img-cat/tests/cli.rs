@@ -84,6 +84,10 @@ fn the_image_shows_the_uppermost() {
         let (code, text) = failed(&place, &["app", path]);
         assert!(code == Some(status) && text.contains(why) && text.contains(path), "{path}: {code:?} {text}");
     }
+    // Whoever read it has seen enough; of an archive nothing less than all is enough.
+    let ran = place.sh("img-cat app etc/c etc/c etc/c | head -c 3 | wc -c; echo ${PIPESTATUS[0]}").expect(0);
+    assert_eq!(ran.stdout, "3\n0\n");
+    place.sh("img-cat --tar app etc | head -c 3 >/dev/null; exit ${PIPESTATUS[0]}").expect(1);
     // What can be printed is.
     let output = cat(&place, &["app", "etc/b", "etc/a"]);
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(4), b"upper a".as_slice()));

@@ -85,13 +85,19 @@ fn given_config(args: &Args, subject: &Subject) -> Result<Option<Value>> {
 /// Applies everything that is asked for. `None` when nothing changes.
 pub fn edit(args: &Args, store: &Store, subject: &Subject, before: &Parts) -> Result<Option<Edited>> {
     let mut after = before.clone();
-    if let Some(config) = given_config(args, subject)? {
+    if let Some(mut config) = given_config(args, subject)? {
+        let root = config::root(&mut config)?;
+        // One written by hand need not tell what is known.
+        if root.get("rootfs").is_none_or(Value::is_null) {
+            root.insert("rootfs".to_owned(), before.config["rootfs"].clone());
+        }
         if config["rootfs"] != before.config["rootfs"] {
             return Err(Fault::input(
                 "the configuration's rootfs is not the image's, but the layers stay as they are",
             )
             .hint("rootfs has to stay as img-inspect prints it"));
         }
+        check_history(&config, before)?;
         after.config = config;
     }
     if let Some(new_base) = &args.new_base {
@@ -121,6 +127,21 @@ pub fn edit(args: &Args, store: &Store, subject: &Subject, before: &Parts) -> Re
         return Err(Fault::input("the image's documents become larger than anybody accepts"));
     }
     Ok(Some(Edited { manifest, config, changes }))
+}
+
+/// A history that tells of more layers than there are is refused by docker when the image is used.
+fn check_history(config: &Value, before: &Parts) -> Result<()> {
+    let Some(steps) = config["history"].as_array().filter(|_| config["history"] != before.config["history"])
+    else {
+        return Ok(());
+    };
+    let told = steps.iter().filter(|step| !step["empty_layer"].as_bool().unwrap_or(false)).count();
+    let layers = before.layers()?.len();
+    if told <= layers {
+        return Ok(());
+    }
+    Err(Fault::input(format!("the history tells of {told} layers where there are {layers}"))
+        .hint("a step without a layer has \"empty_layer\": true"))
 }
 
 fn stand_on(args: &Args, store: &Store, new_base: &str, image: &mut Parts) -> Result<()> {

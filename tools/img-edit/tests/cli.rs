@@ -193,7 +193,26 @@ fn records_that_jq_edited_are_images() {
     let ran =
         place.sh("img-edit app:1 --config $DIR/config && img-edit app:1 --config - <$DIR/config").expect(0);
     assert_eq!(config(&ran)["Cmd"], json!(["file"]));
-    place.sh("echo '{' | img-edit app:1 --config -").expect(3);
+    for bad in [
+        "{",
+        "[]",
+        "7",
+        &"[".repeat(100_000),
+        "{\"config\":[]}",
+        "{\"history\":[{},{}]}",
+        "{\"rootfs\":{\"type\":\"layers\"}}",
+    ] {
+        let script = format!("img-edit app:1 --env A=b --config - <<'END'\n{bad}\nEND");
+        let ran = place.sh(&script).expect(3);
+        assert!(ran.stdout.is_empty() && !ran.stderr.contains("panicked"), "{}", ran.stderr);
+    }
+    let short = place
+        .sh("echo '{\"architecture\":\"amd64\",\"os\":\"linux\"}' | img-edit app:1 --config - --cmd y")
+        .expect(0);
+    assert_eq!(
+        (config(&short), &short.json()["image"]["layers"]),
+        (json!({"Cmd": ["y"]}), &same["image"]["layers"])
+    );
 }
 
 #[test]

@@ -103,6 +103,9 @@ impl<'a> Builder<'a> {
         }
         let (dir, name) = split(&item.path);
         let parent = self.enter(dir)?;
+        // By way of a symbolic link a short name can have a long path, which whoever lists it holds in memory.
+        let real = self.path_length(parent);
+        self.budget.charge(2 * real.saturating_sub(dir.len()) as u64)?;
         match item.kind {
             ItemKind::Directory => self.directory(parent, name, at)?,
             ItemKind::HardLink => self.hard_link(parent, dir, name, &item.link)?,
@@ -140,9 +143,6 @@ impl<'a> Builder<'a> {
     fn make(&mut self, inode: Inode) -> Result<Id> {
         let id = Id::try_from(self.view.inodes.len()).ok().filter(|id| *id < GONE);
         let id = id.ok_or_else(|| Fault::input("the layers have too many entries"))?;
-        if inode.item.is_none() {
-            self.budget.charge(INODE_COST)?;
-        }
         self.view.inodes.push(inode);
         Ok(id)
     }
@@ -154,17 +154,25 @@ impl<'a> Builder<'a> {
         item: Option<(u32, u32)>,
         open: bool,
     ) -> Result<Id> {
-        let above = self.view.inode(parent).directory.as_deref().map_or(0, |above| above.path_length);
-        let path_length = above as usize + usize::from(above > 0) + name.len();
+        let above = self.path_length(parent);
+        let path_length = above + usize::from(above > 0) + name.len();
         // By way of symbolic links directories can lie deeper than any path reaches.
         if path_length > MAX_PATH {
             return Err(Fault::input(format!("its real path is longer than {MAX_PATH} bytes")));
         }
         let directory =
             Directory { parent, path_length: path_length as u32, children: BTreeMap::new(), open };
+        if item.is_none() {
+            self.budget.charge(INODE_COST + 2 * path_length as u64)?;
+        }
         let id = self.make(Inode { item, directory: Some(Box::new(directory)), links: 0 })?;
         self.name(parent, name, id);
         Ok(id)
+    }
+
+    /// Bytes of a directory's path.
+    fn path_length(&self, dir: Id) -> usize {
+        self.view.inode(dir).directory.as_deref().map_or(0, |directory| directory.path_length as usize)
     }
 
     /// Gives an inode a name; what has it goes.

@@ -311,9 +311,20 @@ fn memory_is_bounded() {
         let path = format!("{n}/{}f", "d/".repeat(1000)).into_bytes();
         deep = deep.pax(&[("path", &path)]).file("", b"");
     }
-    let list = list(&deep.tar()).unwrap();
-    assert!(View::of(&[Arc::clone(&list)], &Budget::new(1 << 20)).is_err());
-    assert!(View::of(&[list], &Budget::default()).is_ok());
+    let list = |layer: Layer| list(&layer.tar()).unwrap();
+    let deep = list(deep);
+    assert!(View::of(&[Arc::clone(&deep)], &Budget::new(1 << 20)).is_err());
+    assert!(View::of(&[deep], &Budget::default()).is_ok());
+    // And so do long paths that have short names.
+    let long = "d/".repeat(2000);
+    let mut by_link = Layer::new().pax(&[("path", long.as_bytes())]).dir("x");
+    by_link = by_link.pax(&[("linkpath", long.as_bytes())]).symlink("l", "x");
+    for n in 0..1000 {
+        by_link = by_link.file(&format!("l/{n}"), b"");
+    }
+    let by_link = list(by_link);
+    assert!(View::of(&[Arc::clone(&by_link)], &Budget::new(4 << 20)).is_err());
+    assert!(View::of(&[by_link], &Budget::new(20 << 20)).is_ok());
 }
 
 #[test]
