@@ -21,7 +21,7 @@ pub trait Source: Sync {
     fn open(&self, layer: &Layer) -> Result<Box<dyn Read + Send>>;
 }
 
-/// The local store.
+/// The local store. A blob that another program put there is hashed once, and then trusted until the next boot.
 #[derive(Debug)]
 pub struct InStore<'a> {
     store: &'a Store,
@@ -31,11 +31,6 @@ pub struct InStore<'a> {
 impl<'a> InStore<'a> {
     pub fn new(store: &'a Store) -> InStore<'a> {
         InStore { store, settle: Settle::new() }
-    }
-
-    /// See [`Settle::finish`].
-    pub fn finish(self) {
-        self.settle.finish();
     }
 }
 

@@ -39,8 +39,10 @@ fn compare(kind: Kind, path: &str, old: &Value, new: &Value, printer: &mut Print
     }
     let empty = Value::Object(Map::new());
     let by_name = |value: &Value| members(path, value);
-    // What one of them lacks is told member by member, too.
+    // What one of them lacks is told member by member, too; but not a step of the history.
+    let whole = path.starts_with("history.") && (old.is_null() || new.is_null());
     let (one, other) = match (old, new) {
+        _ if whole => (None, None),
         (Value::Null, new) if by_name(new).is_some() => (by_name(&empty), by_name(new)),
         (old, Value::Null) if by_name(old).is_some() => (by_name(old), by_name(&empty)),
         (old, new) => (by_name(old), by_name(new)),

@@ -200,3 +200,36 @@ fn layers_say_why_they_are_not_the_same() {
     assert!(table.contains("/etc/b (mtime)"), "{table}");
     diff(&place, &["--layers", "--exit-code", "one", "dated"]).expect(1);
 }
+
+/// Real layers: what one image has on top of itself is what differs.
+#[test]
+fn real_images_differ_in_what_was_put_on_top() {
+    let Some(images) = testkit::images() else { return };
+    let Some(layout) = images.layout("busybox") else { return };
+    let place = Place::new();
+    std::fs::create_dir_all(place.root()).unwrap();
+    let script = "cp -r \"$1\"/. $STAVES_ROOT/ && img-ls | head -1 | jq -r .image.reference";
+    let mut command = place.command("bash");
+    let name = Ran::of(command.args(["-c", script, "-"]).arg(&layout)).expect(0).stdout;
+    let name = name.trim();
+    // Its own archive in one layer is the same image in another.
+    let flat = Command::new("bash")
+        .args(["-c", "img-cat --tar \"$1\" /", "-", name])
+        .env(
+            "PATH",
+            std::env::join_paths([testkit::profile_dir(), "/usr/bin".into(), "/bin".into()]).unwrap(),
+        )
+        .env("STAVES_ROOT", place.root())
+        .env("STAVES_RUN", place.run())
+        .output()
+        .unwrap();
+    assert!(flat.status.success(), "{}", String::from_utf8_lossy(&flat.stderr));
+    let upper = Layer::new().file("bin/new", b"new").file("bin/.wh.busybox", b"").tar();
+    put(&place, "flat", std::slice::from_ref(&flat.stdout));
+    put(&place, "changed", &[flat.stdout, upper]);
+    assert_eq!(diff(&place, &[name, "flat", "--only", "file"]).expect(0).stdout, "");
+    let changed = files(&diff(&place, &[name, "changed", "--only", "file"]).expect(0));
+    let told: Vec<(&str, &str)> =
+        changed.iter().map(|(change, path, _)| (change.as_str(), path.as_str())).collect();
+    assert_eq!(told, [("deleted", "/bin/busybox"), ("added", "/bin/new")]);
+}

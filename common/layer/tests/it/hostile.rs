@@ -1,7 +1,8 @@
 use crate::build::{Item, Layer, gzip};
 use crate::{apply, apply_within, is_root};
 use fault::Kind;
-use layer::Limits;
+use layer::scan::scan;
+use layer::{Budget, Limits, View};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -240,7 +241,10 @@ fn random_damage_never_panics() {
                 }
             }
             let dir = tempdir().unwrap();
-            let _ = apply(dir.path(), &bad);
+            let applied = apply(dir.path(), &bad).is_ok();
+            let listed = scan(&bad[..], &Limits::default(), &Budget::default(), true);
+            let view = listed.and_then(|list| View::of(&[std::sync::Arc::new(list)], &Budget::default()));
+            assert!(view.is_ok() || !applied, "{:?}", view.err());
         }
     }
 }
