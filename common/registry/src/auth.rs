@@ -1,16 +1,26 @@
-//! Getting leave to read: bearer tokens (distribution spec, "Token Authentication") and basic authentication.
+//! Getting leave to read and write: bearer tokens (distribution spec, "Token Authentication") and basic authentication.
 
 use crate::credentials::{self, Credentials};
 use crate::endpoint::is_this_machine;
+use crate::repository::lock;
 use crate::retry::{Failed, is_passing, retry_after};
 use crate::scope::Scopes;
 use crate::transport::{Request, Transport, authority, encode, error_text, is_https, shorten};
-use fault::{Explain, Fault, Kind, Result};
+use fault::{Fault, Result};
 use serde::Deserialize;
+use std::collections::HashMap;
 use std::io::Read;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// Tokens are a few kilobytes.
 const MAX_TOKEN_BYTES: u64 = 1 << 20;
+/// How long a token holds whose server does not say, or says less (distribution spec, "Token Response Fields").
+const SHORTEST_LIFE: Duration = Duration::from_mins(1);
+const LONGEST_LIFE: Duration = Duration::from_hours(24);
+/// A token this close to its end may not live to see the request arrive.
+const MARGIN: Duration = Duration::from_secs(10);
+const MAX_TOKENS: usize = 256;
 
 /// What a registry wants, from `WWW-Authenticate` (RFC 9110, section 11.6.1).
 #[derive(Debug, PartialEq, Eq)]
@@ -20,11 +30,75 @@ pub(crate) enum Challenge {
 }
 
 #[derive(Deserialize)]
-struct Token {
+struct TokenResponse {
     #[serde(default)]
     token: Option<String>,
     #[serde(default)]
     access_token: Option<String>,
+    /// Seconds.
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+/// Tokens that were given and hold still, for all repositories of a process.
+#[derive(Default)]
+pub(crate) struct Tokens(Mutex<HashMap<Asked, Given>>);
+
+/// What a token was asked for, where and by whom.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Asked {
+    realm: String,
+    service: Option<String>,
+    /// All that it is to allow, in one order.
+    scopes: Vec<String>,
+    credentials: Option<Credentials>,
+}
+
+/// What a challenge is answered with.
+pub(crate) struct Authorization {
+    /// Of the header.
+    pub(crate) value: String,
+    /// Whether it is a token from before, which may not hold any more.
+    pub(crate) is_kept: bool,
+}
+
+struct Given {
+    authorization: String,
+    until: Instant,
+}
+
+// Never derived: a token may not reach a log.
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tokens")
+    }
+}
+
+impl Tokens {
+    /// A registry refused it, whatever its server said of how long it holds.
+    pub(crate) fn forget(&self, authorization: &str) {
+        lock(&self.0).retain(|_, given| given.authorization != authorization);
+    }
+
+    fn find(&self, asked: &Asked) -> Option<String> {
+        let given = lock(&self.0);
+        given.get(asked).filter(|given| Instant::now() < given.until).map(|given| given.authorization.clone())
+    }
+
+    fn keep(&self, asked: Asked, authorization: &str, since: Instant, expires_in: Option<u64>) {
+        let life = Duration::from_secs(expires_in.unwrap_or(0)).clamp(SHORTEST_LIFE, LONGEST_LIFE);
+        let until = since + life.saturating_sub(MARGIN);
+        let given = Given { authorization: authorization.to_owned(), until };
+        let mut all = lock(&self.0);
+        if all.len() >= MAX_TOKENS {
+            let now = Instant::now();
+            all.retain(|_, given| now < given.until);
+            if all.len() >= MAX_TOKENS {
+                all.clear();
+            }
+        }
+        all.insert(asked, given);
+    }
 }
 
 /// The value for `Authorization` that a challenge asks for. `base` is the registry's address; `wanted` is what is going to be
@@ -36,60 +110,76 @@ pub(crate) fn answer(
     path: &str,
     wanted: &Scopes,
     challenges: &[&str],
-) -> Result<String, Failed> {
-    let credentials = credentials::find(domain, path)?;
+) -> Result<Authorization, Failed> {
+    let credentials = credentials::find(transport, domain, path)?;
+    let default_scope =
+        if path.is_empty() { "registry:catalog:*".to_owned() } else { format!("repository:{path}:pull") };
+    answer_as(transport, base, domain, wanted, &default_scope, challenges, credentials)
+}
+
+/// The same with given credentials; `default_scope` is what a challenge without a scope is taken to mean, nothing if empty.
+pub(crate) fn answer_as(
+    transport: &Transport,
+    base: &str,
+    domain: &str,
+    wanted: &Scopes,
+    default_scope: &str,
+    challenges: &[&str],
+    credentials: Option<Credentials>,
+) -> Result<Authorization, Failed> {
     let challenge = challenges
         .iter()
         .find_map(|text| parse(text))
         .ok_or_else(|| Fault::denied("the registry asks for a login of a kind that is not supported"))?;
     match (challenge, credentials) {
-        (Challenge::Basic, Some(Credentials::Password { user, password })) => Ok(basic(&user, &password)),
+        (Challenge::Basic, Some(Credentials::Password { user, password })) => {
+            Ok(Authorization { value: basic(&user, &password), is_kept: false })
+        }
         (Challenge::Basic, _) => Err(login_needed(domain).into()),
         (Challenge::Bearer { realm, service, scope }, credentials) => {
             check_realm(&realm, base, credentials.is_some())?;
             let mut scopes = wanted.clone();
-            match scope {
-                Some(scope) => scopes.add(&scope),
-                None if path.is_empty() => scopes.add("registry:catalog:*"),
-                None => scopes.add(&format!("repository:{path}:pull")),
+            scopes.add(scope.as_deref().unwrap_or(default_scope));
+            let asked = Asked { realm, service, scopes: scopes.texts(), credentials };
+            if let Some(value) = transport.tokens.find(&asked) {
+                return Ok(Authorization { value, is_kept: true });
             }
-            token(transport, &realm, service.as_deref(), &scopes.texts(), credentials.as_ref())
+            let since = Instant::now();
+            let (value, expires_in) = token(transport, &asked)?;
+            transport.tokens.keep(asked, &value, since, expires_in);
+            Ok(Authorization { value, is_kept: false })
         }
     }
 }
 
 pub(crate) fn login_needed(domain: &str) -> Fault {
-    Fault::denied("access denied: no such repository, or a login is needed").hint(format!(
-        "give {domain} an entry under \"auths\" in ~/.docker/config.json or REGISTRY_AUTH_FILE"
-    ))
+    Fault::denied("access denied: no such repository, or a login is needed")
+        .hint(format!("reg-login {domain}"))
 }
 
 /// A registry chooses who hands out its tokens; a password may still not leave this machine in plain.
 fn check_realm(realm: &str, base: &str, has_credentials: bool) -> Result<()> {
-    let plain_is_safe = is_this_machine(&authority(realm)) || (!is_https(base) && !has_credentials);
-    if is_https(realm) || (realm.starts_with("http://") && (plain_is_safe || !is_https(base))) {
+    // One that was asked for in plain, on another machine, has the user's leave to be insecure.
+    let is_insecure = !is_https(base) && !is_this_machine(&authority(base));
+    let is_plain_allowed =
+        is_this_machine(&authority(realm)) || is_insecure || (!is_https(base) && !has_credentials);
+    if is_https(realm) || (realm.starts_with("http://") && is_plain_allowed) {
         return Ok(());
     }
     Err(Fault::denied(format!("the registry asks for a login at {}, which is not encrypted", shorten(realm))))
 }
 
-fn token(
-    transport: &Transport,
-    realm: &str,
-    service: Option<&str>,
-    scopes: &[String],
-    credentials: Option<&Credentials>,
-) -> Result<String, Failed> {
-    // One parameter each in a query, one for all in a form (distribution, "Token Scope" and "oauth2").
-    let mut query: Vec<_> = match credentials {
-        Some(Credentials::IdentityToken(_)) => vec![("scope", scopes.join(" "))],
-        _ => scopes.iter().map(|scope| ("scope", scope.clone())).collect(),
-    };
-    query.extend(service.map(|service| ("service", service.to_owned())));
+/// A token, as a value of `Authorization`, and how many seconds it holds if its server says so.
+fn token(transport: &Transport, asked: &Asked) -> Result<(String, Option<u64>), Failed> {
+    let realm = asked.realm.as_str();
+    let service = asked.service.iter().map(|service| ("service", service.clone()));
     let url;
-    let request = match credentials {
+    let request = match &asked.credentials {
         Some(Credentials::IdentityToken(identity)) => {
-            // OAuth 2, as docker's token server takes it.
+            // OAuth 2, as docker's token server takes it: one parameter for all scopes, where a query has one for each
+            // (distribution, "Token Scope" and "oauth2").
+            let mut query = vec![("scope", asked.scopes.join(" "))];
+            query.extend(service);
             query.extend([
                 ("grant_type", "refresh_token".to_owned()),
                 ("client_id", "staves".to_owned()),
@@ -101,10 +191,14 @@ fn token(
             request
         }
         other => {
-            let text: Vec<String> =
-                query.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+            let query = asked.scopes.iter().map(|scope| ("scope", scope.clone())).chain(service);
+            let text: Vec<String> = query.map(|(name, value)| format!("{name}={}", encode(&value))).collect();
             let separator = if realm.contains('?') { '&' } else { '?' };
-            url = format!("{realm}{separator}{}", text.join("&"));
+            url = if text.is_empty() {
+                realm.to_owned()
+            } else {
+                format!("{realm}{separator}{}", text.join("&"))
+            };
             let mut request = Request::get(&url);
             if let Some(Credentials::Password { user, password }) = other {
                 request.authorization = Some(basic(user, password));
@@ -134,9 +228,10 @@ fn token(
         after: None,
     })?;
     let malformed = || "the login server's answer is not a token".to_owned();
-    let answer: Token = serde_json::from_slice(&bytes).explain_as(Kind::Input, malformed)?;
+    // Never the parser's message: it may quote what is no token but as secret.
+    let answer: TokenResponse = serde_json::from_slice(&bytes).map_err(|_| Fault::input(malformed()))?;
     let token = answer.token.or(answer.access_token).filter(|text| !text.is_empty() && is_header_safe(text));
-    Ok(format!("Bearer {}", token.ok_or_else(|| Fault::input(malformed()))?))
+    Ok((format!("Bearer {}", token.ok_or_else(|| Fault::input(malformed()))?), answer.expires_in))
 }
 
 fn is_header_safe(text: &str) -> bool {
@@ -215,11 +310,41 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_kept_by_what_they_are_for() {
+        let tokens = Tokens::default();
+        let asked = |scope: &str, user: Option<&str>| Asked {
+            realm: "https://a.example/t".into(),
+            service: None,
+            scopes: vec![scope.to_owned()],
+            credentials: user.map(|user| Credentials::Password { user: user.into(), password: "p".into() }),
+        };
+        let now = Instant::now();
+        tokens.keep(asked("a", None), "Bearer 1", now, Some(300));
+        tokens.keep(asked("a", Some("u")), "Bearer 2", now, None);
+        assert_eq!(tokens.find(&asked("a", None)).as_deref(), Some("Bearer 1"));
+        assert_eq!(tokens.find(&asked("a", Some("u"))).as_deref(), Some("Bearer 2"));
+        assert_eq!(tokens.find(&asked("b", None)), None);
+        tokens.forget("Bearer 2");
+        assert_eq!(tokens.find(&asked("a", Some("u"))), None);
+        let long_ago = now.checked_sub(Duration::from_secs(295)).unwrap();
+        tokens.keep(asked("old", None), "Bearer 3", long_ago, Some(300));
+        assert_eq!(tokens.find(&asked("old", None)), None);
+        for number in 0..2 * MAX_TOKENS {
+            tokens.keep(asked(&number.to_string(), None), "Bearer 4", now, Some(u64::MAX));
+        }
+        assert!(lock(&tokens.0).len() <= MAX_TOKENS);
+        assert!(!format!("{tokens:?}").contains("Bearer"));
+    }
+
+    #[test]
     fn a_password_does_not_leave_in_plain() {
         assert!(check_realm("https://auth.example/t", "https://r.example", true).is_ok());
         assert!(check_realm("http://auth.example/t", "https://r.example", true).is_err());
         assert!(check_realm("http://auth.example/t", "https://r.example", false).is_err());
         assert!(check_realm("http://127.0.0.1:1/t", "http://127.0.0.1:2", true).is_ok());
+        assert!(check_realm("http://auth.example/t", "http://127.0.0.1:2", false).is_ok());
+        assert!(check_realm("http://auth.example/t", "http://127.0.0.1:2", true).is_err());
+        assert!(check_realm("http://auth.example/t", "http://r.example", true).is_ok());
         assert!(check_realm("file:///etc/passwd", "http://127.0.0.1:2", false).is_err());
     }
 }

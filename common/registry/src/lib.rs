@@ -7,13 +7,21 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod auth_file;
 mod blob;
+mod certificates;
 mod credentials;
 mod endpoint;
+mod hosts_toml;
 mod listing;
+pub mod login;
+mod paths;
+mod proxy;
 mod reader;
+mod registries_conf;
 mod repository;
 mod retry;
+mod route;
 mod scope;
 mod transport;
 mod upload;
@@ -26,6 +34,7 @@ pub use upload::{Mount, Session, Stored};
 
 use fault::Result;
 use oci::Reference;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,9 +66,22 @@ impl Client {
         Client { transport: Arc::new(transport::Transport::new(options)) }
     }
 
-    /// The repository a reference is in. Nothing is sent yet.
+    /// The same with the certificates of one folder for every host, in place of those in `certs.d`.
+    pub fn with_certificates(options: Options, folder: Option<PathBuf>) -> Client {
+        let mut transport = transport::Transport::new(options);
+        transport.cert_dir = folder;
+        Client { transport: Arc::new(transport) }
+    }
+
+    /// The repository a reference is in, for reading: mirrors are asked first. Nothing is sent yet.
     pub fn repository(&self, reference: &Reference) -> Repository {
         Repository::new(Arc::clone(&self.transport), reference)
+    }
+
+    /// The same at the registry itself, whatever mirrors have and wherever one reads from in its place.
+    /// [`Repository::for_writing`] says in addition that it is going to be written to.
+    pub fn repository_itself(&self, reference: &Reference) -> Repository {
+        Repository::itself(Arc::clone(&self.transport), reference.domain(), reference.path())
     }
 
     /// The names of a registry's repositories (distribution spec, "Catalog"; many registries do not tell).
@@ -67,6 +89,6 @@ impl Client {
     /// # Errors
     /// As [`Repository::tags`].
     pub fn catalog(&self, domain: &str) -> Result<Vec<String>> {
-        Repository::of_registry(Arc::clone(&self.transport), domain).catalog()
+        Repository::itself(Arc::clone(&self.transport), domain, "").catalog()
     }
 }

@@ -198,17 +198,13 @@ impl Repository {
 
     fn page(&self, what: &str, next: Option<&str>) -> Result<Page> {
         let target = next.map_or(Target::Below(what), Target::At);
-        Patience::new(&self.transport.options).until_done(|| self.try_page(what, target))
+        Patience::new(&self.transport.options).until_done(|| self.try_page(target))
     }
 
-    fn try_page(&self, what: &str, target: Target<'_>) -> Result<Page, Failed> {
+    fn try_page(&self, target: Target<'_>) -> Result<Page, Failed> {
         let response = self.request_with(&Method::GET, target, &[], &mut Content::None)?;
         let base = self.base().unwrap_or_default();
-        let asked = match target {
-            Target::At(url) => url.to_owned(),
-            Target::Below(_) if self.path().is_empty() => format!("{base}/v2/{what}"),
-            Target::Below(_) => format!("{base}/v2/{}/{what}", self.path()),
-        };
+        let asked = self.asked(target)?;
         let next = match header(&response, "link").and_then(next_link) {
             Some(link) => Some(resolve(&asked, link)?),
             None => None,

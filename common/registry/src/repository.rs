@@ -1,9 +1,10 @@
 //! One repository: its manifests, and what every request to it shares.
 
+use crate::auth;
 use crate::retry::{Failed, Patience, is_passing, retry_after};
+use crate::route::Route;
 use crate::scope::Scopes;
-use crate::transport::{Broken, Content, Request, Transport, error_text, is_https, origin};
-use crate::{auth, endpoint};
+use crate::transport::{Broken, Content, Request, Transport, error_text, is_https, origin, shorten};
 use fault::{Fault, Result};
 use oci::manifest::{MAX_MANIFEST_BYTES, media_type};
 use oci::{Digest, Reference};
@@ -11,8 +12,8 @@ use serde::Deserialize;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use ureq::Body;
 use ureq::http::{Method, Response, StatusCode};
+use ureq::{Body, ResponseExt};
 
 /// A manifest or an index as the registry has it, its digest computed.
 #[derive(Clone, Debug)]
@@ -27,14 +28,15 @@ pub struct Fetched {
 #[derive(Debug)]
 pub struct Repository {
     pub(crate) transport: Arc<Transport>,
-    domain: String,
-    path: String,
+    pub(crate) domain: String,
+    pub(crate) path: String,
     /// `https://host`, once one has answered.
     base: Mutex<Option<String>>,
     /// The value of `Authorization`, once one was asked for.
     authorization: Mutex<Option<String>>,
     /// What a token has to allow beyond reading.
     wanted: Mutex<Scopes>,
+    pub(crate) route: Route,
 }
 
 /// What a request is about.
@@ -62,25 +64,18 @@ struct ErrorMember {
 
 impl Repository {
     pub(crate) fn new(transport: Arc<Transport>, reference: &Reference) -> Repository {
-        Repository {
-            transport,
-            domain: reference.domain().to_owned(),
-            path: reference.path().to_owned(),
-            base: Mutex::default(),
-            authorization: Mutex::default(),
-            wanted: Mutex::default(),
-        }
+        Repository::by(transport, reference.domain(), reference.path(), Route::of(reference))
     }
 
-    /// What belongs to no repository of a registry: its catalog.
-    pub(crate) fn of_registry(transport: Arc<Transport>, domain: &str) -> Repository {
+    pub(crate) fn by(transport: Arc<Transport>, domain: &str, path: &str, route: Route) -> Repository {
         Repository {
             transport,
             domain: domain.to_owned(),
-            path: String::new(),
+            path: path.to_owned(),
             base: Mutex::default(),
             authorization: Mutex::default(),
             wanted: Mutex::default(),
+            route,
         }
     }
 
@@ -95,7 +90,16 @@ impl Repository {
     }
 
     /// Notes what is going to be done to this repository, so that one token will do for all of it.
-    pub(crate) fn want(&self, actions: &str) {
+    ///
+    /// # Errors
+    /// Where it is read from another place than it is written to.
+    pub(crate) fn want(&self, actions: &str) -> Result<()> {
+        self.route.check_is_itself(&self.transport, &self.domain, &self.path)?;
+        self.will(actions);
+        Ok(())
+    }
+
+    pub(crate) fn will(&self, actions: &str) {
         lock(&self.wanted).add(&format!("repository:{}:{actions}", self.path));
     }
 
@@ -120,6 +124,12 @@ impl Repository {
     /// Where the registry answers, once it has.
     pub(crate) fn base(&self) -> Option<String> {
         lock(&self.base).clone()
+    }
+
+    /// Where a request that was answered went.
+    pub(crate) fn asked(&self, target: Target<'_>) -> Result<String> {
+        let place = self.route.endpoint(&self.transport)?;
+        Ok(place.address(&self.base().unwrap_or_default(), target))
     }
 
     /// The manifest or index a tag or digest names (distribution spec, "Pulling manifests").
@@ -172,8 +182,8 @@ impl Repository {
         Ok(Fetched { bytes, digest, media_type })
     }
 
-    /// One request below `/v2/<repository>/`; the answer is a success (2xx).
-    pub(crate) fn request(
+    /// One request below `/v2/<repository>/` of the registry itself; the answer is a success (2xx).
+    pub(crate) fn request_here(
         &self,
         method: &Method,
         what: &str,
@@ -196,11 +206,16 @@ impl Repository {
             return Ok(response);
         }
         let after = retry_after(&response);
+        let from = address(&response);
         let text = error_text(response);
         let said = status_text(status, &text);
         Err(match status.as_u16() {
             404 => self.not_found(target, &text).into(),
-            401 => auth::login_needed(&self.domain).into(),
+            401 if self.is_elsewhere(&from) => {
+                Fault::denied(format!("{}, where the registry leads, refuses access: {said}", shorten(&from)))
+                    .into()
+            }
+            401 => auth::login_needed(&self.route.endpoint(&self.transport)?.domain).into(),
             403 => Fault::denied(format!("the registry refuses access: {said}")).into(),
             413 => Fault::input(format!("the registry answers {said}"))
                 .hint("it, or a proxy before it, limits the size of what is sent")
@@ -238,40 +253,65 @@ impl Repository {
         headers: &[(&'static str, String)],
         content: &mut Content<'_>,
     ) -> Result<Response<Body>, Failed> {
-        let held = lock(&self.authorization).clone();
-        let (base, response) = self.request_somewhere(method, target, headers, held.as_ref(), content)?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return Ok(response);
-        }
-        let authorization = {
-            // Several threads may be refused at once; the first one logs in for all.
-            let mut current = lock(&self.authorization);
-            if *current == held || current.is_none() {
-                let challenges: Vec<String> = response
-                    .headers()
-                    .get_all("www-authenticate")
-                    .iter()
-                    .filter_map(|value| value.to_str().ok().map(str::to_owned))
-                    .collect();
-                let challenges: Vec<&str> = challenges.iter().map(String::as_str).collect();
-                let wanted = lock(&self.wanted).clone();
-                let (domain, path) = (&self.domain, &self.path);
-                *current = Some(auth::answer(&self.transport, &base, domain, path, &wanted, &challenges)?);
+        let mut held = lock(&self.authorization).clone();
+        loop {
+            let (base, response) = self.request_somewhere(method, target, headers, held.as_ref(), content)?;
+            // Who is not the registry gets no login, and need not ask for one.
+            if response.status() != StatusCode::UNAUTHORIZED || self.is_elsewhere(&address(&response)) {
+                return Ok(response);
             }
-            current.clone()
-        };
-        if matches!(content, Content::Stream { .. }) {
-            // What was read of it is gone: whoever has the source sends it again.
-            return Err(Failed::Again {
-                fault: auth::login_needed(&self.domain),
-                after: Some(Duration::ZERO),
-            });
+            let (authorization, is_kept) = self.log_in(&base, held.as_ref(), &response)?;
+            if matches!(content, Content::Stream { .. }) {
+                // What was read of it is gone: whoever has the source sends it again.
+                let domain = &self.route.endpoint(&self.transport)?.domain;
+                return Err(Failed::Again { fault: auth::login_needed(domain), after: Some(Duration::ZERO) });
+            }
+            drop(response);
+            if !is_kept {
+                let authorization = Some(&authorization);
+                return Ok(self.request_somewhere(method, target, headers, authorization, content)?.1);
+            }
+            // One that was kept may be refused; `log_in` forgets it then, so that this comes to an end.
+            held = Some(authorization);
         }
-        Ok(self.request_somewhere(method, target, headers, authorization.as_ref(), content)?.1)
+    }
+
+    /// What a challenge is answered with, and whether that was asked for before and may have ended.
+    fn log_in(
+        &self,
+        base: &str,
+        refused: Option<&String>,
+        response: &Response<Body>,
+    ) -> Result<(String, bool), Failed> {
+        // Several threads may be refused at once; the first one logs in for all.
+        let mut current = lock(&self.authorization);
+        if let Some(other) = current.as_ref().filter(|current| Some(*current) != refused) {
+            return Ok((other.clone(), false));
+        }
+        if let Some(refused) = refused {
+            self.transport.tokens.forget(refused);
+        }
+        let challenges: Vec<String> = response
+            .headers()
+            .get_all("www-authenticate")
+            .iter()
+            .filter_map(|value| value.to_str().ok().map(str::to_owned))
+            .collect();
+        let challenges: Vec<&str> = challenges.iter().map(String::as_str).collect();
+        let wanted = lock(&self.wanted).clone();
+        let place = self.route.endpoint(&self.transport)?;
+        let answer = auth::answer(&self.transport, base, &place.domain, &place.path, &wanted, &challenges)?;
+        *current = Some(answer.value.clone());
+        Ok((answer.value, answer.is_kept))
+    }
+
+    /// Whether an answer came from another host than the registry.
+    fn is_elsewhere(&self, address: &str) -> bool {
+        self.base().is_some_and(|base| origin(&base) != origin(address))
     }
 
     /// Sends to the address that is known to answer, or finds out which one does.
-    fn request_somewhere(
+    pub(crate) fn request_somewhere(
         &self,
         method: &Method,
         target: Target<'_>,
@@ -279,27 +319,23 @@ impl Repository {
         authorization: Option<&String>,
         content: &mut Content<'_>,
     ) -> Result<(String, Response<Body>), Failed> {
+        let place = self.route.endpoint(&self.transport)?;
         let mut send = |base: &str| {
-            let url = match target {
-                Target::Below(what) if self.path.is_empty() => format!("{base}/v2/{what}"),
-                Target::Below(what) => format!("{base}/v2/{}/{what}", self.path),
-                Target::At(url) => url.to_owned(),
-            };
-            // An address the registry gave may be anybody's.
-            let authorization = authorization.filter(|_| origin(&url) == origin(base)).cloned();
-            let headers = headers.to_vec();
-            let request = Request { method: method.clone(), url: &url, headers, authorization, form: None };
+            let url = place.address(base, target);
+            let (method, headers) = (method.clone(), headers.to_vec());
+            let authorization = authorization.cloned();
+            let request = Request { method, url: &url, owner: base, headers, authorization, form: None };
             self.transport.send_with(&request, content)
         };
         let known = lock(&self.base).clone();
         if let Some(base) = known {
             return match send(&base)? {
                 Ok(response) => Ok((base, response)),
-                Err(error) => Err(broken(&self.domain, error)),
+                Err(error) => Err(broken(&place.domain, error)),
             };
         }
         let mut first_failure = None;
-        let candidates = endpoint::candidates(&self.domain, self.transport.options.tls_verify);
+        let candidates = &place.bases;
         for (index, base) in candidates.iter().enumerate() {
             let is_last = index + 1 == candidates.len();
             match send(base)? {
@@ -311,7 +347,7 @@ impl Repository {
                 Err(error) if is_last || !is_protocol_mismatch(&error) => {
                     // What the likelier address said, unless this one got as far as certificates.
                     let error = if is_certificate(&error) { error } else { first_failure.unwrap_or(error) };
-                    return Err(broken(&self.domain, error));
+                    return Err(broken(&place.domain, error));
                 }
                 Err(error) => first_failure = Some(error),
             }
@@ -330,6 +366,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 pub(crate) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
+}
+
+/// The last one, after redirects.
+fn address(response: &Response<Body>) -> String {
+    response.get_uri().to_string()
 }
 
 pub(crate) fn content_length(response: &Response<Body>) -> Option<u64> {
@@ -361,6 +402,15 @@ fn is_protocol_mismatch(error: &Broken) -> bool {
     }
 }
 
+/// A server's alert (RFC 8446, section 6.2) that it got no certificate, or not one it knows.
+fn wants_client_certificate(error: &Broken) -> bool {
+    let text = error.to_string();
+    text.contains("received fatal alert")
+        && ["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateUnknown", "HandshakeFailure"]
+            .iter()
+            .any(|alert| text.contains(alert))
+}
+
 fn is_certificate(error: &Broken) -> bool {
     error.to_string().to_ascii_lowercase().contains("certificate")
 }
@@ -368,10 +418,18 @@ fn is_certificate(error: &Broken) -> bool {
 /// A connection that failed, in words, and whether to try again.
 pub(crate) fn broken(host: &str, error: Broken) -> Failed {
     use std::io::ErrorKind;
+    if wants_client_certificate(&error) {
+        return Fault::denied(format!("{host} wants to know who this is: a client certificate"))
+            .because(error)
+            .hint(format!("put it into /etc/containers/certs.d/{host}: NAME.cert and its key, NAME.key"))
+            .into();
+    }
     if is_certificate(&error) {
         return Fault::denied(format!("the certificate of {host} is not trusted"))
             .because(error)
-            .hint("add the certificate to SSL_CERT_FILE, or --tls-verify=false")
+            .hint(format!(
+                "put its authority's certificate into /etc/containers/certs.d/{host} as NAME.crt, or --tls-verify=false"
+            ))
             .into();
     }
     let (what, again) = match &error {

@@ -86,16 +86,40 @@ pub(crate) fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// `Retry-After` in seconds; a date is left to the backoff.
+/// `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date in the form of mails (section 5.6.7).
 pub(crate) fn retry_after<B>(response: &ureq::http::Response<B>) -> Option<Duration> {
     let text = response.headers().get("retry-after")?.to_str().ok()?;
+    let seconds = text.trim().parse::<u64>().ok().or_else(|| seconds_until(text.trim()))?;
     // Bounded, so that no sum with it overflows.
-    text.trim().parse::<u64>().ok().map(|seconds| Duration::from_secs(seconds.min(1 << 30)))
+    Some(Duration::from_secs(seconds.min(1 << 30)))
+}
+
+/// From now to a date; none if it has passed.
+fn seconds_until(date: &str) -> Option<u64> {
+    let date = jiff::fmt::rfc2822::parse(date).ok()?;
+    let left = date.timestamp().as_second() - jiff::Timestamp::now().as_second();
+    Some(u64::try_from(left).unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_is_a_time_to_wait() {
+        let asked = |value: &str| {
+            retry_after(&ureq::http::Response::builder().header("retry-after", value).body(()).unwrap())
+        };
+        let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(30);
+        let soon = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).unwrap();
+        assert!((28..=30).contains(&asked(&soon).unwrap().as_secs()), "{soon}");
+        assert_eq!(asked("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked(" 7 "), Some(Duration::from_secs(7)));
+        for bad in ["", "-1", "soon", "Fri, 99 Dec 1999 23:59:59 GMT", "Fri, 31 Dec 99999999999 23:59:59 GMT"]
+        {
+            assert_eq!(asked(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn patience_ends() {

@@ -10,10 +10,10 @@ const MAX_LENGTH: usize = 600;
 pub(crate) struct Scopes(Vec<(String, Vec<String>)>);
 
 impl Scopes {
-    /// Adds scopes, several separated by spaces. What is no scope, or too much, is left out: a registry that asks for
+    /// Adds scopes, several separated by blanks. What is no scope, or too much, is left out: a registry that asks for
     /// nonsense gets a token that does not help it.
     pub(crate) fn add(&mut self, text: &str) {
-        for scope in text.split(' ').filter(|scope| scope.len() <= MAX_LENGTH) {
+        for scope in text.split_whitespace().filter(|scope| scope.len() <= MAX_LENGTH) {
             let Some((resource, actions)) = scope.rsplit_once(':') else { continue };
             let at = match self.0.iter().position(|(known, _)| known == resource) {
                 Some(at) => at,
@@ -36,8 +36,16 @@ impl Scopes {
         self.0.retain(|(known, _)| known != resource);
     }
 
+    /// The same for the same scopes, in whatever order they were added: none means anything.
     pub(crate) fn texts(&self) -> Vec<String> {
-        self.0.iter().map(|(resource, actions)| format!("{resource}:{}", actions.join(","))).collect()
+        let text = |(resource, actions): &(String, Vec<String>)| {
+            let mut actions = actions.clone();
+            actions.sort();
+            format!("{resource}:{}", actions.join(","))
+        };
+        let mut texts: Vec<String> = self.0.iter().map(text).collect();
+        texts.sort();
+        texts
     }
 }
 
@@ -54,6 +62,9 @@ mod tests {
         scopes.add("repository:a/b:push");
         assert_eq!(scopes, before);
         assert_eq!(scopes.texts(), ["repository:a/b:pull,push", "repository:localhost:5000/c:pull"]);
+        let mut others = Scopes::default();
+        others.add("repository:localhost:5000/c:pull\trepository:a/b:push,pull");
+        assert_eq!(others.texts(), scopes.texts());
         scopes.remove("repository:a/b");
         assert_eq!(scopes.texts(), ["repository:localhost:5000/c:pull"]);
         for number in 0..100 {

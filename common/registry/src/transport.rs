@@ -1,28 +1,27 @@
 //! One request and its answer: redirects, timeouts, certificates.
 
 use crate::Options;
+use crate::auth::Tokens;
+use crate::certificates::{self, Files};
+use crate::credentials::Helpers;
+use crate::hosts_toml::Host;
+use crate::proxy::Proxies;
+use crate::registries_conf::RegistriesConf;
+use crate::repository::lock;
 use fault::{Explain, Fault, Result};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use ureq::http::{Method, Response, Uri};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, SendBody};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body, Proxy, SendBody};
 
 const MAX_REDIRECTS: usize = 5;
+/// Hosts connections are kept to. A registry may redirect to any number of them.
+const MAX_HOSTS: usize = 64;
 /// Longest text of an error that is read.
 const MAX_ERROR_BYTES: u64 = 8 << 10;
-
-/// Where Linux distributions keep the bundle of trusted certificates.
-const BUNDLES: [&str; 5] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-/// Where people put the certificates of their own registries, by `host:port`.
-const CERTIFICATE_FOLDERS: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
 /// Why there was no answer.
 pub(crate) type Broken = ureq::Error;
@@ -30,8 +29,35 @@ pub(crate) type Broken = ureq::Error;
 #[derive(Debug)]
 pub(crate) struct Transport {
     pub(crate) options: Options,
-    plain: OnceLock<Agent>,
-    tls: OnceLock<Result<Agent, Arc<Fault>>>,
+    /// Certificates for all hosts, in place of `certs.d`.
+    pub(crate) cert_dir: Option<PathBuf>,
+    pub(crate) tokens: Tokens,
+    pub(crate) helpers: Helpers,
+    registries: OnceLock<Result<RegistriesConf, Fault>>,
+    proxies: OnceLock<Proxies>,
+    system: OnceLock<Result<Vec<Certificate<'static>>, Fault>>,
+    /// What configuration says of hosts, by `host:port`.
+    known: Mutex<HashMap<String, Known>>,
+    /// By scheme and `host:port`.
+    agents: Mutex<HashMap<(bool, String), Agent>>,
+    /// By what makes one different from another: connections to hosts without settings share theirs.
+    kinds: Mutex<HashMap<AgentKind, Agent>>,
+}
+
+/// Settings of one host.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) insecure: bool,
+    pub(crate) files: Files,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct AgentKind {
+    https: bool,
+    verify: bool,
+    files: Files,
+    proxy: Option<Proxy>,
 }
 
 /// A request, without what it carries along.
@@ -39,8 +65,10 @@ pub(crate) struct Transport {
 pub(crate) struct Request<'a> {
     pub(crate) method: Method,
     pub(crate) url: &'a str,
+    /// An address of the host that `authorization`, and what is configured to be sent, is for. No other gets them: not one
+    /// that it redirects to, nor one that it names for an upload.
+    pub(crate) owner: &'a str,
     pub(crate) headers: Vec<(&'static str, String)>,
-    /// Sent to the host of `url` only, never along a redirect to another.
     pub(crate) authorization: Option<String>,
     /// A form to post.
     pub(crate) form: Option<Vec<(&'static str, String)>>,
@@ -59,13 +87,47 @@ pub(crate) enum Content<'a> {
 
 impl<'a> Request<'a> {
     pub(crate) fn get(url: &'a str) -> Request<'a> {
-        Request { method: Method::GET, url, headers: Vec::new(), authorization: None, form: None }
+        Request { method: Method::GET, url, owner: url, headers: Vec::new(), authorization: None, form: None }
     }
 }
 
 impl Transport {
     pub(crate) fn new(options: Options) -> Transport {
-        Transport { options, plain: OnceLock::new(), tls: OnceLock::new() }
+        Transport {
+            options,
+            cert_dir: None,
+            tokens: Tokens::default(),
+            helpers: Helpers::default(),
+            registries: OnceLock::new(),
+            proxies: OnceLock::new(),
+            system: OnceLock::new(),
+            known: Mutex::default(),
+            agents: Mutex::default(),
+            kinds: Mutex::default(),
+        }
+    }
+
+    /// What `registries.conf` says, read when first needed.
+    pub(crate) fn registries(&self) -> Result<&RegistriesConf> {
+        self.registries.get_or_init(RegistriesConf::load).as_ref().map_err(again)
+    }
+
+    /// Notes how a host is to be talked to, wherever it is met from now on. Where it is insecure for one repository and
+    /// not for another, it is not: nobody asked for that of the other.
+    pub(crate) fn know(&self, authority: &str, host: Option<&Host>, insecure: bool) {
+        let mut known = lock(&self.known);
+        let insecure = insecure || host.is_some_and(|host| host.skip_verify);
+        let is_new = !known.contains_key(authority);
+        let entry = known.entry(authority.to_owned()).or_default();
+        let was = entry.clone();
+        entry.insecure = insecure && (is_new || entry.insecure);
+        if let Some(host) = host {
+            entry.files = Files { ca: host.ca.clone(), client: host.client.clone() };
+            entry.headers.clone_from(&host.headers);
+        }
+        if !is_new && (entry.insecure, &entry.files) != (was.insecure, &was.files) {
+            lock(&self.agents).retain(|(_, of), _| of != authority);
+        }
     }
 
     /// Sends a request and follows redirects.
@@ -84,8 +146,8 @@ impl Transport {
     ) -> Result<Result<Response<Body>, Broken>> {
         let mut url = request.url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
-            let same_host = origin(&url) == origin(request.url);
-            let response = match self.send_once(request, &url, same_host, content)? {
+            let is_owner = origin(&url) == origin(request.owner);
+            let response = match self.send_once(request, &url, is_owner, content)? {
                 Ok(response) => response,
                 Err(broken) => return Ok(Err(broken)),
             };
@@ -103,7 +165,7 @@ impl Transport {
                 return Ok(Ok(response));
             }
             let next = resolve(&url, location)?;
-            if is_https(&url) && !is_https(&next) && self.options.tls_verify {
+            if is_https(&url) && !is_https(&next) && !self.is_insecure(&url) {
                 return Err(Fault::denied("the registry redirects to a connection that is not encrypted")
                     .hint("--tls-verify=false allows it"));
             }
@@ -116,11 +178,16 @@ impl Transport {
         Err(Fault::input("the registry redirects in circles"))
     }
 
+    /// Whether an address may lead to one that is not encrypted.
+    pub(crate) fn is_insecure(&self, url: &str) -> bool {
+        !self.options.tls_verify || lock(&self.known).get(&authority(url)).is_some_and(|known| known.insecure)
+    }
+
     fn send_once(
         &self,
         request: &Request<'_>,
         url: &str,
-        same_host: bool,
+        is_owner: bool,
         content: &mut Content<'_>,
     ) -> Result<Result<Response<Body>, Broken>> {
         let agent = self.agent(url)?;
@@ -128,8 +195,17 @@ impl Transport {
         for (name, value) in &request.headers {
             builder = builder.header(*name, value);
         }
-        if let Some(authorization) = request.authorization.as_ref().filter(|_| same_host) {
+        let authorization = request.authorization.as_ref().filter(|_| is_owner);
+        if let Some(authorization) = authorization {
             builder = builder.header("authorization", authorization);
+        }
+        if is_owner && let Some(known) = lock(&self.known).get(&authority(url)) {
+            // What is configured may be an authorization; what the registry asked for is better.
+            let is_other =
+                |name: &str| authorization.is_none() || !name.eq_ignore_ascii_case("authorization");
+            for (name, value) in known.headers.iter().filter(|(name, _)| is_other(name)) {
+                builder = builder.header(name, value);
+            }
         }
         let malformed = || format!("the registry's address {} cannot be used", shorten(url));
         match &request.form {
@@ -146,13 +222,13 @@ impl Transport {
                 Content::None => Ok(agent.run(builder.body(()).explain_as(fault::Kind::Input, malformed)?)),
                 Content::Bytes(bytes) => {
                     let request = builder.body(*bytes).explain_as(fault::Kind::Input, malformed)?;
-                    Ok(agent.run(self.patient(agent, request)))
+                    Ok(agent.run(self.patient(&agent, request)))
                 }
                 Content::Stream { reader, length } => {
                     let body = SendBody::from_reader(&mut **reader);
                     let builder = builder.header("content-length", length.to_string());
                     let request = builder.body(body).explain_as(fault::Kind::Input, malformed)?;
-                    Ok(agent.run(self.patient(agent, request)))
+                    Ok(agent.run(self.patient(&agent, request)))
                 }
             },
         }
@@ -168,23 +244,48 @@ impl Transport {
         agent.configure_request(request).timeout_recv_response(Some(timeout)).build()
     }
 
-    fn agent(&self, url: &str) -> Result<&Agent> {
-        if !is_https(url) {
-            return Ok(self.plain.get_or_init(|| self.make_agent(None)));
+    fn agent(&self, url: &str) -> Result<Agent> {
+        let key = (is_https(url), authority(url));
+        if let Some(agent) = lock(&self.agents).get(&key) {
+            return Ok(agent.clone());
         }
-        let agent = self.tls.get_or_init(|| {
-            let tls = if self.options.tls_verify {
-                let certificates = certificates(&authority(url)).map_err(Arc::new)?;
-                TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(certificates))).build()
-            } else {
-                TlsConfig::builder().disable_verification(true).build()
-            };
-            Ok(self.make_agent(Some(tls)))
-        });
-        agent.as_ref().map_err(|fault| Fault::new(fault.kind(), fault.to_string()))
+        let (https, authority) = &key;
+        let known = lock(&self.known).get(authority).cloned().unwrap_or_default();
+        let verify = self.options.tls_verify && !known.insecure;
+        let mut files = Files::default();
+        if *https {
+            files = Files::of(authority, self.cert_dir.as_deref())?;
+            files.ca.extend(known.files.ca);
+            files.client = known.files.client.or(files.client);
+        }
+        let proxy = self.proxies.get_or_init(Proxies::from_env).of(url)?;
+        let kind = AgentKind { https: *https, verify, files, proxy };
+        let shared = lock(&self.kinds).get(&kind).cloned();
+        let agent = match shared {
+            Some(agent) => agent,
+            None => self.make_agent(&kind)?,
+        };
+        remember(&mut lock(&self.kinds), kind, &agent);
+        remember(&mut lock(&self.agents), key, &agent);
+        Ok(agent)
     }
 
-    fn make_agent(&self, tls: Option<TlsConfig>) -> Agent {
+    fn tls(&self, kind: &AgentKind) -> Result<TlsConfig> {
+        let client = kind.files.client()?;
+        let builder = TlsConfig::builder().client_cert(client);
+        if !kind.verify {
+            return Ok(builder.disable_verification(true).build());
+        }
+        let mut trusted = kind.files.authorities()?;
+        trusted.extend_from_slice(self.system.get_or_init(certificates::system).as_ref().map_err(again)?);
+        if trusted.is_empty() {
+            return Err(Fault::failed("no trusted certificates found")
+                .hint("install the package ca-certificates, or set SSL_CERT_FILE"));
+        }
+        Ok(builder.root_certs(RootCerts::Specific(Arc::new(trusted))).build())
+    }
+
+    fn make_agent(&self, kind: &AgentKind) -> Result<Agent> {
         let timeout = Some(self.options.timeout);
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -200,60 +301,28 @@ impl Transport {
             .max_idle_age(Duration::from_secs(30))
             .accept_encoding("identity")
             .user_agent(concat!("staves/", env!("CARGO_PKG_VERSION")));
-        if let Some(tls) = tls {
-            config = config.tls_config(tls);
-        } else {
-            // Plain connections are to this machine, or to one the user named an insecure registry.
-            config = config.proxy(None);
+        if kind.https || kind.proxy.is_some() {
+            // A proxy may itself be one to talk to in TLS.
+            config = config.tls_config(self.tls(kind)?);
         }
-        config.build().new_agent()
+        Ok(config.proxy(kind.proxy.clone()).build().new_agent())
     }
 }
 
-/// The trusted certificates: `SSL_CERT_FILE`, `SSL_CERT_DIR`, else the system's; beside them those of the registry's
-/// own folder in `certs.d`.
-fn certificates(authority: &str) -> Result<Vec<Certificate<'static>>> {
-    let mut found = Vec::new();
-    let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let folder = std::env::var_os("SSL_CERT_DIR").map(PathBuf::from);
-    if let Some(file) = &file {
-        read_pem(file, &mut found)?;
+/// Keeps one more, and few.
+fn remember<K: std::hash::Hash + Eq>(agents: &mut HashMap<K, Agent>, key: K, agent: &Agent) {
+    if agents.len() >= MAX_HOSTS {
+        agents.clear();
     }
-    if let Some(folder) = &folder {
-        read_folder(folder, &mut found);
-    }
-    if file.is_none()
-        && folder.is_none()
-        && let Some(bundle) = BUNDLES.iter().map(Path::new).find(|path| path.exists())
-    {
-        read_pem(bundle, &mut found)?;
-    }
-    for folder in CERTIFICATE_FOLDERS {
-        read_folder(&Path::new(folder).join(authority), &mut found);
-    }
-    if found.is_empty() {
-        return Err(Fault::failed("no trusted certificates found")
-            .hint("install the package ca-certificates, or set SSL_CERT_FILE"));
-    }
-    Ok(found)
+    agents.insert(key, agent.clone());
 }
 
-fn read_pem(path: &Path, found: &mut Vec<Certificate<'static>>) -> Result<()> {
-    let bytes = std::fs::read(path).explain(|| format!("read certificates from {}", path.display()))?;
-    found.extend(parse_pem(&bytes).filter_map(|item| match item {
-        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-        _ => None,
-    }));
-    Ok(())
-}
-
-fn read_folder(folder: &Path, found: &mut Vec<Certificate<'static>>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "crt" || extension == "pem") {
-            // One that cannot be read is missed when the connection is checked.
-            let _ = read_pem(&path, found);
-        }
+/// The same failure once more.
+fn again(fault: &Fault) -> Fault {
+    let same = Fault::new(fault.kind(), fault.to_string());
+    match fault.hint_text() {
+        Some(hint) => same.hint(hint),
+        None => same,
     }
 }
 

@@ -56,13 +56,6 @@ pub struct Stored {
 pub type Source<'a> = dyn FnMut(u64) -> Result<Box<dyn Read + Send + 'a>> + 'a;
 
 impl Repository {
-    /// Says that this repository is going to be written to, so that the first token already allows it.
-    #[must_use]
-    pub fn for_writing(self) -> Repository {
-        self.want("pull,push");
-        self
-    }
-
     /// Whether the repository has the blob.
     ///
     /// # Errors
@@ -83,7 +76,7 @@ impl Repository {
     /// # Errors
     /// When the registry cannot be reached, or does not let this repository be written to.
     pub fn mount_blob(&self, digest: &Digest, from: &str) -> Result<Mount> {
-        self.want("pull,push");
+        self.want("pull,push")?;
         self.want_from(from);
         let what = format!("blobs/uploads/?mount={digest}&from={}", crate::transport::encode(from));
         let mounted = Patience::new(&self.transport.options).until_done(|| {
@@ -117,7 +110,7 @@ impl Repository {
         source: &mut Source<'_>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        self.want("pull,push");
+        self.want("pull,push")?;
         let mut upload = Upload::new(self, session);
         upload.until_done(|upload| {
             if !upload.is_open() {
@@ -149,7 +142,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::put_blob`]; [`Kind::Retryable`] too when the registry loses an upload, as what was read is gone.
     pub fn put_stream(&self, reader: &mut dyn Read, progress: &mut dyn FnMut(u64)) -> Result<(Digest, u64)> {
-        self.want("pull,push");
+        self.want("pull,push")?;
         let mut upload = Upload::new(self, None);
         upload.until_done(Upload::open)?;
         let chunk = upload.chunk(CHUNK)?;
@@ -188,7 +181,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::put_blob`]; [`Kind::Input`] when the registry says it has another digest.
     pub fn put_manifest(&self, bytes: &[u8], media_type: &str, identifier: &str) -> Result<Stored> {
-        self.want("pull,push");
+        self.want("pull,push")?;
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(Fault::input(format!("the manifest is larger than {MAX_MANIFEST_BYTES} bytes")));
         }
@@ -217,7 +210,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::manifest`]; [`Kind::Denied`] where nothing can be removed.
     pub fn delete_manifest(&self, identifier: &str) -> Result<()> {
-        self.want("pull,push,delete");
+        self.want("pull,push,delete")?;
         let what = format!("manifests/{identifier}");
         let deleted = Patience::new(&self.transport.options)
             .until_done(|| self.request(&Method::DELETE, &what, &[]).map(drop));

@@ -23,13 +23,18 @@ impl DockerRegistry {
 
     /// Serves a storage folder. `None`, said aloud, where the program is not installed.
     pub fn start(storage: &Path, read_only: bool) -> Option<DockerRegistry> {
+        DockerRegistry::start_with(storage, read_only, "", "")
+    }
+
+    /// The same with more settings: in YAML, at its top, and below `http` as `, name: value`.
+    pub fn start_with(storage: &Path, read_only: bool, settings: &str, http: &str) -> Option<DockerRegistry> {
         if crate::find_program("docker-registry").is_none() {
             crate::skip("docker-registry is not installed");
             return None;
         }
         // The port is free when looked for and may be taken before the registry does.
         (0..5)
-            .find_map(|_| try_start(storage, read_only))
+            .find_map(|_| try_start(storage, read_only, settings, http))
             .or_else(|| panic!("docker-registry does not start"))
     }
 
@@ -39,7 +44,7 @@ impl DockerRegistry {
     }
 }
 
-fn try_start(storage: &Path, read_only: bool) -> Option<DockerRegistry> {
+fn try_start(storage: &Path, read_only: bool, more: &str, http: &str) -> Option<DockerRegistry> {
     let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
     let settings = tempfile::tempdir().ok()?;
     let file = settings.path().join("registry.yml");
@@ -47,7 +52,7 @@ fn try_start(storage: &Path, read_only: bool) -> Option<DockerRegistry> {
         "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
          storage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n  \
          maintenance: {{readonly: {{enabled: {read_only}}}, uploadpurging: {{enabled: false}}}}\n\
-         http: {{addr: \"127.0.0.1:{port}\"}}\n",
+         http: {{addr: \"127.0.0.1:{port}\"{http}}}\n{more}\n",
         storage.display()
     );
     std::fs::write(&file, text).ok()?;

@@ -110,6 +110,14 @@ struct State {
     challenge: String,
     /// What the token endpoint wants in turn.
     token_needs: Option<String>,
+    /// What it gives; `good-token` if empty.
+    token: String,
+}
+
+impl State {
+    fn token(&self) -> &str {
+        if self.token.is_empty() { "good-token" } else { &self.token }
+    }
 }
 
 /// Ends when dropped.
@@ -211,6 +219,20 @@ impl FakeRegistry {
             self.port
         );
         state.token_needs = user.map(|(name, password)| basic(name, password));
+    }
+
+    /// From now on another token is given and asked for; those given before are refused.
+    pub fn change_token(&self, token: &str) {
+        let mut state = self.lock();
+        token.clone_into(&mut state.token);
+        state.required = Some(format!("Bearer {token}"));
+    }
+
+    /// Challenges in these words from now on.
+    pub fn challenge(&self, words: &str) {
+        let mut state = self.lock();
+        words.clone_into(&mut state.challenge);
+        state.required.get_or_insert_with(|| "Bearer good-token".to_owned());
     }
 
     /// From now on a name and password are needed.
@@ -352,7 +374,7 @@ fn right_answer(state: &State, request: &Request, ranged: bool) -> Answer {
         if state.token_needs.is_some() && authorization != state.token_needs.as_ref() {
             return Answer::error(401, "UNAUTHORIZED");
         }
-        let token = if state.scoped { state.scoped_token(&request.path) } else { "good-token".to_owned() };
+        let token = if state.scoped { state.scoped_token(&request.path) } else { state.token().to_owned() };
         let body = json!({"token": token, "expires_in": 60}).to_string().into_bytes();
         return Answer { status: 200, headers: Vec::new(), body };
     }
@@ -363,6 +385,9 @@ fn right_answer(state: &State, request: &Request, ranged: bool) -> Answer {
         return Answer::error(401, "UNAUTHORIZED").with("WWW-Authenticate", &state.challenge);
     }
     let Some(path) = path.strip_prefix("/v2/") else { return Answer::error(404, "NOT_FOUND") };
+    if path.is_empty() {
+        return Answer { status: 200, headers: Vec::new(), body: b"{}".to_vec() };
+    }
     if let Some(answer) = state.list(path, request) {
         return answer;
     }

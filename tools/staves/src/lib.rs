@@ -66,9 +66,17 @@ tools! {
     "net-attach" = net_attach,
     "net-detach" = net_detach,
     "net-prune" = net_prune,
+    "reg-login" = reg_login,
+    "reg-logout" = reg_logout,
     "sys-check" = sys_check;
+    "cred-file" = cred_file,
+    "cred-pass" = cred_pass,
     "oci-runtime" = oci_runtime
 }
+
+/// Names docker calls tools by: a credential helper is `docker-credential-` and a name of its own.
+pub const OTHER_NAMES: &[(&str, &str)] =
+    &[("docker-credential-staves-file", "cred-file"), ("docker-credential-staves-pass", "cred-pass")];
 
 /// All tools in one program
 ///
@@ -121,7 +129,8 @@ pub fn dispatch(arguments: Vec<OsString>) -> u8 {
 }
 
 fn tool_name(argument: &OsStr) -> String {
-    Path::new(argument).file_name().unwrap_or_default().to_string_lossy().into_owned()
+    let name = Path::new(argument).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    OTHER_NAMES.iter().find(|(other, _)| *other == name).map_or(name, |(_, tool)| (*tool).to_owned())
 }
 
 fn run(args: &Args, context: &mut Context) -> Result<()> {
@@ -139,7 +148,7 @@ fn links(dir: &Path) -> Result<()> {
     // Beside the program a link needs no path, and the directory may be moved.
     let beside = own.parent().and_then(|parent| parent.canonicalize().ok()) == dir.canonicalize().ok();
     let target = if beside { own.file_name().map(PathBuf::from).unwrap_or(own) } else { own };
-    for name in TOOLS {
+    for name in TOOLS.iter().chain(OTHER_NAMES.iter().map(|(name, _)| name)) {
         let link = dir.join(name);
         let fail = |error| Fault::failed(format!("link {}", link.display())).because(error);
         match std::fs::remove_file(&link) {

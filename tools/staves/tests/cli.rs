@@ -57,6 +57,9 @@ fn links_lead_to_the_tools() {
     for _ in 0..2 {
         assert!(staves(&["links", dir.path().to_str().unwrap()]).status.success());
     }
+    let helper =
+        Command::new(dir.path().join("docker-credential-staves-file")).arg("version").output().unwrap();
+    assert!(stdout(&helper).starts_with("cred-file "), "{}", stdout(&helper));
     let output = Command::new(dir.path().join("sys-check")).arg("--version").output().unwrap();
     assert!(stdout(&output).starts_with("sys-check "));
 }

@@ -303,8 +303,7 @@ impl<'a> Upload<'a> {
 
 /// The session an answer opens. `what` was asked for.
 pub(super) fn opened(repository: &Repository, what: &str, response: &Response<Body>) -> Result<Session> {
-    let base = repository.base().unwrap_or_default();
-    let asked = format!("{base}/v2/{}/{what}", repository.path());
+    let asked = repository.asked(Target::Below(what))?;
     let least = header(response, "oci-chunk-min-length").and_then(|text| text.trim().parse().ok());
     Ok(Session { location: location(repository, &asked, response)?, least: least.unwrap_or(0) })
 }
@@ -324,7 +323,7 @@ fn location(repository: &Repository, asked: &str, response: &Response<Body>) -> 
                 url.split_once("://").and_then(|(_, rest)| rest.find('/').and_then(|at| rest.get(at..)));
             return Ok(format!("{base}{}", path.unwrap_or("/")));
         }
-        if repository.transport.options.tls_verify {
+        if !repository.transport.is_insecure(&base) {
             return Err(Fault::denied("the registry wants data over a connection that is not encrypted")
                 .hint("--tls-verify=false allows it"));
         }
