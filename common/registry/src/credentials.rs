@@ -145,8 +145,12 @@ pub(crate) fn files() -> Vec<PathBuf> {
     if let Some(file) = paths::variable("REGISTRY_AUTH_FILE") {
         return vec![file];
     }
+    // Without a runtime directory podman and skopeo make do with one of the user's number.
+    let runtime = paths::variable("XDG_RUNTIME_DIR")
+        .map(|folder| folder.join("containers"))
+        .unwrap_or_else(|| PathBuf::from(format!("/run/containers/{}", rustix::process::getuid().as_raw())));
     [
-        paths::variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")),
+        Some(runtime.join("auth.json")),
         paths::user_containers().map(|folder| folder.join("auth.json")),
         docker_file(),
     ]
@@ -169,6 +173,22 @@ pub(crate) fn find_in(
     path: &str,
 ) -> Result<Option<Credentials>> {
     let Some(parsed) = AuthFile::read(file)? else { return Ok(None) };
+    let keys = keys(domain, path);
+    let kept = |keys: &[String]| -> Result<Option<Credentials>> {
+        for auth in keys.iter().filter_map(|key| parsed.auths.get(key)) {
+            let found = decode(auth)
+                .explain_as(Kind::Input, || format!("credentials for {domain} in {}", file.display()))?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    };
+    // Helpers keep logins for whole registries: one for a part of it is the more specific.
+    let (of_parts, of_whole) = keys.split_at(keys.iter().position(|key| key == domain).unwrap_or(0));
+    if let Some(found) = kept(of_parts)? {
+        return Ok(Some(found));
+    }
     // A helper goes before what may be left from before there was one; what it does not have may still be there.
     let mut failed = None;
     if let Some(name) = parsed.helper(domain) {
@@ -178,12 +198,8 @@ pub(crate) fn find_in(
             Err(fault) => failed = Some(fault.within(file.display().to_string())),
         }
     }
-    for auth in keys(domain, path).iter().filter_map(|key| parsed.auths.get(key)) {
-        let found = decode(auth)
-            .explain_as(Kind::Input, || format!("credentials for {domain} in {}", file.display()))?;
-        if found.is_some() {
-            return Ok(found);
-        }
+    if let Some(found) = kept(of_whole)? {
+        return Ok(Some(found));
     }
     failed.map_or(Ok(None), Err)
 }
@@ -318,7 +334,7 @@ mod tests {
         // "u:p", "v:w:x", broken
         let text = r#"{"auths":{"r.example:5000":{"auth":"dTpw"},"r.example:5000/team":{"auth":"djp3Ong="},
             "https://index.docker.io/v1/":{"username":"d","password":"e"},"bad.example":{"auth":"%%"},
-            "helper.example":{},"oauth.example":{"auth":"dTo=","identitytoken":"t"}},"credHelpers":{"helper.example":"no-such-helper","r.example:5000":"../x"}}"#;
+            "helper.example":{},"helper.example/team":{"auth":"dTpw"},"oauth.example":{"auth":"dTo=","identitytoken":"t"}},"credHelpers":{"helper.example":"no-such-helper","r.example:5000":"../x"}}"#;
         std::fs::write(&file, text).unwrap();
         let password = |user: &str, password: &str| {
             Some(Credentials::Password { user: user.into(), password: password.into() })
@@ -330,6 +346,7 @@ mod tests {
         for domain in ["r.example", "5000"] {
             assert_eq!(found(&file, domain, "x").unwrap(), None);
         }
+        assert_eq!(found(&file, "helper.example", "team/x").unwrap(), password("u", "p"));
         let missing = found(&file, "helper.example", "x").unwrap_err().to_string();
         assert!(missing.contains("docker-credential-no-such-helper is not installed"), "{missing}");
         assert_eq!(found(&file, "bad.example", "x").unwrap_err().kind(), Kind::Input);

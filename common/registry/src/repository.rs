@@ -5,7 +5,7 @@ use crate::retry::{Failed, Patience, is_passing, retry_after};
 use crate::route::Route;
 use crate::scope::Scopes;
 use crate::transport::{Broken, Content, Request, Transport, error_text, is_https, origin, shorten};
-use fault::{Fault, Result};
+use fault::{Fault, Kind, Result};
 use oci::manifest::{MAX_MANIFEST_BYTES, media_type};
 use oci::{Digest, Reference};
 use serde::Deserialize;
@@ -138,7 +138,12 @@ impl Repository {
     /// [`fault::Kind::NotFound`], [`fault::Kind::Denied`], [`fault::Kind::Retryable`]; [`fault::Kind::Input`] when what comes is not what
     /// was asked for, or not what the registry says it is.
     pub fn manifest(&self, identifier: &str) -> Result<Fetched> {
-        Patience::new(&self.transport.options).until_done(|| self.try_manifest(identifier))
+        let fetch = || Patience::new(&self.transport.options).until_done(|| self.try_manifest(identifier));
+        match fetch() {
+            // What a mirror made up is not the registry's last word.
+            Err(fault) if fault.kind() == Kind::Input && self.route.give_up_mirrors() => fetch(),
+            other => other,
+        }
     }
 
     /// The digest a tag has now, without the manifest. `None` if the registry does not say, which it need not.
@@ -406,7 +411,7 @@ fn is_protocol_mismatch(error: &Broken) -> bool {
 fn wants_client_certificate(error: &Broken) -> bool {
     let text = error.to_string();
     text.contains("received fatal alert")
-        && ["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateUnknown", "HandshakeFailure"]
+        && ["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateUnknown"]
             .iter()
             .any(|alert| text.contains(alert))
 }

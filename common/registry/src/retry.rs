@@ -2,7 +2,7 @@
 
 use crate::Options;
 use fault::{Fault, Result};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use ureq::http::StatusCode;
 
 /// One try that failed.
@@ -86,7 +86,7 @@ pub(crate) fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date in the form of mails (section 5.6.7).
+/// `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date (section 5.6.7).
 pub(crate) fn retry_after<B>(response: &ureq::http::Response<B>) -> Option<Duration> {
     let text = response.headers().get("retry-after")?.to_str().ok()?;
     let seconds = text.trim().parse::<u64>().ok().or_else(|| seconds_until(text.trim()))?;
@@ -96,9 +96,8 @@ pub(crate) fn retry_after<B>(response: &ureq::http::Response<B>) -> Option<Durat
 
 /// From now to a date; none if it has passed.
 fn seconds_until(date: &str) -> Option<u64> {
-    let date = jiff::fmt::rfc2822::parse(date).ok()?;
-    let left = date.timestamp().as_second() - jiff::Timestamp::now().as_second();
-    Some(u64::try_from(left).unwrap_or(0))
+    let date = httpdate::parse_http_date(date).ok()?;
+    Some(date.duration_since(SystemTime::now()).map_or(0, |left| left.as_secs()))
 }
 
 #[cfg(test)]
@@ -110,8 +109,7 @@ mod tests {
         let asked = |value: &str| {
             retry_after(&ureq::http::Response::builder().header("retry-after", value).body(()).unwrap())
         };
-        let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(30);
-        let soon = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).unwrap();
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(30));
         assert!((28..=30).contains(&asked(&soon).unwrap().as_secs()), "{soon}");
         assert_eq!(asked("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
         assert_eq!(asked(" 7 "), Some(Duration::from_secs(7)));

@@ -6,6 +6,7 @@ use crate::retry::Failed;
 use crate::transport::Transport;
 use fault::{Fault, Kind, Result};
 use oci::Reference;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use ureq::Body;
@@ -19,6 +20,8 @@ const REST: Duration = Duration::from_mins(1);
 pub(crate) struct Route {
     goal: Goal,
     found: OnceLock<Result<Found, Fault>>,
+    /// A mirror lied: none is asked any more.
+    is_direct: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -45,17 +48,27 @@ struct Mirror {
 
 impl Route {
     pub(crate) fn of(reference: &Reference) -> Route {
-        Route { goal: Goal::Read(reference.clone()), found: OnceLock::new() }
+        Route::new(Goal::Read(reference.clone()), OnceLock::new())
     }
 
     fn itself(domain: &str, path: &str) -> Route {
-        let goal = Goal::Itself { domain: domain.to_owned(), path: path.to_owned() };
-        Route { goal, found: OnceLock::new() }
+        Route::new(Goal::Itself { domain: domain.to_owned(), path: path.to_owned() }, OnceLock::new())
+    }
+
+    fn new(goal: Goal, found: OnceLock<Result<Found, Fault>>) -> Route {
+        Route { goal, found, is_direct: AtomicBool::new(false) }
+    }
+
+    /// Asks the registry itself only from now on. False if that was so already.
+    pub(crate) fn give_up_mirrors(&self) -> bool {
+        let has_mirrors =
+            self.found.get().is_some_and(|found| found.as_ref().is_ok_and(|found| !found.mirrors.is_empty()));
+        has_mirrors && !self.is_direct.swap(true, Ordering::Relaxed)
     }
 
     /// To one place only.
     fn to(own: Endpoint) -> Route {
-        Route { goal: Goal::Known, found: OnceLock::from(Ok(Found { own, mirrors: Vec::new() })) }
+        Route::new(Goal::Known, OnceLock::from(Ok(Found { own, mirrors: Vec::new() })))
     }
 
     /// The registry itself.
@@ -130,7 +143,8 @@ impl Repository {
         headers: &[(&'static str, String)],
     ) -> Result<Response<Body>, Failed> {
         let mut failures = Vec::new();
-        for mirror in &self.route.found(&self.transport)?.mirrors {
+        let mirrors = self.route.found(&self.transport)?.mirrors.iter();
+        for mirror in mirrors.take_while(|_| !self.route.is_direct.load(Ordering::Relaxed)) {
             let place = mirror.repository.route.endpoint(&self.transport)?;
             if !place.serves(method, what) || lock(&mirror.failed).is_some_and(|since| since.elapsed() < REST)
             {

@@ -1,6 +1,7 @@
 use clap::{ArgAction, Parser, ValueEnum};
 use cli::{Common, Fault, Result, Tool};
 use oci::Platform;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Pull images from a registry into the store
@@ -33,6 +34,10 @@ pub struct Args {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
           default_missing_value = "true", action = ArgAction::Set)]
     pub tls_verify: bool,
+
+    /// Use the certificates in this directory in place of those in certs.d
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
 
     /// Give up on a registry that is silent for this long
     #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]

@@ -63,7 +63,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let progress = Progress::new("img-pull", args.progress_fd, args.quiet)?;
     let pull = Pull {
         store: &store,
-        client: registry::Client::new(options),
+        client: registry::Client::with_certificates(options, args.cert_dir.clone()),
         settle: &settle,
         progress: &progress,
         platform,

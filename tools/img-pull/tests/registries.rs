@@ -80,6 +80,12 @@ fn a_mirror_is_asked_first_and_its_failure_goes_unnoticed() {
             "{behaviour:?} {tries}"
         );
     }
+    // What it makes up is not believed, and asked of the registry.
+    mirror.misbehave("/manifests/", 99, Behaviour::Body(b"{}".to_vec()));
+    pull_anew(&place, &reference).expect(0);
+    assert!(asked(&own) > 3);
+    mirror.stop_misbehaving();
+    mirror.forget_requests();
     // A part of it only.
     mirror.misbehave("/blobs/", 1, Behaviour::Status(404));
     pull_anew(&place, &reference).expect(0);

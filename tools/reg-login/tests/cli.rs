@@ -316,3 +316,52 @@ fn arguments_are_checked() {
     let ran = Ran::of(alone.arg("--wait").arg(env!("CARGO_BIN_EXE_reg-login")).arg("r.example")).expect(2);
     assert!(ran.stderr.contains("no terminal"), "{}", ran.stderr);
 }
+
+/// Types on a terminal of its own, by util-linux's script; returns what the terminal showed.
+fn on_a_terminal(place: &Place, words: &str, typed: &[&str]) -> Ran {
+    let mut command = Command::new("script");
+    place.furnish(&mut command);
+    let program = env!("CARGO_BIN_EXE_reg-login");
+    let inner = format!(
+        "stty sane; {program} --output json {words}; code=$?; stty -a | grep -o ' -*echo '; exit $code"
+    );
+    let mut child = command
+        .args(["-q", "-e", "-c", &inner, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for line in typed {
+        // What is typed before the echo is off would be shown.
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        // It may have ended.
+        let _ = stdin.write_all(line.as_bytes());
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    Ran {
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        status: output.status.code().unwrap(),
+    }
+}
+
+#[test]
+fn a_password_that_is_typed_is_not_shown() {
+    let place = place();
+    if find_program("script").is_none() {
+        return skip("script (bsdutils) is not installed");
+    }
+    let Some(registry) = registry(&place) else { return };
+    let address = registry.address();
+    let ran = on_a_terminal(&place, &address, &["u\n", "wrong\u{15}hunter22\u{7f}\n"]).expect(0);
+    assert!(ran.stdout.contains("User name for") && ran.stdout.contains("\"user\":\"u\""), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("hunter") && !ran.stdout.contains("wrong"), "{}", ran.stdout);
+    assert!(ran.stdout.contains(" echo "), "{}", ran.stdout);
+    std::fs::remove_file(docker_config(&place)).unwrap();
+    let ran = on_a_terminal(&place, &format!("-u u {address}"), &["hunt\u{3}"]).expect(1);
+    assert!(ran.stdout.contains("interrupted") && ran.stdout.contains(" echo "), "{}", ran.stdout);
+    assert!(!docker_config(&place).exists());
+}
