@@ -146,9 +146,10 @@ pub(crate) fn files() -> Vec<PathBuf> {
         return vec![file];
     }
     // Without a runtime directory podman and skopeo make do with one of the user's number.
-    let runtime = paths::variable("XDG_RUNTIME_DIR")
-        .map(|folder| folder.join("containers"))
-        .unwrap_or_else(|| PathBuf::from(format!("/run/containers/{}", rustix::process::getuid().as_raw())));
+    let runtime = match paths::variable("XDG_RUNTIME_DIR") {
+        Some(folder) => folder.join("containers"),
+        None => PathBuf::from(format!("/run/containers/{}", rustix::process::getuid().as_raw())),
+    };
     [
         Some(runtime.join("auth.json")),
         paths::user_containers().map(|folder| folder.join("auth.json")),
