@@ -169,7 +169,7 @@ mod tests {
             value
         };
         let image = json!({"config": descriptor(media_type::OCI_CONFIG, 1), "layers": []});
-        let many: Vec<Value> = (0..MAX_BLOBS + 1).map(|_| descriptor("x", 1)).collect();
+        let many: Vec<Value> = (0..=MAX_BLOBS).map(|_| descriptor("x", 1)).collect();
         for (value, claimed) in [
             (manifest(json!({})), None),
             (manifest(json!({"layers": [], "manifests": []})), None),

@@ -1,8 +1,7 @@
-use clap::{ArgAction, Parser, ValueEnum};
-use cli::{Common, Fault, Result, Tool};
+use crate::Connection;
+use clap::{Parser, ValueEnum};
+use cli::{Common, Result, Tool};
 use oci::Platform;
-use std::path::PathBuf;
-use std::time::Duration;
 
 /// Pull images from a registry into the store
 ///
@@ -13,6 +12,7 @@ use std::time::Duration;
 #[command(after_help = "Examples:
   img-pull debian:12 | img-unpack | ctr-create -- cat /etc/os-release | ctr-start --attach
   img-pull --policy missing localhost:5000/app:v1 | jq .image.config.config.Env
+  img-pull --all-tags registry.example/app | jq -r .image.digest
   img-pull --platform linux/arm64 alpine | jq -r '.image.layers[].digest'
   img-pull --progress-fd 3 debian:12 3>&2 >image.json")]
 pub struct Args {
@@ -22,6 +22,10 @@ pub struct Args {
     #[arg(value_name = "REF")]
     pub references: Vec<String>,
 
+    /// Pull every tag of the repositories named, one record each
+    #[arg(short, long)]
+    pub all_tags: bool,
+
     /// Choose the image for this platform where there are several [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<String>,
@@ -30,22 +34,8 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "POLICY", default_value_t)]
     pub policy: Policy,
 
-    /// Check certificates, and speak plain HTTP to registries on this machine only
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
-          default_missing_value = "true", action = ArgAction::Set)]
-    pub tls_verify: bool,
-
-    /// Use the certificates in this directory in place of those in certs.d
-    #[arg(long, value_name = "DIR")]
-    pub cert_dir: Option<PathBuf>,
-
-    /// Give up on a registry that is silent for this long
-    #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
-    pub timeout: f64,
-
-    /// Try this often again when a connection breaks or the registry is busy
-    #[arg(long, value_name = "COUNT", default_value_t = 4)]
-    pub retry: u32,
+    #[command(flatten)]
+    pub connection: Connection,
 
     /// Download this many layers at once
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
@@ -99,17 +89,5 @@ impl Args {
             Some(text) => Ok((Platform::parse(text)?, true)),
             None => Ok((Platform::host(), false)),
         }
-    }
-
-    pub fn registry_options(&self) -> Result<registry::Options> {
-        // Also false for what is not a number.
-        if !(0.01..=86_400.0).contains(&self.timeout) {
-            return Err(Fault::usage(format!(
-                "--timeout {}: not between 0.01 and 86400 seconds",
-                self.timeout
-            )));
-        }
-        let timeout = Duration::from_secs_f64(self.timeout);
-        Ok(registry::Options { tls_verify: self.tls_verify, timeout, retries: self.retry })
     }
 }

@@ -3,11 +3,13 @@
 
 mod apply;
 mod args;
+mod connection;
 mod plan;
 
 pub use args::{Args, Policy};
+pub use connection::Connection;
 
-use cli::{Context, Kind, OutputMode, Progress, Result};
+use cli::{Context, Fault, Kind, OutputMode, Progress, Result};
 use oci::{Platform, Reference};
 use record::Record;
 use std::sync::{Mutex, PoisonError};
@@ -45,7 +47,7 @@ impl Warnings {
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (platform, platform_asked_for) = args.wanted_platform()?;
-    let options = args.registry_options()?;
+    let client = args.connection.client()?;
     let subjects: Vec<(String, Record)> = if args.references.is_empty() {
         let records = context.require_records()?;
         let mut subjects = Vec::with_capacity(records.len());
@@ -63,7 +65,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let progress = Progress::new("img-pull", args.progress_fd, args.quiet)?;
     let pull = Pull {
         store: &store,
-        client: registry::Client::with_certificates(options, args.cert_dir.clone()),
+        client,
         settle: &settle,
         progress: &progress,
         platform,
@@ -71,6 +73,11 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         policy: args.policy,
         parallel: usize::from(args.parallel),
         warnings: Warnings::default(),
+    };
+    let subjects = if args.all_tags {
+        with_all_tags(&pull, context, subjects, !args.references.is_empty())
+    } else {
+        subjects
     };
     context.each(subjects, |context, (text, record)| {
         let result = pull_one(&pull, context, &text, record, args.dry_run);
@@ -81,6 +88,35 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     // After the results are out.
     settle.finish();
     Ok(())
+}
+
+/// Each subject once for every tag its repository has.
+fn with_all_tags(
+    pull: &Pull<'_>,
+    context: &mut Context,
+    subjects: Vec<(String, Record)>,
+    named: bool,
+) -> Vec<(String, Record)> {
+    let mut all = Vec::new();
+    context.each(subjects, |_, (text, record)| {
+        let tags = Reference::parse(&text).and_then(|reference| {
+            // A record always says which tag.
+            let has_tag = reference.digest().is_some()
+                || reference.tag().is_some_and(|tag| text.ends_with(&format!(":{tag}")));
+            if named && has_tag {
+                return Err(Fault::usage("a tag or a digest, where --all-tags pulls them all"));
+            }
+            let tags = pull.client.repository(&reference).tags()?;
+            tags.iter().map(|tag| Ok(reference.with_tag(tag)?.familiar())).collect::<Result<Vec<_>>>()
+        });
+        let tags = tags.map_err(|fault| fault.on(&text))?;
+        if tags.is_empty() {
+            return Err(Fault::not_found("the repository has no tags").on(text));
+        }
+        all.extend(tags.into_iter().map(|name| (name, record.clone())));
+        Ok(())
+    });
+    all
 }
 
 fn pull_one(
@@ -177,17 +213,16 @@ impl Pull<'_> {
 mod tests {
     use super::*;
     use clap::Parser;
-    use cli::Fault;
 
     #[test]
     fn flags_are_checked_before_anything_is_done() {
         let parse = |words: &[&str]| Args::try_parse_from(std::iter::once(&"img-pull").chain(words));
-        assert!(parse(&["x"]).unwrap().tls_verify);
-        assert!(!parse(&["--tls-verify=false", "x"]).unwrap().tls_verify);
+        assert!(parse(&["x"]).unwrap().connection.tls_verify);
+        assert!(!parse(&["--tls-verify=false", "x"]).unwrap().connection.tls_verify);
         assert!(parse(&["--tls-verify", "x"]).unwrap().references == ["x"]);
         for timeout in ["0", "-1", "NaN", "inf", "1e9"] {
             let args = parse(&[&format!("--timeout={timeout}"), "x"]).unwrap();
-            assert_eq!(args.registry_options().unwrap_err().kind(), Kind::Usage, "{timeout}");
+            assert_eq!(args.connection.options().unwrap_err().kind(), Kind::Usage, "{timeout}");
         }
         let bad = Fault::usage("x").kind();
         assert_eq!(

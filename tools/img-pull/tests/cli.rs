@@ -385,6 +385,35 @@ fn the_platform_chooses_from_an_index() {
 }
 
 #[test]
+fn all_tags_of_a_repository() {
+    let registry = FakeRegistry::start();
+    for (tag, layer) in [("v1", b"one"), ("v2", b"two"), ("v3", b"six")] {
+        registry.put_image("team/app", tag, &[layer]);
+    }
+    registry.page(2);
+    let place = Place::new();
+    let repository = format!("{}/team/app", registry.address());
+    let ran = pull(&place, &["--all-tags", &repository]).expect(0);
+    let names: Vec<Value> = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["image"]["reference"].clone())
+        .collect();
+    assert_eq!(names, ["v1", "v2", "v3"].map(|tag| json!(format!("{repository}:{tag}"))));
+    pull(&place, &["--policy", "never", &format!("{repository}:v2")]).expect(0);
+    // One of a record has a tag always.
+    std::fs::write(place.path().join("in"), ran.stdout.lines().next().unwrap()).unwrap();
+    let stdin = std::fs::File::open(place.path().join("in")).unwrap();
+    let ran = Ran::of(command(&place, &["-a", "-q"]).stdin(stdin)).expect(0);
+    assert_eq!(ran.stdout.lines().count(), 3);
+    pull(&place, &["-a", &format!("{repository}:v1")]).expect(2);
+    pull(&place, &["-a", &format!("{}/team/nothing", registry.address())]).expect(4);
+    let evil = Behaviour::Header("Link", "<http://192.0.2.1/v2/x>; rel=\"next\"".into());
+    registry.misbehave("/tags/", usize::MAX, evil);
+    pull(&place, &["-a", &repository]).expect(3);
+}
+
+#[test]
 fn progress_is_data_for_who_asks() {
     let (_registry, reference, pushed) = registry();
     let place = Place::new();

@@ -41,6 +41,7 @@ tools! {
     "img-ls" = img_ls,
     "img-prune" = img_prune,
     "img-pull" = img_pull,
+    "img-push" = img_push,
     "img-rm" = img_rm,
     "img-copy" = img_copy,
     "img-import" = img_import,
