@@ -67,6 +67,7 @@ tools! {
     "net-attach" = net_attach,
     "net-detach" = net_detach,
     "net-prune" = net_prune,
+    "reg-ls" = reg_ls,
     "reg-login" = reg_login,
     "reg-logout" = reg_logout,
     "sys-check" = sys_check;
