@@ -49,7 +49,7 @@ impl Default for Budget {
 }
 
 /// What an item of a layer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ItemKind {
     File,
     HardLink,
@@ -82,7 +82,7 @@ impl ItemKind {
 }
 
 /// Seconds since 1970, and nanoseconds that come on top of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time {
     pub seconds: i64,
     pub nanoseconds: u32,
@@ -92,7 +92,7 @@ pub struct Time {
 pub type Xattr = (Vec<u8>, Vec<u8>);
 
 /// One entry of a layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Item {
     pub kind: ItemKind,
     /// In plain form, without a slash in front; the root is empty. Of a whiteout the path it hides.

@@ -6,6 +6,8 @@ use layer::view::Miss;
 use layer::{Budget, Item, ItemKind, Node, View};
 use record::Layer;
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// How often it is looked whether the layers read so far are enough, before all are read at once.
@@ -19,13 +21,13 @@ pub struct Tree<'a> {
 }
 
 /// Reads layers from the highest down until it is certain what is at each of the paths.
-pub fn tree<'a>(opened: &'a Opened<'_>, paths: &[String]) -> Result<Tree<'a>> {
+pub fn tree<'a>(opened: &'a Opened<'_>, paths: &[OsString]) -> Result<Tree<'a>> {
     let name = opened.image.reference.as_str();
     let all = opened.image.layers.as_slice();
     let budget = Budget::default();
     let read = |layers: &[Layer]| scan_layers(opened.source.as_ref(), name, layers, &budget, false);
     let mut lists: Vec<Arc<Vec<Item>>> = Vec::new();
-    let mut unseen: BTreeSet<Vec<u8>> = paths.iter().map(|path| plain(path)).collect();
+    let mut unseen: BTreeSet<Vec<u8>> = paths.iter().map(|path| plain(path.as_bytes())).collect();
     let mut attempts = 0;
     for below in (1..all.len()).rev() {
         lists.splice(0..0, read(&all[below..=below])?);
@@ -63,7 +65,7 @@ pub fn whole_tree<'a>(opened: &'a Opened<'_>) -> Result<Tree<'a>> {
 impl Tree<'_> {
     /// # Errors
     /// [`fault::Kind::NotFound`].
-    pub fn find(&self, path: &str, follow: bool) -> Result<Node<'_>> {
+    pub fn find(&self, path: &OsStr, follow: bool) -> Result<Node<'_>> {
         self.view.find(path.as_bytes(), follow).map_err(|miss| {
             Fault::not_found(match miss {
                 Miss::NotDirectory => "something on the way is no directory",
@@ -75,14 +77,14 @@ impl Tree<'_> {
 }
 
 /// As a layer lists it.
-pub fn plain(path: &str) -> Vec<u8> {
-    let mut plain: Vec<&str> = Vec::new();
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        if part == ".." {
+pub fn plain(path: &[u8]) -> Vec<u8> {
+    let mut plain: Vec<&[u8]> = Vec::new();
+    for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".") {
+        if part == b".." {
             plain.pop();
         } else {
             plain.push(part);
         }
     }
-    plain.join("/").into_bytes()
+    plain.join(&b'/')
 }

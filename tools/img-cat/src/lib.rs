@@ -6,6 +6,7 @@ mod plain;
 mod tar;
 
 use cli::{Common, Context, Explain, Fault, Result, Tool};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, stdout};
 use std::os::fd::AsFd;
@@ -29,7 +30,7 @@ pub struct Args {
 
     /// Files in the image, from its root with or without a slash in front
     #[arg(value_name = "PATH", required = true)]
-    pub paths: Vec<String>,
+    pub paths: Vec<OsString>,
 
     /// Write an archive of the paths instead, directories with all that is in them; a link at the end of a path is not followed
     #[arg(long)]

@@ -5,6 +5,7 @@ use cli::{Context, Fault, Kind, Result};
 use contents::Opened;
 use layer::scan::{Piece, contents};
 use layer::{ItemKind, Limits, Node};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 
@@ -16,7 +17,7 @@ struct Run {
 }
 
 /// What cannot be printed is reported, the rest is.
-pub fn write(opened: &Opened<'_>, paths: &[String], out: &File, context: &mut Context) -> Result<()> {
+pub fn write(opened: &Opened<'_>, paths: &[OsString], out: &File, context: &mut Context) -> Result<()> {
     let tree = find::tree(opened, paths)?;
     let mut runs: Vec<Run> = Vec::new();
     for path in paths {
@@ -27,7 +28,7 @@ pub fn write(opened: &Opened<'_>, paths: &[String], out: &File, context: &mut Co
                 }
                 _ => runs.push(Run { layer, numbers: vec![number] }),
             },
-            Err(fault) => context.report(&fault.on(path)),
+            Err(fault) => context.report(&fault.on(path.to_string_lossy())),
         }
     }
     let mut closed = false;
@@ -55,7 +56,7 @@ fn put(mut out: &File, bytes: &[u8], closed: &mut bool) -> Result<()> {
 }
 
 /// The layer and the entry that have a path's content.
-fn file(tree: &Tree<'_>, path: &str) -> Result<(usize, u64)> {
+fn file(tree: &Tree<'_>, path: &OsStr) -> Result<(usize, u64)> {
     let node: Node<'_> = tree.find(path, true)?;
     match (node.kind(), node.layer(), node.item()) {
         (ItemKind::File, Some(layer), Some(item)) => Ok((layer, item.number)),

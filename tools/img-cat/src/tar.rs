@@ -10,7 +10,9 @@ use layer::pack::{Member, Packer};
 use layer::scan::{Piece, contents};
 use layer::{ItemKind, Limits, Node};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 
 #[derive(Default)]
 struct Plan<'a> {
@@ -23,7 +25,7 @@ struct Plan<'a> {
 }
 
 /// All of it or a failure: half an archive is none.
-pub fn write(opened: &Opened<'_>, paths: &[String], out: &File) -> Result<()> {
+pub fn write(opened: &Opened<'_>, paths: &[OsString], out: &File) -> Result<()> {
     let tree = find::whole_tree(opened)?;
     let plan = plan(&tree, paths)?;
     let mut packer = Packer::new(out);
@@ -53,13 +55,13 @@ pub fn write(opened: &Opened<'_>, paths: &[String], out: &File) -> Result<()> {
     packer.finish().map(|_| ())
 }
 
-fn plan<'a>(tree: &'a Tree<'_>, paths: &[String]) -> Result<Plan<'a>> {
+fn plan<'a>(tree: &'a Tree<'_>, paths: &[OsString]) -> Result<Plan<'a>> {
     let mut plan = Plan::default();
     let mut names = HashSet::new();
     let mut first: HashMap<u32, Vec<u8>> = HashMap::new();
     for path in paths {
-        let node = tree.find(path, false).map_err(|fault| fault.on(path))?;
-        node.walk::<Fault>(&plain(path), |path, node| {
+        let node = tree.find(path, false).map_err(|fault| fault.on(path.to_string_lossy()))?;
+        node.walk::<Fault>(&plain(path.as_bytes()), |path, node| {
             if names.insert(path.to_vec()) {
                 add(&mut plan, &mut first, path, node);
             }

@@ -96,6 +96,17 @@ fn the_image_shows_the_uppermost() {
 }
 
 #[test]
+fn names_are_bytes() {
+    let place = Place::new();
+    let odd = Member { path: b"odd-\xff", ..Layer::plain("") };
+    put(&place, "app", &[Layer::new().add(&odd, b"content").tar()]);
+    assert_eq!(
+        place.sh("img-cat app $'odd-\\xff'; img-files app -q -p $'od?-\\xff'").expect(0).stdout,
+        "content/odd-\u{fffd}\n"
+    );
+}
+
+#[test]
 fn layers_that_do_not_matter_are_not_read() {
     let place = Place::new();
     // Nothing of the lowest layer can be read.

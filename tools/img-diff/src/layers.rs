@@ -7,7 +7,7 @@ use contents::{FileRecord, Opened};
 use layer::scan::first_difference;
 use layer::{Budget, Item, Limits};
 use record::Layer;
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
 /// Says which layers are not the same, by their place.
 pub fn compare(old: &Opened<'_>, new: &Opened<'_>, printer: &mut Printer<'_>) -> Result<()> {
@@ -89,19 +89,14 @@ fn differences(old: &Item, new: &Item) -> Vec<&'static str> {
     checks.into_iter().filter(|(_, different)| *different).map(|(what, _)| what).collect()
 }
 
-/// Whether both list the same in another order.
+/// Whether both list the same in another order. By hashes under a secret key: one path may be listed a million times.
 fn same_set(old: &[Item], new: &[Item]) -> bool {
-    if old.len() != new.len() {
-        return false;
-    }
-    let without_place = |item: &Item| Item { number: 0, ..item.clone() };
-    let mut by_path: HashMap<&[u8], Vec<Item>> = HashMap::new();
-    for item in old {
-        by_path.entry(&item.path).or_default().push(without_place(item));
-    }
-    new.iter().all(|item| {
-        let Some(known) = by_path.get_mut(&*item.path) else { return false };
-        let found = known.iter().position(|one| *one == without_place(item));
-        found.map(|at| known.swap_remove(at)).is_some()
-    })
+    let key = RandomState::new();
+    let sorted = |items: &[Item]| {
+        let hash = |item: &Item| key.hash_one(Item { number: 0, ..item.clone() });
+        let mut hashes: Vec<u64> = items.iter().map(hash).collect();
+        hashes.sort_unstable();
+        hashes
+    };
+    old.len() == new.len() && sorted(old) == sorted(new)
 }

@@ -12,6 +12,8 @@ use contents::{Opened, Pattern, scan_layers};
 use layer::{Budget, Item};
 use print::Printer;
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use store::{Store, Subject};
 
@@ -38,7 +40,7 @@ pub struct Args {
 
     /// Only files at this path and below it, or what fits a pattern: * ? [] within a name, ** for directories
     #[arg(short, long = "path", value_name = "PATH")]
-    pub paths: Vec<String>,
+    pub paths: Vec<OsString>,
 
     /// Let files be different in this
     #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
@@ -187,7 +189,7 @@ fn compare(args: &Args, old: &Opened<'_>, new: &Opened<'_>, printer: &mut Printe
         .iter()
         .map(|layer| &layer.diff_id));
     if wanted(Kind::File) && !same_layers {
-        let patterns: Vec<Pattern> = args.paths.iter().map(|path| Pattern::new(path)).collect();
+        let patterns: Vec<Pattern> = args.paths.iter().map(|path| Pattern::new(path.as_bytes())).collect();
         let budget = Budget::default();
         let (old_lists, new_lists) = scan_both(old, new, &budget)?;
         let old_view = contents::view(&old.image.reference, &old_lists, &budget)?;

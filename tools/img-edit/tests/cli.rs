@@ -325,3 +325,19 @@ fn an_image_is_put_on_another_base() {
     let told = edit(&place, &["plain", "--env", "A=1"]).expect(0).json();
     assert!(told["image"]["config"].get("history").is_none(), "{told}");
 }
+
+#[test]
+fn other_programs_read_what_it_makes() {
+    let place = docker_place();
+    if testkit::find_program("skopeo").is_none() {
+        return testkit::skip("no skopeo");
+    }
+    place.sh("img-edit app:1 --env B=2 --format oci -t made:1 && img-edit made:1 --format docker -l k=v -t made:2").expect(0);
+    let inspect =
+        |image: &str| place.sh(&format!("skopeo inspect {image} | jq -c .")).expect(0).json()["Env"].clone();
+    assert_eq!(inspect("oci:$STAVES_ROOT:docker.io/library/made:1"), json!(["PATH=/bin", "A=1", "B=2"]));
+    // All of it, with every digest looked at. A layout with docker's manifests skopeo does not read, but archives.
+    place.sh("skopeo copy -q oci:$STAVES_ROOT:docker.io/library/made:1 dir:$DIR/made").expect(0);
+    place.sh("img-save -q -o $DIR/made.tar made:2").expect(0);
+    assert_eq!(inspect("docker-archive:$DIR/made.tar"), json!(["PATH=/bin", "A=1", "B=2"]));
+}

@@ -9,6 +9,8 @@ use contents::{FileRecord, Opened, Pattern};
 use img_ls::words;
 use layer::Budget;
 use record::Layer;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use store::{Store, Subject};
 
 /// Bytes of output that are written at a time.
@@ -31,7 +33,7 @@ pub struct Args {
 
     /// Only this path with all below it, or what fits a pattern: * ? [] within a name, ** for directories
     #[arg(short, long = "path", value_name = "PATH")]
-    pub paths: Vec<String>,
+    pub paths: Vec<OsString>,
 
     /// The entries of one layer as they are in its archive, whiteouts too: by number, the lowest is 0 and the highest -1, or by the beginning of
     /// its digest or diff id
@@ -72,7 +74,7 @@ impl Tool for Args {
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;
-    let patterns: Vec<Pattern> = args.paths.iter().map(|path| Pattern::new(path)).collect();
+    let patterns: Vec<Pattern> = args.paths.iter().map(|path| Pattern::new(path.as_bytes())).collect();
     let subjects: Vec<Subject> = context.input(&args.images)?.into_subjects();
     let several = subjects.len() > 1;
     context.each(subjects, |context, subject| {

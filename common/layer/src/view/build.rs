@@ -14,6 +14,10 @@ use std::sync::Arc;
 /// What an inode without an item costs: a directory along the way.
 const INODE_COST: u64 = 256;
 
+/// Components that are gone through for entries behind symbolic links. With forty links of two thousand components each on the way to
+/// every entry, a small layer would otherwise take hours.
+const MAX_STEPS: u64 = 200_000_000;
+
 /// Why building ended.
 enum Halt {
     Fault(Fault),
@@ -61,6 +65,8 @@ struct Builder<'a> {
     written: Option<Written>,
     /// Directories nothing of lower layers is left in.
     emptied: HashSet<Id>,
+    /// Components gone through so far, of [`MAX_STEPS`].
+    steps: u64,
     /// The directory entered last: archives list the entries of one together.
     last: Option<(Vec<u8>, Id)>,
 }
@@ -70,7 +76,7 @@ impl<'a> Builder<'a> {
         let root = Directory { parent: ROOT, path_length: 0, children: BTreeMap::new(), open: upper };
         let inodes = vec![Inode { item: None, directory: Some(Box::new(root)), links: 1 }];
         let view = View { layers: layers.to_vec(), inodes, root_xattrs: Box::default() };
-        Builder { view, upper, budget, written: None, emptied: HashSet::new(), last: None }
+        Builder { view, upper, budget, written: None, emptied: HashSet::new(), steps: 0, last: None }
     }
 
     fn build(mut self) -> Result<View, Halt> {
@@ -244,13 +250,21 @@ impl<'a> Builder<'a> {
         Ok(at)
     }
 
+    fn resolve(&mut self, dir: &[u8]) -> Result<Result<Id, Miss>> {
+        let found = self.view.resolve_directory(dir, &mut self.steps);
+        if self.steps > MAX_STEPS {
+            return Err(Fault::input("the layers' symbolic links take too long to follow"));
+        }
+        Ok(found)
+    }
+
     /// The directory a symbolic link on the way leads to.
-    fn through(&self, id: Id, path: &[u8]) -> Result<Id, Halt> {
+    fn through(&mut self, id: Id, path: &[u8]) -> Result<Id, Halt> {
         if self.view.item(id).is_none_or(|item| item.kind != ItemKind::Symlink) {
             let what = "something that is no directory stands where a directory is needed";
             return Err(Fault::input(what).on(show(path)).into());
         }
-        self.view.resolve_directory(path).map_err(|miss| match miss {
+        self.resolve(path)?.map_err(|miss| match miss {
             Miss::Open => Halt::Open,
             _ => Fault::input("it leads through a symbolic link to no directory of this layer")
                 .on(show(path))
@@ -284,7 +298,7 @@ impl<'a> Builder<'a> {
         let from = if target_dir == dir {
             parent
         } else {
-            self.view.resolve_directory(target_dir).map_err(|miss| match miss {
+            self.resolve(target_dir)?.map_err(|miss| match miss {
                 Miss::Open => Halt::Open,
                 _ => missing(),
             })?
@@ -307,8 +321,8 @@ impl<'a> Builder<'a> {
     }
 
     /// The directory a whiteout is in, if lower layers have it.
-    fn lower_directory(&self, dir: &[u8]) -> Result<Option<Id>, Halt> {
-        match self.view.resolve_directory(dir) {
+    fn lower_directory(&mut self, dir: &[u8]) -> Result<Option<Id>, Halt> {
+        match self.resolve(dir)? {
             Ok(id) => Ok(Some(id)),
             Err(Miss::Open) => Err(Halt::Open),
             Err(_) => Ok(None),
@@ -362,7 +376,7 @@ impl<'a> Builder<'a> {
             let path = join(path, &name);
             if child == GONE || !written.has(&path) {
                 self.unname(id, &name);
-            } else if self.is_directory(child) {
+            } else if self.is_directory(child) && self.emptied.insert(child) {
                 self.purge(child, &path, written, depth + 1)?;
             }
         }

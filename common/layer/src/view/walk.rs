@@ -23,10 +23,11 @@ impl View {
     /// What is at a path, absolute or from the root. `follow`: a symbolic link at its end is followed, too. Nothing leads out of the
     /// root: its parent is itself.
     pub fn find(&self, path: &[u8], follow: bool) -> Result<Node<'_>, Miss> {
-        self.resolve(path, follow).map(|id| Node { view: self, id })
+        self.resolve(path, follow, &mut 0).map(|id| Node { view: self, id })
     }
 
-    pub(super) fn resolve(&self, path: &[u8], follow: bool) -> Result<Id, Miss> {
+    /// Adds the number of components it took to `steps`.
+    fn resolve(&self, path: &[u8], follow: bool, steps: &mut u64) -> Result<Id, Miss> {
         let mut at = ROOT;
         let mut links = 0;
         // What is left of the path, and of the links that are being followed in it.
@@ -40,6 +41,7 @@ impl View {
             if rest.is_empty() {
                 continue;
             }
+            *steps += 1;
             let end = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
             let (name, rest) = rest.split_at(end);
             if !rest.is_empty() {
@@ -73,8 +75,8 @@ impl View {
     }
 
     /// The same for what has to be a directory.
-    pub(super) fn resolve_directory(&self, path: &[u8]) -> Result<Id, Miss> {
-        let id = self.resolve(path, true)?;
+    pub(super) fn resolve_directory(&self, path: &[u8], steps: &mut u64) -> Result<Id, Miss> {
+        let id = self.resolve(path, true, steps)?;
         if self.inode(id).directory.is_some() { Ok(id) } else { Err(Miss::NotDirectory) }
     }
 }

@@ -327,6 +327,23 @@ fn memory_is_bounded() {
     assert!(View::of(&[by_link], &Budget::new(20 << 20)).is_ok());
 }
 
+/// Each entry goes by forty links of two thousand components.
+#[test]
+fn links_that_take_for_ever_are_refused() {
+    let mut layer = Layer::new().dir("a");
+    for n in 0..39 {
+        let next = format!("{}l{}", "./".repeat(2000), n + 1);
+        layer = layer.pax(&[("linkpath", next.as_bytes())]).symlink(&format!("l{n}"), "x");
+    }
+    layer = layer.symlink("l39", "a");
+    for _ in 0..5000 {
+        layer = layer.file("l0/x", b"");
+    }
+    let list = list(&layer.tar()).unwrap();
+    let fault = View::of(&[list], &Budget::default()).unwrap_err();
+    assert!(fault.to_string().contains("too long"), "{fault}");
+}
+
 #[test]
 fn many_entries_and_the_same_again_and_again() {
     let mut layer = Layer::new();
