@@ -10,12 +10,12 @@ use std::path::PathBuf;
 /// has in image.config counts, as jq changed it; flags come on top. The new image has the name of --tag, or none and is known by
 /// its digest; the old one stays as it is.
 ///
-/// Its history gets one more step. With SOURCE_DATE_EPOCH set the same edit gives the same image. An edit that changes nothing makes no image.
+/// Its history gets one more step. With --created, or SOURCE_DATE_EPOCH set, the same edit gives the same image. An edit that changes nothing makes no image.
 #[derive(Debug, Default, clap::Parser)]
 #[command(
     name = "img-edit",
     version,
-    after_help = "Examples:\n  img-pull app:1 | img-edit --env DEBUG=1 --tag app:debug\n  img-inspect app:1 | jq '.image.config.config.Env += [\"A=b\"]' | img-edit -t app:2\n  img-edit app:1 --entrypoint '[\"/app\",\"--serve\"]' --unset cmd --label version=2 -t app:1\n  img-edit app:1 --old-base debian:12.1 --new-base debian:12.2 -t app:1\n  SOURCE_DATE_EPOCH=0 img-edit app:1 --created 0 --user 1000 -q"
+    after_help = "Examples:\n  img-pull app:1 | img-edit --env DEBUG=1 --tag app:debug\n  img-inspect app:1 | jq '.image.config.config.Env += [\"A=b\"]' | img-edit -t app:2\n  img-edit app:1 --entrypoint '[\"/app\",\"--serve\"]' --unset cmd --label version=2 -t app:1\n  img-edit app:1 --old-base debian:12.1 --new-base debian:12.2 -t app:1\n  img-edit app:1 --created 0 --user 1000 -q"
 )]
 pub struct Args {
     /// Reference, id or a beginning of it; without one, records are read from stdin

@@ -168,7 +168,10 @@ fn stand_on(args: &Args, store: &Store, new_base: &str, image: &mut Parts) -> Re
 
 /// The time of the change, and a step in the history.
 fn note(args: &Args, config: &mut Value, before: &Value) -> Result<()> {
-    let now = value::now()?;
+    let now = match &args.created {
+        Some(text) => value::time(text)?,
+        None => value::now()?,
+    };
     // Unless whoever edited it said otherwise.
     if args.created.is_none() && config["created"] == before["created"] {
         config::root(config)?.insert("created".to_owned(), json!(now));

@@ -148,6 +148,10 @@ fn flags_change_what_they_say_and_nothing_else() {
     let old = Ran::of(place.command("img-inspect").arg("app:1")).expect(0).json();
     assert_eq!(old["image"]["config"]["config"]["Env"], json!(["PATH=/bin", "A=1"]));
     assert_eq!(old["image"]["layers"], record["image"]["layers"]);
+    let dated = |_| {
+        place.sh("unset SOURCE_DATE_EPOCH; img-edit app:1 -e X=1 --created 5 -q; sleep 0.01").expect(0).stdout
+    };
+    assert_eq!(dated(1), dated(2));
     let again = [
         edit(&place, &["app:1", "-e", "X=1", "-q"]).expect(0).stdout,
         edit(&place, &["app:1", "-e", "X=1", "-q"]).expect(0).stdout,
