@@ -59,7 +59,9 @@ impl Format {
         for member in members {
             match json.get_mut(*member) {
                 Some(Value::Array(descriptors)) => {
-                    descriptors.iter_mut().for_each(|descriptor| self.descriptor(descriptor, children));
+                    for descriptor in descriptors.iter_mut() {
+                        self.descriptor(descriptor, children);
+                    }
                 }
                 Some(descriptor @ Value::Object(_)) => self.descriptor(descriptor, children),
                 _ => {}

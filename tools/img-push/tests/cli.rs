@@ -74,6 +74,33 @@ fn an_image_goes_where_it_is_sent_and_not_twice() {
 }
 
 #[test]
+fn mirrors_and_other_locations_are_not_for_writing() {
+    let (registry, other, mut place) = (FakeRegistry::start(), FakeRegistry::start(), Place::new());
+    let digest = put(&place, "app:1", &layers());
+    let file = place.path().join("registries.conf");
+    place.set("CONTAINERS_REGISTRIES_CONF", file.display().to_string());
+    place.set("CONTAINERS_REGISTRIES_CONF_DIR", place.path().join("registries.conf.d").display().to_string());
+    let table = format!("[[registry]]\nprefix = \"{}/team\"\n", registry.address());
+    for (number, more) in [
+        format!("[[registry.mirror]]\nlocation = \"{}/cache\"", other.address()),
+        format!("location = \"{}/cache\"", other.address()),
+    ]
+    .iter()
+    .enumerate()
+    {
+        std::fs::write(&file, format!("{table}{more}\n")).unwrap();
+        let to = format!("{}/team/app:{number}", registry.address());
+        push(&place, &["app:1", &to]).expect(0);
+        assert_eq!(Digest::of(&registry.manifest_bytes("team/app", &number.to_string())), digest);
+        assert_eq!(lines(&other), [""; 0], "{more}");
+    }
+    registry.forget_requests();
+    std::fs::write(&file, format!("{table}blocked = true\n")).unwrap();
+    push(&place, &["app:1", &format!("{}/team/app:9", registry.address())]).expect(6);
+    assert_eq!(lines(&registry), [""; 0]);
+}
+
+#[test]
 fn what_names_and_records_mean() {
     let (registry, place) = (FakeRegistry::start(), Place::new());
     let own = format!("{}/team/own:1", registry.address());

@@ -166,6 +166,50 @@ fn an_address_elsewhere_gets_no_credentials() {
     let seen = elsewhere.requests();
     assert!(!seen.is_empty());
     assert!(seen.iter().all(|request| !request.headers.contains_key("authorization")), "{seen:?}");
+    // What it asks for, it does not get either: it is not who the login is for.
+    elsewhere.require_token(None);
+    for bytes in [noise(1000), noise(2 << 20)] {
+        elsewhere.forget_requests();
+        let location = format!("http://{}/v2/team/app/blobs/uploads/u1", elsewhere.address());
+        registry.misbehave("/uploads/", 1, Behaviour::Header("Location", location));
+        let failed = put(&repository, &bytes).0.unwrap_err();
+        assert_eq!(failed.kind(), Kind::Denied);
+        assert!(failed.to_string().contains(&elsewhere.address()), "{failed}");
+        let seen = elsewhere.requests();
+        assert!(seen.iter().all(|request| !request.path.contains("/token")), "{seen:?}");
+        assert!(seen.iter().all(|request| !request.headers.contains_key("authorization")), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_token_from_before_that_has_ended_is_asked_for_anew() {
+    let registry = FakeRegistry::start();
+    registry.put_image("team/app", "v1", &[b"layer"]);
+    registry.require_token(None);
+    let client = client(0);
+    let reference = Reference::parse(&format!("{}/team/app:v1", registry.address())).unwrap();
+    let tokens = || lines(&registry).iter().filter(|line| line.contains("/token")).count();
+    client.repository(&reference).manifest("v1").unwrap();
+    client.repository(&reference).manifest("v1").unwrap();
+    assert_eq!(tokens(), 1);
+    // Another repository of the same client does not know yet that it has.
+    registry.change_token("next-token");
+    client.repository(&reference).manifest("v1").unwrap();
+    assert_eq!(tokens(), 2);
+    // One for writing is not the same.
+    client.repository(&reference).for_writing().manifest("v1").unwrap();
+    assert_eq!(tokens(), 3);
+}
+
+#[test]
+fn one_login_lists_repositories() {
+    let registry = FakeRegistry::start();
+    registry.put_image("team/app", "v1", &[b"layer"]);
+    registry.require_token(None);
+    registry.challenge(&format!("Bearer realm=\"http://{}/token\"", registry.address()));
+    assert_eq!(client(0).catalog(&registry.address()).unwrap(), ["team/app"]);
+    let asked = lines(&registry);
+    assert!(asked.iter().any(|line| line.ends_with("/token?scope=registry:catalog:%2A")), "{asked:?}");
 }
 
 #[test]
