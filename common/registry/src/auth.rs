@@ -35,9 +35,9 @@ struct TokenResponse {
     token: Option<String>,
     #[serde(default)]
     access_token: Option<String>,
-    /// Seconds.
+    /// Seconds. Some servers send no whole number, which is no reason to refuse the token.
     #[serde(default)]
-    expires_in: Option<u64>,
+    expires_in: serde_json::Value,
 }
 
 /// Tokens that were given and hold still, for all repositories of a process.
@@ -231,7 +231,7 @@ fn token(transport: &Transport, asked: &Asked) -> Result<(String, Option<u64>), 
     // Never the parser's message: it may quote what is no token but as secret.
     let answer: TokenResponse = serde_json::from_slice(&bytes).map_err(|_| Fault::input(malformed()))?;
     let token = answer.token.or(answer.access_token).filter(|text| !text.is_empty() && is_header_safe(text));
-    Ok((format!("Bearer {}", token.ok_or_else(|| Fault::input(malformed()))?), answer.expires_in))
+    Ok((format!("Bearer {}", token.ok_or_else(|| Fault::input(malformed()))?), answer.expires_in.as_u64()))
 }
 
 fn is_header_safe(text: &str) -> bool {

@@ -162,7 +162,8 @@ impl RegistriesConf {
         }
         let rest = name.get(length..).unwrap_or_default();
         let at = |location: &str, insecure: bool| -> Result<Location> {
-            if location.is_empty() {
+            // The prefix may be a single image's, with a tag, which no location has.
+            if location.is_empty() || location == table.prefix {
                 return Ok(Location { insecure, ..as_it_is() });
             }
             split(location, rest).map(|(domain, path)| Location { domain, path, insecure }).ok_or_else(|| {
@@ -310,6 +311,9 @@ mod tests {
             [[registry]]
             prefix = "bad.example.com/x"
             blocked = true
+            [[registry]]
+            prefix = "tagged.example/x:old"
+            insecure = true
             "#,
         )
         .unwrap();
@@ -319,6 +323,8 @@ mod tests {
             ["near.example/cache/team/app insecure", "mirror.example:5000/hub/team/app"]
         );
         assert_eq!(names(&conf, "a.b.example.com/c:1"), ["a.b.example.com/c insecure"]);
+        assert_eq!(names(&conf, "tagged.example/x:old"), ["tagged.example/x insecure"]);
+        assert_eq!(names(&conf, "tagged.example/x:older"), ["tagged.example/x"]);
         assert_eq!(names(&conf, "a.example.comx/c"), ["a.example.comx/c"]);
         assert_eq!(names(&conf, "docker.iox.example/c"), ["docker.iox.example/c"]);
         let denied = conf.locations(&Reference::parse("bad.example.com/x/y").unwrap()).unwrap_err();

@@ -6,6 +6,7 @@ use crate::retry::Failed;
 use crate::transport::Transport;
 use fault::{Fault, Kind, Result};
 use oci::Reference;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use ureq::http::{Method, Response};
 
 /// A mirror that failed is left alone for this long: waiting for one that does not answer costs its timeout each time.
 const REST: Duration = Duration::from_mins(1);
+/// More blobs than an image has.
+const MAX_BEGUN: usize = 1024;
 
 /// Found out when first needed.
 #[derive(Debug)]
@@ -44,6 +47,28 @@ struct Found {
 struct Mirror {
     repository: Repository,
     failed: Mutex<Option<Instant>>,
+    /// Blobs it began to send. Who asks for one again got it cut.
+    begun: Mutex<HashSet<String>>,
+}
+
+impl Mirror {
+    /// Whether it may be asked for this now.
+    fn is_ready(&self, method: &Method, what: &str) -> bool {
+        let is_resting = lock(&self.failed).is_some_and(|since| since.elapsed() < REST);
+        let was_cut = *method == Method::GET && lock(&self.begun).contains(what);
+        !is_resting && !was_cut
+    }
+
+    fn did_answer(&self, method: &Method, what: &str) {
+        *lock(&self.failed) = None;
+        if *method == Method::GET && what.starts_with("blobs/") {
+            let mut begun = lock(&self.begun);
+            if begun.len() >= MAX_BEGUN {
+                begun.clear();
+            }
+            begun.insert(what.to_owned());
+        }
+    }
 }
 
 impl Route {
@@ -109,6 +134,7 @@ fn find(transport: &Arc<Transport>, reference: &Reference) -> Result<Found> {
     let mirrors = places.mirrors.into_iter().map(|endpoint| Mirror {
         repository: Repository::at(Arc::clone(transport), endpoint),
         failed: Mutex::default(),
+        begun: Mutex::default(),
     });
     Ok(Found { own: places.own, mirrors: mirrors.collect() })
 }
@@ -146,13 +172,12 @@ impl Repository {
         let mirrors = self.route.found(&self.transport)?.mirrors.iter();
         for mirror in mirrors.take_while(|_| !self.route.is_direct.load(Ordering::Relaxed)) {
             let place = mirror.repository.route.endpoint(&self.transport)?;
-            if !place.serves(method, what) || lock(&mirror.failed).is_some_and(|since| since.elapsed() < REST)
-            {
+            if !place.serves(method, what) || !mirror.is_ready(method, what) {
                 continue;
             }
             let fault = match mirror.repository.request_here(method, what, headers) {
                 Ok(response) => {
-                    *lock(&mirror.failed) = None;
+                    mirror.did_answer(method, what);
                     return Ok(response);
                 }
                 Err(Failed::Finally(fault) | Failed::Again { fault, .. }) => fault,

@@ -98,6 +98,32 @@ fn logins_are_in_the_password_store_under_dockers_names() {
 }
 
 #[test]
+fn either_helper_takes_over_from_the_other() {
+    let Some(store) = Store::new() else { return };
+    if find_program("docker-credential-pass").is_none() {
+        return skip("docker-credential-pass (golang-docker-credential-helpers) is not installed");
+    }
+    let theirs = |action: &str, input: &str| {
+        store.place.sh(&format!("printf %s '{input}' | docker-credential-pass {action}"))
+    };
+    let login = |server: &str| format!(r#"{{"ServerURL":"{server}","Username":"u","Secret":"hunter2"}}"#);
+    store.helper("store", &login("ours.example")).expect(0);
+    assert_eq!(theirs("get", "ours.example").expect(0).json()["Secret"], "hunter2");
+    theirs("store", &login("https://theirs.example/v1/")).expect(0);
+    assert_eq!(store.helper("get", "https://theirs.example/v1/").expect(0).json()["Secret"], "hunter2");
+    let list = store.helper("list", "").expect(0).json();
+    assert_eq!(
+        theirs("list", "").expect(0).json()["https://theirs.example/v1/"],
+        list["https://theirs.example/v1/"]
+    );
+    theirs("erase", "ours.example").expect(0);
+    store.helper("get", "ours.example").expect(1);
+    store.helper("erase", "https://theirs.example/v1/").expect(0);
+    // Of what it does not have, Debian's says an empty name and password.
+    assert!(!theirs("get", "https://theirs.example/v1/").stdout.contains("hunter2"));
+}
+
+#[test]
 fn without_a_password_store_it_says_so() {
     let mut place = Place::new();
     place.set("PASSWORD_STORE_DIR", place.path().join("none").display().to_string());

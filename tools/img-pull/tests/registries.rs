@@ -90,6 +90,13 @@ fn a_mirror_is_asked_first_and_its_failure_goes_unnoticed() {
     mirror.misbehave("/blobs/", 1, Behaviour::Status(404));
     pull_anew(&place, &reference).expect(0);
     assert_eq!(asked(&own), 1);
+    // Begun by the mirror and cut, it is gone on with at the registry.
+    mirror.misbehave("/blobs/", 99, Behaviour::CutAfter(3));
+    pull_anew(&place, &reference).expect(0);
+    let ranges: Vec<_> =
+        own.requests().iter().filter_map(|request| request.headers.get("range").cloned()).collect();
+    assert!(ranges.contains(&"bytes=3-4".to_owned()), "{ranges:?}");
+    own.forget_requests();
     drop(mirror);
     assert_eq!(pull_anew(&place, &reference).expect(0).json(), record);
     own.misbehave("/", 99, Behaviour::Status(404));

@@ -26,7 +26,7 @@ const MAX_PASSWORD_BYTES: u64 = 256 << 10;
     name = "reg-login",
     version,
     args_override_self = true,
-    after_help = "Examples:\n  reg-login\n  pass show work/registry | reg-login -u me --password-stdin registry.example:5000\n  reg-login --get-login quay.io\n  reg-login -u robot --password-stdin --authfile ./auth.json quay.io/team <token"
+    after_help = "Examples:\n  reg-login\n  pass show work/registry | reg-login -u me --password-stdin registry.example:5000\n  reg-login --get-login -q quay.io\n  reg-login -u robot --password-stdin --authfile ./auth.json quay.io/team <token"
 )]
 pub struct Args {
     /// The registry, or a part of one: quay.io, registry.example:5000, quay.io/team
@@ -62,6 +62,10 @@ pub struct Args {
           default_missing_value = "true", action = ArgAction::Set)]
     pub tls_verify: bool,
 
+    /// Print only the user's name
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
     #[command(flatten)]
     pub common: Common,
 }
@@ -71,6 +75,10 @@ impl Tool for Args {
 
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn quiet(&self) -> bool {
+        self.quiet
     }
 }
 

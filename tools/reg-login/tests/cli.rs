@@ -106,6 +106,7 @@ fn a_login_is_checked_and_kept() {
     std::fs::write(&file, json!({"auths": {&address: {"auth": "dTp4"}}}).to_string()).unwrap();
     let stale = login(&place, &[&address]);
     assert_ne!(stale.status, 0);
+    assert_eq!(login(&place, &["--get-login", "-q", &address]).expect(0).stdout, "u\n");
     assert_eq!(login(&place, &["--get-login", "quay.io"]).expect(4).stdout, "");
 
     let warned = login(&place, &["-u", "u", "-p", "hunter2", &address]).expect(0);
@@ -163,6 +164,10 @@ fn skopeo_and_docker_use_it_and_it_uses_theirs() {
     if find_program("docker").is_none() {
         return skip("docker's command line is not installed");
     }
+    // A file without any login makes docker look for a helper itself.
+    let other = json!({"auths": {"other.example": {"auth": "eDp5"}}}).to_string();
+    std::fs::create_dir_all(docker_config(&place).parent().unwrap()).unwrap();
+    std::fs::write(docker_config(&place), other).unwrap();
     let mut docker = place.command("docker");
     docker.args(["login", "-u", "u", "--password-stdin", &address]);
     feed(docker, "hunter2").expect(0);
@@ -221,6 +226,15 @@ fn docker_keeps_logins_with_our_helper_and_we_with_it_too() {
     docker.args(["login", "-u", "u", "--password-stdin", &address]);
     feed(docker, "hunter2").expect(0);
     Ran::of(&mut equip(command(&place, &[&address]))).expect(0);
+    // podman's and skopeo's files name helpers by registry.
+    std::fs::write(&config, json!({"credHelpers": {&address: "staves-file"}}).to_string()).unwrap();
+    if find_program("skopeo").is_some() {
+        let repository = format!("docker://{address}/none/such");
+        let mut tags = skopeo();
+        place.furnish(&mut tags);
+        let tags = Ran::of(equip(tags).args(["list-tags", "--tls-verify=false", &repository]));
+        assert!(tags.stderr.contains("404"), "{}", tags.stderr);
+    }
 }
 
 #[test]
@@ -259,6 +273,12 @@ fn hostile_registries_and_token_servers_are_told_of() {
     assert_eq!(with_password(&place, &[&address], "hunter2").expect(0).json()["login"]["user"], "u");
     let refused = with_password(&place, &[&address], "hunter3").expect(6);
     assert!(refused.stderr.contains("401"), "{}", refused.stderr);
+    // What it says of the token's life is no reason to refuse the token.
+    for life in ["-5", "\"soon\"", "1e99", "18446744073709551615"] {
+        let body = format!("{{\"access_token\":\"good-token\",\"expires_in\":{life}}}");
+        registry.misbehave("/token", 1, Behaviour::Body(body.into_bytes()));
+        with_password(&place, &[&address], "hunter2").expect(0);
+    }
     for (body, status) in [
         (&b"hunter2"[..], 3),
         (b"{}", 3),
