@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+mod bars;
 mod copy;
 pub mod destination;
 mod format;
@@ -13,6 +14,7 @@ mod location;
 mod raw;
 pub mod source;
 
+pub use bars::Bars;
 pub use copy::{Choice, Copied, Copy, Plan, Watch};
 pub use destination::Destination;
 pub use format::Format;

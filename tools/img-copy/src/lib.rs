@@ -5,9 +5,9 @@ mod args;
 
 pub use args::Args;
 
-use cli::progress::{Item, Progress};
+use cli::progress::Progress;
 use cli::{Context, Explain, Fault, Kind, Result};
-use image::{Choice, Copy, Format, Location, Plan, Raw, Watch, destination, source};
+use image::{Bars, Choice, Copy, Format, Location, Plan, Raw, destination, source};
 use oci::{Descriptor, Reference};
 use record::Record;
 use registry::Client;
@@ -151,28 +151,4 @@ fn steps(plan: &Plan, to: &Location) -> Vec<Value> {
     let manifest = |raw: &Raw, step: &str| json!({"step": step, "to": to, "digest": raw.digest, "size": raw.bytes.len(), "media_type": raw.media_type});
     let children = plan.children.iter().map(|(raw, _)| manifest(raw, "copy"));
     plan.blobs.iter().map(blob).chain(children).chain([manifest(&plan.root, "name")]).collect()
-}
-
-struct Bars<'a> {
-    progress: &'a Progress,
-    subject: &'a str,
-}
-
-impl Watch for Bars<'_> {
-    fn present(&self, blob: &Descriptor) {
-        self.progress.present(self.subject, blob.digest.as_str());
-    }
-
-    fn start<'a>(&'a self, blob: &Descriptor) -> Box<dyn FnMut(u64) + 'a> {
-        let size = blob.size;
-        let start = self.progress.start(self.subject, blob.digest.as_str(), blob.digest.short(), Some(size));
-        let mut item: Option<Item<'a>> = Some(start);
-        Box::new(move |bytes| {
-            if bytes < size {
-                item.iter_mut().for_each(|item| item.set(bytes));
-            } else if let Some(item) = item.take() {
-                item.done();
-            }
-        })
-    }
 }

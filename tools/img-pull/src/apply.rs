@@ -1,11 +1,12 @@
 //! Downloading what is missing and giving the image its name.
 
 use crate::Pull;
+use crate::follow::Flow;
 use crate::plan::{Fetch, Plan};
 use cli::{Fault, Result};
 use oci::{Descriptor, Digest, ImageConfig, Reference};
 use registry::{Repository, Sink};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use store::{Download, NewEntry};
@@ -46,8 +47,15 @@ fn fetch_image(pull: &Pull<'_>, reference: &Reference, fetch: &Fetch) -> Result<
     }
     let mut missing = fetch.missing.clone();
     for _ in 0..SWEPT_RETRIES {
-        // Large ones first would be better for the last lane; but lowest first lets unpacking begin.
-        download(pull, &fetch.repository, &name, &missing)?;
+        // What a layer unpacks to is in the configuration, so that comes first where layers are unpacked on their way.
+        if pull.unpack
+            && let Some(at) = missing.iter().position(|blob| blob.digest == fetch.manifest.config.digest)
+        {
+            let config = missing.remove(at);
+            download(pull, &fetch.repository, &name, &[config], &HashMap::new())?;
+        }
+        let unpacking = if pull.unpack { diff_ids(pull, &fetch.manifest)? } else { HashMap::new() };
+        download(pull, &fetch.repository, &name, &missing, &unpacking)?;
         let config = pull.store.read_config(&fetch.manifest)?;
         check_platform(pull, reference, fetch, &config)?;
         let index_digest = fetch.index.as_ref().map(|index| &index.digest);
@@ -62,6 +70,13 @@ fn fetch_image(pull: &Pull<'_>, reference: &Reference, fetch: &Fetch) -> Result<
         missing = all.filter(|blob| lost.contains(&blob.digest)).cloned().collect();
     }
     Err(swept())
+}
+
+/// What layers unpack to, by the digests of their blobs.
+fn diff_ids(pull: &Pull<'_>, manifest: &oci::Manifest) -> Result<HashMap<Digest, Digest>> {
+    let config = pull.store.read_config(manifest)?;
+    let layers = manifest.layers_with_diff_ids(&config)?;
+    layers.iter().map(|layer| Ok((Digest::parse(&layer.digest)?, Digest::parse(&layer.diff_id)?))).collect()
 }
 
 fn swept() -> Fault {
@@ -117,7 +132,13 @@ fn check_platform(pull: &Pull<'_>, reference: &Reference, fetch: &Fetch, config:
 }
 
 /// Downloads blobs, several at once; the first failure ends all.
-fn download(pull: &Pull<'_>, repository: &Repository, name: &str, blobs: &[Descriptor]) -> Result<()> {
+fn download(
+    pull: &Pull<'_>,
+    repository: &Repository,
+    name: &str,
+    blobs: &[Descriptor],
+    unpacking: &HashMap<Digest, Digest>,
+) -> Result<()> {
     // Those another process is at come again when there is nothing else to do; then they are waited for.
     let waiting: Mutex<VecDeque<(&Descriptor, bool)>> =
         Mutex::new(blobs.iter().map(|blob| (blob, false)).collect());
@@ -127,7 +148,7 @@ fn download(pull: &Pull<'_>, repository: &Repository, name: &str, blobs: &[Descr
         while !stop.load(Ordering::Relaxed) {
             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some((blob, wait)) = next else { return };
-            match download_one(pull, repository, name, blob, wait, &stop) {
+            match download_one(pull, repository, name, blob, unpacking.get(&blob.digest), wait, &stop) {
                 Ok(Outcome::Stored) => {}
                 Ok(Outcome::Busy) => {
                     waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back((blob, true));
@@ -164,6 +185,7 @@ fn download_one(
     repository: &Repository,
     name: &str,
     blob: &Descriptor,
+    diff_id: Option<&Digest>,
     wait: bool,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
@@ -179,8 +201,21 @@ fn download_one(
         return Ok(Outcome::Stored);
     }
     let mut item = pull.progress.start(name, digest, blob.digest.short(), Some(blob.size));
-    let mut sink = Stoppable { download, stop };
-    repository.blob(blob, &mut sink, &mut |bytes| item.set(bytes))?;
+    let flow = Flow::new(download.written());
+    let behind = diff_id.map(|diff_id| download.reader().map(|file| (diff_id, file))).transpose()?;
+    let mut sink = Stoppable { download, stop, flow: &flow };
+    std::thread::scope(|scope| {
+        if let Some((diff_id, file)) = behind {
+            let reader = flow.follower(file);
+            // What fails here is tried again when the blob is there, and told then.
+            let unpack =
+                move || img_unpack::unpack_stream(pull.store, diff_id, &blob.digest, reader, pull.settle);
+            let _ = std::thread::Builder::new().spawn_scoped(scope, unpack);
+        }
+        let fetched = repository.blob(blob, &mut sink, &mut |bytes| item.set(bytes));
+        flow.end(fetched.is_ok());
+        fetched
+    })?;
     if sink.download.is_resumed() && !sink.download.is_right() {
         // What an earlier process left was not the blob's beginning.
         sink.download.restart()?;
@@ -195,6 +230,7 @@ fn download_one(
 struct Stoppable<'a> {
     download: Download,
     stop: &'a AtomicBool,
+    flow: &'a Flow,
 }
 
 impl Sink for Stoppable<'_> {
@@ -206,6 +242,8 @@ impl Sink for Stoppable<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Fault::failed("another blob failed"));
         }
-        self.download.write(bytes)
+        self.download.write(bytes)?;
+        self.flow.reached(self.download.written());
+        Ok(())
     }
 }

@@ -27,8 +27,16 @@ pub struct Args {
     pub all_tags: bool,
 
     /// Choose the image for this platform where there are several [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", conflicts_with = "all_platforms")]
     pub platform: Option<String>,
+
+    /// Pull the images for all platforms; the record tells of this machine's
+    #[arg(long, visible_alias = "all")]
+    pub all_platforms: bool,
+
+    /// Unpack layers while they download, as img-unpack does afterwards
+    #[arg(long, conflicts_with = "dry_run")]
+    pub unpack: bool,
 
     /// When to ask the registry
     #[arg(long, value_enum, value_name = "POLICY", default_value_t)]

@@ -1,9 +1,11 @@
 //! Pull images from a registry into the store.
 #![forbid(unsafe_code)]
 
+mod all_platforms;
 mod apply;
 mod args;
 mod connection;
+mod follow;
 mod plan;
 
 pub use args::{Args, Policy};
@@ -26,6 +28,9 @@ struct Pull<'a> {
     platform_asked_for: bool,
     policy: Policy,
     parallel: usize,
+    all_platforms: bool,
+    /// Unpack while downloading.
+    unpack: bool,
     warnings: Warnings,
 }
 
@@ -72,6 +77,8 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         platform_asked_for,
         policy: args.policy,
         parallel: usize::from(args.parallel),
+        all_platforms: args.all_platforms,
+        unpack: args.unpack,
         warnings: Warnings::default(),
     };
     let subjects = if args.all_tags {
@@ -127,11 +134,24 @@ fn pull_one(
     dry_run: bool,
 ) -> Result<()> {
     let reference = Reference::parse(text)?;
-    let plan = plan::plan(pull, &reference)?;
-    if dry_run {
-        return print_steps(context, &plan.steps(&reference));
+    let mut image = if pull.all_platforms {
+        match all_platforms::pull(pull, &reference, dry_run)? {
+            all_platforms::Outcome::Steps(steps) => return print_steps(context, &steps),
+            all_platforms::Outcome::Pulled(image) => *image,
+        }
+    } else {
+        let plan = plan::plan(pull, &reference)?;
+        if dry_run {
+            return print_steps(context, &plan.steps(&reference));
+        }
+        apply::apply(pull, &reference, plan)?
+    };
+    if pull.unpack {
+        // Whatever was not unpacked on its way.
+        let options = img_unpack::Options { progress: Some(pull.progress), ..img_unpack::Options::default() };
+        let unpacked = img_unpack::unpack_with(pull.store, &image, &options, pull.settle)?;
+        record.set("rootfs", &unpacked.rootfs)?;
     }
-    let mut image = apply::apply(pull, &reference, plan)?;
     if let Some(old) = record.image()? {
         image.extra = old.extra;
     }

@@ -591,3 +591,74 @@ fn a_real_registry_and_what_others_read_of_it() {
         }
     }
 }
+
+#[test]
+fn all_platforms_are_one_image_with_its_parts() {
+    let Some(images) = testkit::images() else { return };
+    let Some(real) = DockerRegistry::start(&images.registry_storage(), true) else { return };
+    let place = Place::new();
+    let reference = format!("{}/multi:1", real.address());
+    pull(&place, &["--policy", "never", "--all-platforms", &reference]).expect(4);
+    let steps = pull(&place, &["--dry-run", "--all-platforms", &reference]).expect(0).stdout;
+    assert_eq!(steps.lines().count(), 4, "{steps}");
+    let record = pull(&place, &["--all-platforms", &reference]).expect(0).json();
+    assert_eq!(record["image"]["platform"]["architecture"], oci::Platform::host().architecture);
+    let index = record["image"]["index_digest"].as_str().unwrap().to_owned();
+    // Both platforms are there, without asking anybody.
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let record =
+            pull(&place, &["--policy", "never", "--platform", platform, &reference]).expect(0).json();
+        assert_eq!(
+            format!("linux/{}", record["image"]["platform"]["architecture"].as_str().unwrap()),
+            platform
+        );
+        assert_eq!(record["image"]["index_digest"], index.as_str());
+    }
+    drop(real);
+    for policy in ["never", "missing", "newer"] {
+        let record = pull(&place, &["--policy", policy, "--all-platforms", &reference]).expect(0).json();
+        assert_eq!(record["image"]["index_digest"], index.as_str(), "{policy}");
+    }
+    // Nothing of it is swept away.
+    let store = store::Store::at(place.root(), place.run());
+    assert_eq!(store.sweep_blobs().unwrap().blobs, 0);
+    pull(&place, &["--platform", "linux/arm64", "--all-platforms", &reference]).expect(2);
+}
+
+#[test]
+fn layers_are_unpacked_on_their_way() {
+    let registry = FakeRegistry::start();
+    let layers = [layer("a", 200_000), layer("b", 10)];
+    let pushed = registry.put_image("team/app", "v1", &[&layers[0], &layers[1]]);
+    let reference = format!("{}/team/app:v1", registry.address());
+    let large = format!("/blobs/{}", pushed.layers[0]);
+    let place = Place::new();
+    // Cut in between: the unpacker waits for the rest.
+    registry.misbehave(&large, 1, Behaviour::CutAfter(100_000));
+    let record = pull(&place, &["--unpack", &reference]).expect(0).json();
+    let paths: Vec<&str> =
+        record["rootfs"]["layers"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
+    assert_eq!(std::fs::read(format!("{}/a", paths[0])).unwrap(), vec![7; 200_000]);
+    assert_eq!(std::fs::read(format!("{}/b", paths[1])).unwrap().len(), 10);
+    assert_no_scratch(&place);
+    // One that is no tar is told of, and the blob stays for whoever looks into it.
+    registry.put_image("team/bad", "v1", &[&layers[0], b"not a tar"]);
+    let bad = format!("{}/team/bad:v1", registry.address());
+    let ran = pull(&place, &["--unpack", &bad]).expect(3);
+    assert!(ran.stdout.is_empty() && ran.stderr.contains("layer sha256:"), "{}", ran.stderr);
+    assert_no_scratch(&place);
+    // Without anything to download it unpacks what is missing.
+    let place = Place::new();
+    pull(&place, &[&reference]).expect(0);
+    let record = pull(&place, &["--unpack", "--policy", "never", &reference]).expect(0).json();
+    assert_eq!(record["rootfs"]["layers"].as_array().unwrap().len(), 2);
+}
+
+fn layer(name: &str, size: usize) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(size as u64);
+    builder.append_data(&mut header, name, &vec![7; size][..]).unwrap();
+    builder.into_inner().unwrap()
+}

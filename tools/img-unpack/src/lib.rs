@@ -8,7 +8,7 @@ mod unpack;
 
 pub use flatten::{Shape, flatten};
 pub use reader::Interrupt;
-pub use unpack::{Options, Unpacked, plan, unpack, unpack_with};
+pub use unpack::{Options, Unpacked, plan, unpack, unpack_stream, unpack_with};
 
 use cli::{Common, Context, Fault, Input, Progress, Result, Tool};
 use layer::{Limits, Skipped};

@@ -68,6 +68,32 @@ pub fn unpack_with(store: &Store, image: &Image, options: &Options<'_>, settle: 
     Ok(Unpacked { rootfs, skipped })
 }
 
+/// Unpacks one layer from a stream, which may still be growing. The layer counts when it has its diff id, whatever its blob proves
+/// to be.
+///
+/// # Errors
+/// As [`unpack`]; nothing of the layer stays.
+pub fn unpack_stream(
+    store: &Store,
+    diff_id: &Digest,
+    digest: &Digest,
+    blob: impl std::io::Read + Send,
+    settle: &Settle,
+) -> Result<()> {
+    let _lock = store.lock_layer(diff_id)?;
+    if store.has_layer(diff_id) {
+        return Ok(());
+    }
+    let new = store.new_layer()?;
+    let mut target = Target::layer(new.open_fs()?);
+    let expected = Expected { digest: None, diff_id: Some(diff_id) };
+    let applied = layer::apply(blob, expected, &Limits::default(), &mut target)?;
+    drop(target);
+    commit(new, diff_id, digest, &applied, settle)?;
+    store.unlock_layer(diff_id);
+    Ok(())
+}
+
 /// What [`unpack`] will have to do: the layers not there yet.
 pub fn plan<'a>(store: &Store, image: &'a Image) -> Result<Vec<&'a Layer>> {
     let diff_ids = diff_ids(image)?;

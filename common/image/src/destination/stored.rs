@@ -1,12 +1,13 @@
 //! The store.
 
-use super::{Destination, Place, pass};
+use super::{CHUNK, Destination, Place, unreadable};
 use crate::{Raw, Source};
 use fault::{Fault, Result};
 use oci::manifest::{Document, MAX_CONFIG_BYTES};
 use oci::{Descriptor, Digest, ImageConfig, Reference};
+use std::io::{self, Read};
 use std::sync::Mutex;
-use store::{NewEntry, Settle, Store};
+use store::{Download, NewEntry, Settle, Store};
 
 #[derive(Debug)]
 pub struct StoreDestination<'a> {
@@ -22,15 +23,51 @@ impl<'a> StoreDestination<'a> {
     }
 }
 
+/// The download computes the digest itself.
+fn fetch(
+    blob: &Descriptor,
+    source: &dyn Source,
+    download: &mut Download,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let mut reader = source.open(blob, download.written())?;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(length) => {
+                download.write(chunk.get(..length).unwrap_or_default())?;
+                progress(download.written());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(blob, error)),
+        }
+    }
+}
+
 impl Destination for StoreDestination<'_> {
     fn has(&self, blob: &Descriptor) -> Result<bool> {
         self.store.has_blob(&blob.digest, Some(blob.size), self.settle)
     }
 
     fn put(&self, blob: &Descriptor, source: &dyn Source, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        let mut writer = self.store.blob_writer(&blob.digest, blob.size)?;
-        pass(blob, source, progress, |piece| writer.write(piece))?;
-        writer.commit(self.settle)
+        loop {
+            // Another process or thread may be fetching it; what one left is gone on with.
+            let Some(mut download) = self.store.claim_download(&blob.digest, blob.size)? else {
+                self.store.await_download(&blob.digest)?;
+                continue;
+            };
+            if self.has(blob)? {
+                return Ok(());
+            }
+            fetch(blob, source, &mut download, progress)?;
+            if download.is_resumed() && !download.is_right() {
+                // What was left was not the blob's beginning.
+                download.restart()?;
+                fetch(blob, source, &mut download, progress)?;
+            }
+            return download.commit(self.settle);
+        }
     }
 
     fn put_manifest(&self, raw: &Raw, place: Place<'_>) -> Result<()> {
