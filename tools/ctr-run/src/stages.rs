@@ -36,7 +36,8 @@ fn from_store(store: &Store, image: &str, platform: &Platform) -> Result<Record>
 fn pull(image: &str, args: &Args) -> Result<Record> {
     let tool = shim::sibling("img-pull")?;
     let mut command = Command::new(&tool);
-    command.args(["--output", "json"]);
+    // Unpacked on their way, the layers are there when the record is.
+    command.args(["--output", "json", "--unpack"]);
     if let Some(platform) = &args.flags.platform {
         command.args(["--platform", platform]);
     }
