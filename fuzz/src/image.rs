@@ -5,7 +5,7 @@
 
 use oci::manifest::{MAX_INDEX_ENTRIES, MAX_LAYERS};
 use oci::spec::ImageDefaults;
-use oci::{Document, ImageConfig, Manifest, Platform};
+use oci::{Artifact, Document, ImageConfig, Manifest, Platform};
 use serde_json::value::RawValue;
 
 pub fn check(data: &[u8]) {
@@ -19,7 +19,15 @@ pub fn check(data: &[u8]) {
     };
     let config =
         documents.next().and_then(Result::ok).map(|second| ImageConfig::parse(second.get().as_bytes()));
-    match Document::parse(first, claimed.filter(|text| !text.is_empty())) {
+    let claimed = claimed.filter(|text| !text.is_empty());
+    match Artifact::parse(first, claimed) {
+        Ok(artifact) => {
+            assert!(artifact.manifests.is_empty() || artifact.blobs.is_empty());
+            assert!(artifact.manifests.len() <= MAX_INDEX_ENTRIES);
+        }
+        Err(fault) => assert_eq!(fault.kind(), fault::Kind::Input, "{fault}"),
+    }
+    match Document::parse(first, claimed) {
         Ok(Document::Manifest(manifest)) => {
             assert!(manifest.layers.len() <= MAX_LAYERS);
             if let Some(Ok(config)) = config {

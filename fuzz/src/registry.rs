@@ -1,6 +1,6 @@
-//! What a registry answers: status lines, headers, challenges, tokens, manifests, blobs, redirects.
+//! What a registry answers: status lines, headers, challenges, tokens, manifests, blobs, redirects, lists, uploads.
 //!
-//! Input: `manifest`, `digest`, `blob` or `rest` (of a blob) on the first line; then answers, one for each connection, with
+//! Input: `manifest`, `digest`, `blob`, `rest` (of a blob), `tags`, `referrers`, `mount`, `put` or `stream` (of a blob) on the first line; then answers, one for each connection, with
 //! a line `%%` between them. `@HOST@` in an answer stands for the registry's address.
 //!
 //! An answer may lead anywhere: a target is only run where nothing but loopback can be reached (scripts/fuzz).
@@ -40,6 +40,20 @@ pub fn check(data: &[u8]) {
         b"digest" => repository.manifest_digest("t").map(drop),
         b"blob" => blob(&repository, 0),
         b"rest" => blob(&repository, 4),
+        b"tags" => repository.tags().map(drop),
+        b"referrers" => repository.referrers(&Digest::of(BLOB), Some("a/b")).map(drop),
+        b"mount" => repository.mount_blob(&Digest::of(BLOB), "c/d").map(drop),
+        b"put" => {
+            // Large enough for a stream.
+            let bytes = BLOB.repeat(70_000);
+            let source = |from: u64| -> fault::Result<Box<dyn std::io::Read + Send>> {
+                Ok(Box::new(std::io::Cursor::new(bytes[from as usize..].to_vec())))
+            };
+            repository.put_blob(&descriptor(&bytes), None, &mut { source }, &mut |_| {})
+        }
+        b"stream" => repository.put_stream(&mut &BLOB[..], &mut |_| {}).map(|(digest, size)| {
+            assert_eq!((digest, size), (Digest::of(BLOB), BLOB.len() as u64));
+        }),
         _ => return,
     };
     if let Err(fault) = failed {
@@ -47,17 +61,20 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn blob(repository: &registry::Repository, from: usize) -> fault::Result<()> {
-    let descriptor = Descriptor {
+fn descriptor(bytes: &[u8]) -> Descriptor {
+    Descriptor {
         media_type: String::new(),
-        digest: Digest::of(BLOB),
-        size: BLOB.len() as u64,
+        digest: Digest::of(bytes),
+        size: bytes.len() as u64,
         platform: None,
         annotations: None,
         urls: None,
-    };
+    }
+}
+
+fn blob(repository: &registry::Repository, from: usize) -> fault::Result<()> {
     let mut sink = Memory(BLOB[..from].to_vec());
-    repository.blob(&descriptor, &mut sink, &mut |_| {})?;
+    repository.blob(&descriptor(BLOB), &mut sink, &mut |_| {})?;
     assert_eq!(sink.0.len(), BLOB.len());
     Ok(())
 }

@@ -39,7 +39,7 @@ impl Endpoint {
     /// The same for what a request is about.
     pub(crate) fn address(&self, base: &str, target: Target<'_>) -> String {
         match target {
-            Target::Below(what) => self.url(base, what),
+            Target::Below(what) | Target::Anew(what) => self.url(base, what),
             Target::At(url) => url.to_owned(),
         }
     }

@@ -19,6 +19,8 @@ const PAGE: usize = 1000;
 const MAX_PAGE_BYTES: u64 = 8 << 20;
 /// Far above what registries hold.
 const MAX_ENTRIES: usize = 500_000;
+/// Some registries give a hundred at a time, whatever they are asked for.
+const MAX_PAGES: usize = 5000;
 
 /// A manifest that says it is about another one: a signature, a bill of materials.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -129,7 +131,7 @@ impl Repository {
         let mut found: Vec<Referrer> = Vec::new();
         let mut seen = HashSet::new();
         let mut next = None;
-        loop {
+        for _ in 0..MAX_PAGES {
             let page = match self.page(&what, next.as_deref()) {
                 Ok(page) => page,
                 // 404, or what a registry from before version 1.1 makes of the path.
@@ -153,6 +155,7 @@ impl Repository {
                 return Ok(Some(found));
             }
         }
+        Err(endless())
     }
 
     fn tagged_referrers(&self, digest: &Digest) -> Result<Vec<Referrer>> {
@@ -178,7 +181,7 @@ impl Repository {
         let mut all: Vec<String> = Vec::new();
         let mut seen: HashSet<String> = HashSet::new();
         let mut next = None;
-        loop {
+        for _ in 0..MAX_PAGES {
             let page = self.page(what, next.as_deref())?;
             let before = all.len();
             for name in parse(&page.bytes)? {
@@ -194,6 +197,7 @@ impl Repository {
                 return Ok(all);
             }
         }
+        Err(endless())
     }
 
     fn page(&self, what: &str, next: Option<&str>) -> Result<Page> {
@@ -238,7 +242,7 @@ fn malformed(what: &str) -> String {
 }
 
 fn endless() -> Fault {
-    Fault::input(format!("the registry's list has more than {MAX_ENTRIES} entries"))
+    Fault::input(format!("the registry's list has more than {MAX_PAGES} pages or {MAX_ENTRIES} entries"))
 }
 
 /// The address in `<…>; rel="next"` (RFC 8288).

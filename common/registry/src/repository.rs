@@ -36,6 +36,8 @@ pub struct Repository {
     authorization: Mutex<Option<String>>,
     /// What a token has to allow beyond reading.
     wanted: Mutex<Scopes>,
+    /// Held while a token for a further repository is fetched, so that those who want the same wait for it.
+    pub(crate) widening: Mutex<()>,
     pub(crate) route: Route,
 }
 
@@ -44,6 +46,9 @@ pub struct Repository {
 pub(crate) enum Target<'a> {
     /// Below `/v2/<repository>/`.
     Below(&'a str),
+    /// The same, with a token that allows all that is wanted by now, which the one at hand does not. The other requests under
+    /// way keep that one.
+    Anew(&'a str),
     /// An address the registry gave.
     At(&'a str),
 }
@@ -75,6 +80,7 @@ impl Repository {
             base: Mutex::default(),
             authorization: Mutex::default(),
             wanted: Mutex::default(),
+            widening: Mutex::default(),
             route,
         }
     }
@@ -103,22 +109,17 @@ impl Repository {
         lock(&self.wanted).add(&format!("repository:{}:{actions}", self.path));
     }
 
-    /// The same for another repository. The token at hand is let go, since it does not allow that.
-    pub(crate) fn want_from(&self, path: &str) {
-        let changed = {
-            let mut wanted = lock(&self.wanted);
-            let before = wanted.clone();
-            wanted.add(&format!("repository:{path}:pull"));
-            *wanted != before
-        };
-        if changed {
-            *lock(&self.authorization) = None;
-        }
+    /// The same for another repository that is read from. Says whether that is new, and so beyond what the token at hand
+    /// allows.
+    pub(crate) fn want_from(&self, path: &str) -> bool {
+        let mut wanted = lock(&self.wanted);
+        let before = wanted.clone();
+        wanted.add(&format!("repository:{path}:pull"));
+        *wanted != before
     }
 
     pub(crate) fn want_no_more_from(&self, path: &str) {
         lock(&self.wanted).remove(&format!("repository:{path}"));
-        *lock(&self.authorization) = None;
     }
 
     /// Where the registry answers, once it has.
@@ -236,7 +237,7 @@ impl Repository {
     }
 
     fn not_found(&self, target: Target<'_>, body: &str) -> Fault {
-        let Target::Below(what) = target else {
+        let (Target::Below(what) | Target::Anew(what)) = target else {
             return Fault::not_found("the registry does not know the address it gave any more");
         };
         if body.contains("NAME_UNKNOWN") {
@@ -258,14 +259,15 @@ impl Repository {
         headers: &[(&'static str, String)],
         content: &mut Content<'_>,
     ) -> Result<Response<Body>, Failed> {
-        let mut held = lock(&self.authorization).clone();
+        let mut anew = matches!(target, Target::Anew(_));
+        let mut held = lock(&self.authorization).clone().filter(|_| !anew);
         loop {
             let (base, response) = self.request_somewhere(method, target, headers, held.as_ref(), content)?;
             // Who is not the registry gets no login, and need not ask for one.
             if response.status() != StatusCode::UNAUTHORIZED || self.is_elsewhere(&address(&response)) {
                 return Ok(response);
             }
-            let (authorization, is_kept) = self.log_in(&base, held.as_ref(), &response)?;
+            let (authorization, is_kept) = self.log_in(&base, held.as_ref(), anew, &response)?;
             if matches!(content, Content::Stream { .. }) {
                 // What was read of it is gone: whoever has the source sends it again.
                 let domain = &self.route.endpoint(&self.transport)?.domain;
@@ -277,20 +279,22 @@ impl Repository {
                 return Ok(self.request_somewhere(method, target, headers, authorization, content)?.1);
             }
             // One that was kept may be refused; `log_in` forgets it then, so that this comes to an end.
-            held = Some(authorization);
+            (held, anew) = (Some(authorization), false);
         }
     }
 
-    /// What a challenge is answered with, and whether that was asked for before and may have ended.
+    /// What a challenge is answered with, and whether that was asked for before and may have ended. What is at hand will not
+    /// do if `anew`.
     fn log_in(
         &self,
         base: &str,
         refused: Option<&String>,
+        anew: bool,
         response: &Response<Body>,
     ) -> Result<(String, bool), Failed> {
         // Several threads may be refused at once; the first one logs in for all.
         let mut current = lock(&self.authorization);
-        if let Some(other) = current.as_ref().filter(|current| Some(*current) != refused) {
+        if let Some(other) = current.as_ref().filter(|current| !anew && Some(*current) != refused) {
             return Ok((other.clone(), false));
         }
         if let Some(refused) = refused {

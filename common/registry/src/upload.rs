@@ -7,7 +7,7 @@
 mod session;
 
 use crate::blob::own_failure;
-use crate::repository::{Repository, Target, content_length, header};
+use crate::repository::{Repository, Target, content_length, header, lock};
 use crate::retry::{Failed, Patience};
 use crate::transport::Content;
 use fault::{Fault, Kind, Result};
@@ -74,14 +74,16 @@ impl Repository {
     /// another repository"). That it is refused, for whatever reason, is no failure.
     ///
     /// # Errors
-    /// When the registry cannot be reached, or does not let this repository be written to.
+    /// When the registry cannot be reached, or is busy for too long.
     pub fn mount_blob(&self, digest: &Digest, from: &str) -> Result<Mount> {
         self.want("pull,push")?;
-        self.want_from(from);
+        let widening = lock(&self.widening);
+        let is_new = self.want_from(from);
+        let _widening = is_new.then_some(widening);
         let what = format!("blobs/uploads/?mount={digest}&from={}", crate::transport::encode(from));
+        let target = if is_new { Target::Anew(&what) } else { Target::Below(&what) };
         let mounted = Patience::new(&self.transport.options).until_done(|| {
-            let response =
-                self.request_with(&Method::POST, Target::Below(&what), &[], &mut Content::Bytes(&[]))?;
+            let response = self.request_with(&Method::POST, target, &[], &mut Content::Bytes(&[]))?;
             if response.status().as_u16() == 201 {
                 return Ok(Mount::Done);
             }

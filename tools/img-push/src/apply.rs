@@ -138,13 +138,14 @@ impl Sending<'_> {
 
     fn mount(&self, descriptor: &Descriptor, path: &str) -> Result<Mount> {
         let refused = || self.push.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if refused().contains(path) {
+        let at = format!("{}/{path}", self.plan.repository.domain());
+        if refused().contains(&at) {
             return Ok(Mount::Refused);
         }
         let mounted = self.plan.repository.mount_blob(&descriptor.digest, path)?;
         if matches!(mounted, Mount::Refused) {
             // Not for each layer again.
-            refused().insert(path.to_owned());
+            refused().insert(at);
         }
         Ok(mounted)
     }

@@ -12,6 +12,9 @@ use serde_json::json;
 use std::collections::HashMap;
 use store::Entry;
 
+/// Of all manifests of an index, which are in memory at once.
+const MAX_TOTAL_BYTES: usize = 64 << 20;
+
 /// An image on its way to a registry.
 pub struct Plan {
     pub repository: Repository,
@@ -62,8 +65,7 @@ pub enum Action {
 }
 
 pub fn plan(push: &Push<'_>, entry: &Entry, to: &Reference) -> Result<Plan> {
-    let (parts, index) = choose(push, entry)?;
-    let mut parts: Vec<Part> = parts;
+    let (mut parts, index) = choose(push, entry)?;
     let mut repack = HashMap::new();
     if let Some(packing) = push.packing {
         for part in &mut parts {
@@ -111,37 +113,40 @@ fn choose(push: &Push<'_>, entry: &Entry) -> Result<(Vec<Part>, Option<Source>)>
         })
     };
     match (&push.wanted, index) {
-        (Wanted::Named, _) if !is_index => Ok((vec![part(own)?], None)),
+        (Wanted::Named, Some(index)) if is_index => one_of(push, &source(push, &index)?, &Platform::host()),
+        (Wanted::Named, _) => Ok((vec![part(own)?], None)),
+        (Wanted::Platform(platform), Some(index)) => one_of(push, &source(push, &index)?, platform),
         (Wanted::Platform(platform), None) => {
             let part = part(own)?;
             check_platform(push, &part, platform)?;
             Ok((vec![part], None))
         }
+        (Wanted::All, Some(index)) => all_of(push, source(push, &index)?, entry.digest()),
         (Wanted::All, None) => Err(Fault::not_found("the store has no index of it, only the one image")
             .hint("without --all-platforms that image is pushed")),
-        (Wanted::Named, None) => Ok((vec![part(own)?], None)),
-        (Wanted::Named, Some(index)) => one_of(push, &source(push, &index)?, &Platform::host()),
-        (Wanted::Platform(platform), Some(index)) => one_of(push, &source(push, &index)?, platform),
-        (Wanted::All, Some(index)) => {
-            let index = source(push, &index)?;
-            let listed = Artifact::parse(&index.bytes, Some(&index.media_type))?;
-            let parts = listed.manifests.iter().map(|entry| {
-                let source = source(push, entry).map_err(|fault| not_here(fault, entry))?;
-                part(source)
-            });
-            let mut parts: Vec<Part> = parts.collect::<Result<_>>()?;
-            // The record tells of the image it came with.
-            if let Some(at) = parts.iter().position(|part| part.source.descriptor.digest == *entry.digest()) {
-                parts.swap(0, at);
-            } else if let Some(at) = parts.iter().position(|part| part.image.is_some()) {
-                parts.swap(0, at);
-            }
-            if parts.first().is_none_or(|part| part.image.is_none()) {
-                return Err(Fault::input("the index lists no image"));
-            }
-            Ok((parts, Some(index)))
-        }
     }
+}
+
+/// `first` is the image the record tells of.
+fn all_of(push: &Push<'_>, index: Source, first: &Digest) -> Result<(Vec<Part>, Option<Source>)> {
+    let listed = Artifact::parse(&index.bytes, Some(&index.media_type))?;
+    let mut parts: Vec<Part> = Vec::with_capacity(listed.manifests.len());
+    let mut total = 0;
+    for entry in &listed.manifests {
+        if parts.iter().any(|part| part.source.descriptor.digest == entry.digest) {
+            continue;
+        }
+        let source = source(push, entry).map_err(|fault| not_here(fault, entry))?;
+        total += source.bytes.len();
+        if total > MAX_TOTAL_BYTES {
+            return Err(Fault::input(format!("the manifests are larger than {MAX_TOTAL_BYTES} bytes")));
+        }
+        parts.push(part(source)?);
+    }
+    let at = parts.iter().position(|part| part.image.is_some() && part.source.descriptor.digest == *first);
+    let at = at.or_else(|| parts.iter().position(|part| part.image.is_some()));
+    parts.swap(0, at.ok_or_else(|| Fault::input("the index lists no image"))?);
+    Ok((parts, Some(index)))
 }
 
 fn one_of(push: &Push<'_>, index: &Source, platform: &Platform) -> Result<(Vec<Part>, Option<Source>)> {

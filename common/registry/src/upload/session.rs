@@ -25,7 +25,7 @@ pub(super) struct Upload<'a> {
     unsure: bool,
     /// There was one before, which the registry does not know any more.
     lost: bool,
-    /// Bytes that had arrived before something was sent once more.
+    /// What has arrived is what the registry said after a cut: "0-0" is nothing or a byte.
     resumed: bool,
     /// The most that ever arrived.
     best: u64,
@@ -281,7 +281,7 @@ impl<'a> Upload<'a> {
         };
         self.follow(&response)?;
         self.arrived = arrived;
-        self.resumed |= arrived > 0;
+        self.resumed = true;
         self.unsure = false;
         if arrived >= self.best + TRICKLE {
             self.best = arrived;

@@ -2,9 +2,11 @@
 
 use crate::{client, descriptor, lines, repository};
 use fault::Kind;
-use oci::Digest;
 use oci::manifest::media_type;
+use oci::{Digest, Reference};
 use serde_json::json;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use testkit::{Behaviour, FakeRegistry};
 
 #[test]
@@ -58,6 +60,40 @@ fn lists_without_end_or_sense() {
     assert_eq!(repository.tags().unwrap(), ["v1"]);
     registry.misbehave("_catalog", 1, Behaviour::Status(404));
     assert_eq!(client(0).catalog(&registry.address()).unwrap_err().kind(), Kind::NotFound);
+}
+
+/// A new tag on each page, and always one more page.
+fn endless_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let mut number = 0;
+        for stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(&stream);
+            let mut line = String::new();
+            while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                if line == "\r\n" {
+                    number += 1;
+                    let body = format!("{{\"tags\":[\"t{number}\"]}}");
+                    let head = format!(
+                        "Link: </v2/team/app/tags/list?last={number}>; rel=\"next\"\r\nContent-Length: {}",
+                        body.len()
+                    );
+                    let _ =
+                        (&stream).write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").as_bytes());
+                }
+                line.clear();
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_list_without_end() {
+    let reference = Reference::parse(&format!("{}/team/app", endless_server())).unwrap();
+    let failed = client(0).repository(&reference).tags().unwrap_err();
+    assert!(failed.to_string().contains("more than 5000 pages"), "{failed}");
 }
 
 #[test]
