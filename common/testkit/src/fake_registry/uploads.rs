@@ -83,9 +83,18 @@ pub(super) fn serve(
         _ => u64::MAX,
     };
     let body = read_body(&mut reader, request, limit)?;
+    if limit < u64::MAX {
+        // Also of what was to be its end.
+        let path = request.path.split('?').next().unwrap_or_default();
+        let mut state = lock(state);
+        if let Some(upload) = path.rsplit('/').next().and_then(|id| state.uploads.get_mut(id)) {
+            upload.extend(&body);
+        }
+        return Ok(());
+    }
     let mut answer = lock(state).take(request, &body);
     match behaviour {
-        Some(Behaviour::CutUpload(_) | Behaviour::NoAnswer) => return Ok(()),
+        Some(Behaviour::NoAnswer) => return Ok(()),
         Some(Behaviour::Header(name, value)) => answer.replace(name, value),
         Some(Behaviour::DigestHeader(digest)) => answer.replace("Docker-Content-Digest", digest),
         _ => {}
