@@ -5,7 +5,7 @@ use crate::lanes::lanes;
 use crate::plan::{Action, Blob, Plan, Source};
 use crate::repack::repack;
 use crate::rewrite::{self, Changed, Changes};
-use cli::{Explain, Fault, Result};
+use cli::{Explain, Fault, Kind, Result};
 use oci::manifest::media_type;
 use oci::{Descriptor, Digest};
 use registry::{Mount, Session};
@@ -109,11 +109,26 @@ impl Sending<'_> {
             Action::Repack { diff_id, packing, media_type } => {
                 let digest = descriptor.digest.as_str();
                 let mut item = self.push.progress.start(self.name, digest, descriptor.digest.short(), None);
-                let file = self.push.store.open_blob(&descriptor.digest, self.push.settle)?;
-                let (digest, size) = repack(file, diff_id, *packing, |packed| {
-                    let mut packed = Stoppable { reader: packed, stop: self.stop };
-                    self.plan.repository.put_stream(&mut packed, &mut |bytes| item.set(bytes))
-                })?;
+                let mut attempt = || {
+                    let file = self.push.store.open_blob(&descriptor.digest, self.push.settle)?;
+                    repack(file, diff_id, *packing, |packed| {
+                        let mut packed = Stoppable { reader: packed, stop: self.stop };
+                        self.plan.repository.put_stream(&mut packed, &mut |bytes| item.set(bytes))
+                    })
+                };
+                let mut sent = attempt();
+                for _ in 0..self.push.repacks {
+                    match &sent {
+                        // The registry has lost it, and what was packed is gone: from the beginning.
+                        Err(fault)
+                            if fault.kind() == Kind::Retryable && !self.stop.load(Ordering::Relaxed) =>
+                        {
+                            sent = attempt();
+                        }
+                        _ => break,
+                    }
+                }
+                let (digest, size) = sent?;
                 self.sent.fetch_add(size, Ordering::Relaxed);
                 item.done();
                 Ok(Some(Changed { digest, size, media_type: (*media_type).to_owned() }))

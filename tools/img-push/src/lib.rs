@@ -22,6 +22,9 @@ use std::os::fd::AsFd;
 use std::sync::Mutex;
 use store::{Entry, Settle, Store, Subject};
 
+/// Each takes as long as the layer does.
+const MAX_REPACKS: u32 = 2;
+
 /// What one run works with.
 struct Push<'a> {
     store: &'a Store,
@@ -31,6 +34,8 @@ struct Push<'a> {
     wanted: Wanted,
     packing: Option<Packing>,
     parallel: usize,
+    /// How often a layer is packed once more whose upload was lost.
+    repacks: u32,
     /// Repositories that blobs could not be mounted from.
     refused: Mutex<HashSet<String>>,
 }
@@ -52,6 +57,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         wanted,
         packing,
         parallel: usize::from(args.parallel),
+        repacks: args.connection.retry.min(MAX_REPACKS),
         refused: Mutex::default(),
     };
     let mut digests = String::new();

@@ -226,6 +226,47 @@ fn layers_are_packed_anew() {
 }
 
 #[test]
+fn a_lost_upload_of_a_layer_packed_anew_begins_again() {
+    let (registry, place) = (FakeRegistry::start(), Place::new());
+    let noise: Vec<u8> = (0..6_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let layer = tar(&[("a", &noise)]);
+    put(&place, "app:1", std::slice::from_ref(&layer));
+    let to = format!("{}/team/app:1", registry.address());
+    registry.misbehave("blobs/uploads/u", 1, Behaviour::IgnoreRange);
+    registry.misbehave("blobs/uploads/u", 1, Behaviour::ForgetUpload);
+    let words = ["--parallel", "1", "--compression", "none", "--force-compression", "app:1", &to];
+    let image = push(&place, &words).expect(0).json()["image"].clone();
+    assert_eq!(image["layers"][0]["digest"], json!(Digest::of(&layer)));
+    assert!(registry.blob("team/app", &Digest::of(&layer)).unwrap() == layer);
+    let opened = lines(&registry).iter().filter(|line| line.starts_with("POST")).count();
+    assert_eq!(opened, 3, "{:?}", lines(&registry));
+}
+
+#[test]
+fn killed_at_any_moment_it_leaves_no_half_an_image() {
+    let (registry, place) = (FakeRegistry::start(), Place::new());
+    let mut layers = layers();
+    layers.push(vec![7; 5 << 20]);
+    let digest = put(&place, "app:1", &layers);
+    let to = format!("{}/team/app:1", registry.address());
+    for moment in 0..12 {
+        let mut child = command(&place, &["app:1", &to]).stdout(Stdio::null()).spawn().expect("run img-push");
+        std::thread::sleep(std::time::Duration::from_millis(moment * 3));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let named = registry.manifest_bytes("team/app", "1");
+        if !named.is_empty() {
+            assert_eq!(Digest::of(&named), digest);
+            for layer in &layers {
+                assert!(registry.blob("team/app", &Digest::of(layer)).is_some());
+            }
+        }
+    }
+    push(&place, &["app:1", &to]).expect(0);
+    assert_eq!(Digest::of(&registry.manifest_bytes("team/app", "1")), digest);
+}
+
+#[test]
 fn a_layer_that_is_not_what_it_should_be_is_not_packed_anew() {
     let (registry, place) = (FakeRegistry::start(), Place::new());
     let layers = layers();

@@ -264,9 +264,10 @@ impl<'a> Upload<'a> {
         );
         let response = match response {
             Ok(response) => response,
-            // It does not know the upload any more, or never tells about uploads.
-            Err(Failed::Finally(fault))
-                if fault.kind() != Kind::Denied && fault.kind() != Kind::Retryable =>
+            // It does not know the upload any more, never tells about uploads, or (416, docker's own registry) drops one that has
+            // come further than the address says, as one that was cut has.
+            Err(Failed::Finally(fault) | Failed::Again { fault, .. })
+                if matches!(fault.kind(), Kind::NotFound | Kind::Input | Kind::Failed) =>
             {
                 self.give_up_session();
                 return Ok(());

@@ -6,6 +6,7 @@ use oci::manifest::media_type;
 use oci::{Digest, Reference};
 use registry::{Mount, Repository};
 use std::io::Read;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use testkit::{Behaviour, DockerRegistry, FakeRegistry};
 
 /// Sends a blob; tells how often its source was opened, and from where.
@@ -328,6 +329,46 @@ fn manifests_are_put_and_removed() {
         repository.put_manifest(&large, media_type::OCI_MANIFEST, "v1").unwrap_err().kind(),
         Kind::Input
     );
+}
+
+/// Passes connections on to a server, and cuts the first so many of them after so many bytes in either direction.
+fn cutting_proxy(to: String, cuts: usize, after: u64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for (number, client) in listener.incoming().flatten().enumerate() {
+            let Ok(server) = TcpStream::connect(&to) else { return };
+            let after = if number < cuts { after } else { u64::MAX };
+            let both = [(client.try_clone(), server.try_clone()), (Ok(server), Ok(client))];
+            for (from, to) in both.map(|(from, to)| (from.unwrap(), to.unwrap())) {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut (&from).take(after), &mut &to);
+                    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+                });
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_real_registry_behind_a_bad_line() {
+    let storage = tempfile::tempdir().unwrap();
+    let Some(registry) = DockerRegistry::start(storage.path(), false) else { return };
+    let bytes = noise(20 << 20);
+    let line = || {
+        let proxy = cutting_proxy(registry.address(), 2, 2_500_000);
+        client(3).repository(&Reference::parse(&format!("{proxy}/team/app")).unwrap())
+    };
+    // This registry drops what was cut within a request.
+    let (result, opened) = put(&line(), &bytes);
+    result.unwrap();
+    assert_eq!(opened.len(), 3, "{opened:?}");
+    let mut back = Vec::new();
+    line().open_blob(&descriptor(&bytes)).unwrap().read_to_end(&mut back).unwrap();
+    assert!(back == bytes);
+    let failed = line().put_stream(&mut &bytes[..], &mut |_| {}).unwrap_err();
+    assert_eq!(failed.kind(), Kind::Retryable, "{failed}");
 }
 
 #[test]
