@@ -47,6 +47,8 @@ pub(crate) struct Tokens(Mutex<HashMap<Asked, Given>>);
 /// What a token was asked for, where and by whom.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Asked {
+    /// What one registry is given is not shown to another, even if both name the same server and scope.
+    registry: String,
     realm: String,
     service: Option<String>,
     /// All that it is to allow, in one order.
@@ -140,7 +142,8 @@ pub(crate) fn answer_as(
             check_realm(&realm, base, credentials.is_some())?;
             let mut scopes = wanted.clone();
             scopes.add(scope.as_deref().unwrap_or(default_scope));
-            let asked = Asked { realm, service, scopes: scopes.texts(), credentials };
+            let registry = domain.to_owned();
+            let asked = Asked { registry, realm, service, scopes: scopes.texts(), credentials };
             if let Some(value) = transport.tokens.find(&asked) {
                 return Ok(Authorization { value, is_kept: true });
             }
@@ -313,6 +316,7 @@ mod tests {
     fn tokens_are_kept_by_what_they_are_for() {
         let tokens = Tokens::default();
         let asked = |scope: &str, user: Option<&str>| Asked {
+            registry: "r.example".into(),
             realm: "https://a.example/t".into(),
             service: None,
             scopes: vec![scope.to_owned()],

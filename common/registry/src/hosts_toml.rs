@@ -32,7 +32,18 @@ pub(crate) struct Host {
     pub(crate) ca: Vec<PathBuf>,
     /// Certificate and key; the key may be in the certificate's file.
     pub(crate) client: Option<(PathBuf, Option<PathBuf>)>,
-    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) headers: Headers,
+}
+
+/// To send along: names and values.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Headers(pub(crate) Vec<(String, String)>);
+
+// Never derived: a value may be a token.
+impl std::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -145,7 +156,7 @@ fn host(address: Option<&str>, settings: Settings, folder: &Path) -> Result<Host
         for value in values {
             let text = value.as_str().filter(|text| is_header(&name, text));
             let text = text.ok_or_else(|| format!("header {name:?} cannot be sent"))?;
-            host.headers.push((name.clone(), text.to_owned()));
+            host.headers.0.push((name.clone(), text.to_owned()));
         }
     }
     Ok(host)
@@ -205,7 +216,7 @@ mod tests {
         assert_eq!((first.pull, first.resolve, first.push), (true, false, false));
         assert_eq!(first.ca, [PathBuf::from("/f/z.crt")]);
         assert_eq!(first.client, Some(("/f/c.cert".into(), Some("/f/c.key".into()))));
-        assert_eq!(first.headers.len(), 3);
+        assert_eq!(first.headers.0.len(), 3);
         assert_eq!((second.base.as_str(), second.prefix.as_str()), ("http://localhost:5000", "/cache/v2"));
         assert!(second.skip_verify && second.push);
         assert_eq!((third.base.as_str(), third.prefix.as_str()), ("http://a.example", "/other/api"));

@@ -11,7 +11,7 @@ use ureq::Proxy;
 use ureq::http::Uri;
 
 /// Read from the environment once.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Proxies {
     https: Option<(&'static str, String)>,
     http: Option<(&'static str, String)>,
@@ -33,6 +33,13 @@ enum Exception {
         address: IpAddr,
         port: Option<u16>,
     },
+}
+
+// Never derived: an address may hold a password.
+impl std::fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxies").field("exceptions", &self.exceptions).finish_non_exhaustive()
+    }
 }
 
 impl Proxies {

@@ -4,7 +4,7 @@ use crate::Options;
 use crate::auth::Tokens;
 use crate::certificates::{self, Files};
 use crate::credentials::Helpers;
-use crate::hosts_toml::Host;
+use crate::hosts_toml::{Headers, Host};
 use crate::proxy::Proxies;
 use crate::registries_conf::RegistriesConf;
 use crate::repository::lock;
@@ -49,7 +49,7 @@ pub(crate) struct Transport {
 pub(crate) struct Known {
     pub(crate) insecure: bool,
     pub(crate) files: Files,
-    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) headers: Headers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -203,7 +203,7 @@ impl Transport {
             // What is configured may be an authorization; what the registry asked for is better.
             let is_other =
                 |name: &str| authorization.is_none() || !name.eq_ignore_ascii_case("authorization");
-            for (name, value) in known.headers.iter().filter(|(name, _)| is_other(name)) {
+            for (name, value) in known.headers.0.iter().filter(|(name, _)| is_other(name)) {
                 builder = builder.header(name, value);
             }
         }
