@@ -86,9 +86,11 @@ impl Route {
 
     /// Asks the registry itself only from now on. False if that was so already.
     pub(crate) fn give_up_mirrors(&self) -> bool {
-        let has_mirrors =
-            self.found.get().is_some_and(|found| found.as_ref().is_ok_and(|found| !found.mirrors.is_empty()));
-        has_mirrors && !self.is_direct.swap(true, Ordering::Relaxed)
+        self.has_mirrors() && !self.is_direct.swap(true, Ordering::Relaxed)
+    }
+
+    fn has_mirrors(&self) -> bool {
+        self.found.get().is_some_and(|found| found.as_ref().is_ok_and(|found| !found.mirrors.is_empty()))
     }
 
     /// To one place only.
@@ -158,6 +160,16 @@ impl Repository {
         let repository = Repository::itself(self.transport, &self.domain, &self.path);
         repository.will("pull,push");
         repository
+    }
+
+    /// Whether something that was asked for may have come from a mirror, which may be wrong where the registry is not.
+    pub fn has_mirrors(&self) -> bool {
+        self.route.has_mirrors()
+    }
+
+    /// A mirror was wrong: from now on only the registry itself is asked.
+    pub fn give_up_mirrors(&self) {
+        self.route.give_up_mirrors();
     }
 
     /// One request below `/v2/<repository>/`, to the mirrors that are for it and then to the registry itself; the answer is

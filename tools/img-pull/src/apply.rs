@@ -3,7 +3,7 @@
 use crate::Pull;
 use crate::follow::Flow;
 use crate::plan::{Fetch, Plan};
-use cli::{Fault, Result};
+use cli::{Fault, Kind, Result};
 use oci::{Descriptor, Digest, ImageConfig, Reference};
 use registry::{Repository, Sink};
 use std::collections::{HashMap, VecDeque};
@@ -204,7 +204,7 @@ fn download_one(
     let flow = Flow::new(download.written());
     let behind = diff_id.map(|diff_id| download.reader().map(|file| (diff_id, file))).transpose()?;
     let mut sink = Stoppable { download, stop, flow: &flow };
-    std::thread::scope(|scope| {
+    let came = std::thread::scope(|scope| {
         if let Some((diff_id, file)) = behind {
             let reader = flow.follower(file);
             // What fails here is tried again when the blob is there, and told then.
@@ -212,14 +212,22 @@ fn download_one(
                 move || img_unpack::unpack_stream(pull.store, diff_id, &blob.digest, reader, pull.settle);
             let _ = std::thread::Builder::new().spawn_scoped(scope, unpack);
         }
-        let fetched = repository.blob(blob, &mut sink, &mut |bytes| item.set(bytes));
-        flow.end(fetched.is_ok());
-        fetched
-    })?;
-    if sink.download.is_resumed() && !sink.download.is_right() {
-        // What an earlier process left was not the blob's beginning.
+        let came = repository.blob(blob, &mut sink, &mut |bytes| item.set(bytes));
+        flow.end(came.is_ok());
+        came
+    });
+    let is_doubtful = sink.download.is_resumed() || repository.has_mirrors();
+    let is_wrong = match &came {
+        Ok(()) => is_doubtful && !sink.download.is_right(),
+        Err(fault) => is_doubtful && fault.kind() == Kind::Input,
+    };
+    if is_wrong {
+        // What an earlier process left was not the blob's beginning, or a mirror made it up.
+        repository.give_up_mirrors();
         sink.download.restart()?;
         repository.blob(blob, &mut sink, &mut |bytes| item.set(bytes))?;
+    } else {
+        came?;
     }
     sink.download.commit(pull.settle)?;
     item.done();

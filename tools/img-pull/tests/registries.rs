@@ -90,6 +90,18 @@ fn a_mirror_is_asked_first_and_its_failure_goes_unnoticed() {
     mirror.misbehave("/blobs/", 1, Behaviour::Status(404));
     pull_anew(&place, &reference).expect(0);
     assert_eq!(asked(&own), 1);
+    // Of the right length and wrong, of a wrong one, without end.
+    for body in [
+        Behaviour::Body(b"LAYER".to_vec()),
+        Behaviour::Body(vec![b'x'; 5000]),
+        Behaviour::BodyWithoutLength(vec![b'x'; 5000]),
+        Behaviour::Length(9999),
+    ] {
+        mirror.misbehave("/blobs/", 99, body.clone());
+        assert_eq!(pull_anew(&place, &reference).expect(0).json(), record, "{body:?}");
+        mirror.stop_misbehaving();
+        own.forget_requests();
+    }
     // Begun by the mirror and cut, it is gone on with at the registry.
     mirror.misbehave("/blobs/", 99, Behaviour::CutAfter(3));
     pull_anew(&place, &reference).expect(0);
