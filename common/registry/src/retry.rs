@@ -41,9 +41,15 @@ impl Patience {
         self.since = Instant::now();
     }
 
-    /// Something was sent: that time was not spent waiting. Whether it arrived is not known yet.
-    pub(crate) fn worked(&mut self) {
-        self.since = Instant::now();
+    /// For what ends with the registry hashing and moving what it got: an answer may take four times as long (see
+    /// `Transport`), and a second one may be needed.
+    pub(crate) fn for_upload(options: &Options) -> Patience {
+        Patience { deadline: options.timeout * 10, ..Patience::new(options) }
+    }
+
+    /// Something was sent until then: that time was not spent waiting. Whether it arrived is not known yet.
+    pub(crate) fn worked_until(&mut self, then: Instant) {
+        self.since = self.since.max(then);
     }
 
     /// Waits until it is time for the next try, or gives the failure back.

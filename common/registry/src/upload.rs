@@ -142,7 +142,7 @@ impl Repository {
     /// Sends a blob whose size and digest are not known before its end, and tells them.
     ///
     /// # Errors
-    /// As [`Repository::put_blob`]; [`Kind::Retryable`] too when the registry loses an upload, as what was read is gone.
+    /// As [`Repository::put_blob`]; [`Kind::Conflict`] when the registry loses an upload, as what was read is gone.
     pub fn put_stream(&self, reader: &mut dyn Read, progress: &mut dyn FnMut(u64)) -> Result<(Digest, u64)> {
         self.want("pull,push")?;
         let mut upload = Upload::new(self, None);

@@ -1,6 +1,7 @@
 //! Sending what the registry lacks, and naming it.
 
 use crate::Push;
+use crate::args::Packing;
 use crate::lanes::lanes;
 use crate::plan::{Action, Blob, Plan, Source};
 use crate::repack::repack;
@@ -107,31 +108,36 @@ impl Sending<'_> {
                 Ok(None)
             }
             Action::Repack { diff_id, packing, media_type } => {
-                let digest = descriptor.digest.as_str();
-                let mut item = self.push.progress.start(self.name, digest, descriptor.digest.short(), None);
-                let mut attempt = || {
-                    let file = self.push.store.open_blob(&descriptor.digest, self.push.settle)?;
-                    repack(file, diff_id, *packing, |packed| {
-                        let mut packed = Stoppable { reader: packed, stop: self.stop };
-                        self.plan.repository.put_stream(&mut packed, &mut |bytes| item.set(bytes))
-                    })
-                };
-                let mut sent = attempt();
-                for _ in 0..self.push.repacks {
-                    match &sent {
-                        // The registry has lost it, and what was packed is gone: from the beginning.
-                        Err(fault)
-                            if fault.kind() == Kind::Retryable && !self.stop.load(Ordering::Relaxed) =>
-                        {
-                            sent = attempt();
-                        }
-                        _ => break,
-                    }
-                }
-                let (digest, size) = sent?;
-                self.sent.fetch_add(size, Ordering::Relaxed);
-                item.done();
+                let (digest, size) = self.repack(descriptor, diff_id, *packing)?;
                 Ok(Some(Changed { digest, size, media_type: (*media_type).to_owned() }))
+            }
+        }
+    }
+
+    fn repack(&self, descriptor: &Descriptor, diff_id: &Digest, packing: Packing) -> Result<(Digest, u64)> {
+        let (push, digest) = (self.push, &descriptor.digest);
+        let mut item = push.progress.start(self.name, digest.as_str(), digest.short(), None);
+        let mut lost = 0;
+        loop {
+            let file = push.store.open_blob(digest, push.settle)?;
+            let sent = repack(file, diff_id, packing, |packed| {
+                let mut packed = Stoppable { reader: packed, stop: self.stop };
+                self.plan.repository.put_stream(&mut packed, &mut |bytes| item.set(bytes))
+            });
+            match sent {
+                Ok(sent) => {
+                    self.sent.fetch_add(sent.1, Ordering::Relaxed);
+                    item.done();
+                    return Ok(sent);
+                }
+                // The registry has lost it, and what was packed is gone: from the beginning.
+                Err(fault) if fault.kind() == Kind::Conflict => {
+                    if lost == push.repacks {
+                        return Err(fault.as_kind(Kind::Retryable));
+                    }
+                    lost += 1;
+                }
+                Err(fault) => return Err(fault),
             }
         }
     }

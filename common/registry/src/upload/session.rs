@@ -10,6 +10,7 @@ use crate::transport::{Content, authority, is_https, resolve, shorten};
 use fault::{Fault, Kind, Result};
 use oci::Digest;
 use std::io::{self, Read};
+use std::time::Instant;
 use ureq::Body;
 use ureq::http::{Method, Response};
 
@@ -29,8 +30,8 @@ pub(super) struct Upload<'a> {
     resumed: bool,
     /// The most that ever arrived.
     best: u64,
-    /// Whether the last try sent anything.
-    worked: bool,
+    /// When the last byte was sent.
+    sent_at: Instant,
     /// A connection broke while sending, perhaps because of an answer that was not waited for.
     ask_first: bool,
 }
@@ -45,7 +46,7 @@ impl<'a> Upload<'a> {
             lost: false,
             resumed: false,
             best: 0,
-            worked: false,
+            sent_at: Instant::now(),
             ask_first: false,
         }
     }
@@ -55,7 +56,7 @@ impl<'a> Upload<'a> {
         &mut self,
         mut attempt: impl FnMut(&mut Upload<'a>) -> Result<T, Failed>,
     ) -> Result<T> {
-        let mut patience = Patience::new(&self.repository.transport.options);
+        let mut patience = Patience::for_upload(&self.repository.transport.options);
         loop {
             let tried = match self.catch_up(&mut patience) {
                 Ok(()) => attempt(self),
@@ -65,9 +66,7 @@ impl<'a> Upload<'a> {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
-            if std::mem::take(&mut self.worked) {
-                patience.worked();
-            }
+            patience.worked_until(self.sent_at);
             patience.wait(failed)?;
         }
     }
@@ -89,7 +88,7 @@ impl<'a> Upload<'a> {
         if self.is_open() {
             return Ok(());
         }
-        Err(Fault::retryable("the registry has lost the upload"))
+        Err(Fault::conflict("the registry has lost the upload"))
     }
 
     pub fn open(&mut self) -> Result<(), Failed> {
@@ -135,15 +134,16 @@ impl<'a> Upload<'a> {
         if self.ask_first {
             headers.push(("expect", "100-continue".to_owned()));
         }
-        let mut sending = Sending { reader, left: length, at: self.arrived, progress, failure: None };
+        let mut sending =
+            Sending { reader, left: length, at: self.arrived, progress, last: self.sent_at, failure: None };
         self.unsure = true;
-        self.worked = true;
         let response = self.repository.request_with(
             &Method::PATCH,
             Target::At(&session.location),
             &headers,
             &mut Content::Stream { reader: &mut sending, length },
         );
+        self.sent_at = sending.last;
         if let Some(fault) = sending.failure.take() {
             return Err(fault.into());
         }
@@ -201,7 +201,6 @@ impl<'a> Upload<'a> {
             headers.push(("content-type", "application/octet-stream".to_owned()));
         }
         self.unsure = true;
-        self.worked = true;
         let response = self.repository.request_with(
             &Method::PUT,
             Target::At(&url),
@@ -358,6 +357,8 @@ struct Sending<'a> {
     left: u64,
     at: u64,
     progress: &'a mut dyn FnMut(u64),
+    /// When the last piece was taken.
+    last: Instant,
     failure: Option<Fault>,
 }
 
@@ -378,6 +379,7 @@ impl Read for Sending<'_> {
             Ok(read) => {
                 self.left -= read as u64;
                 self.at += read as u64;
+                self.last = Instant::now();
                 (self.progress)(self.at);
                 return Ok(read);
             }
@@ -413,7 +415,14 @@ mod tests {
     #[test]
     fn a_source_that_is_short_or_fails_is_told_of() {
         let read = |source: &mut dyn Read, left| {
-            let mut sending = Sending { reader: source, left, at: 0, progress: &mut |_| {}, failure: None };
+            let mut sending = Sending {
+                reader: source,
+                left,
+                at: 0,
+                progress: &mut |_| {},
+                last: Instant::now(),
+                failure: None,
+            };
             let result = io::copy(&mut sending, &mut io::sink());
             (result.ok(), sending.failure)
         };

@@ -4,9 +4,10 @@ use crate::{client, descriptor, lines, noise, repository};
 use fault::{Fault, Kind, Result};
 use oci::manifest::media_type;
 use oci::{Digest, Reference};
-use registry::{Mount, Repository};
+use registry::{Client, Mount, Options, Repository};
 use std::io::Read;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 use testkit::{Behaviour, DockerRegistry, FakeRegistry};
 
 /// Sends a blob; tells how often its source was opened, and from where.
@@ -138,6 +139,21 @@ fn what_is_refused_is_told() {
 }
 
 #[test]
+fn a_silent_registry_is_given_up_on() {
+    let registry = FakeRegistry::start();
+    let options = Options { timeout: Duration::from_millis(100), retries: 9, ..Options::default() };
+    let reference = Reference::parse(&format!("{}/team/app", registry.address())).unwrap();
+    let repository = Client::new(options).repository(&reference);
+    for (path, length) in [("/uploads/u", 2 << 20), ("/uploads/u", 1000), ("/uploads/", 1000)] {
+        registry.misbehave(path, usize::MAX, Behaviour::Silent);
+        let start = Instant::now();
+        assert_eq!(put(&repository, &noise(length)).0.unwrap_err().kind(), Kind::Retryable);
+        assert!(start.elapsed() < Duration::from_secs(5), "{path} {length}: {:?}", start.elapsed());
+        registry.stop_misbehaving();
+    }
+}
+
+#[test]
 fn more_than_there_is_cannot_have_arrived() {
     let registry = FakeRegistry::start();
     let repository = repository(&registry, 2);
@@ -266,7 +282,7 @@ fn a_stream_whose_end_is_not_known() {
     registry.misbehave("/uploads/u", 1, Behaviour::IgnoreRange);
     registry.misbehave("/uploads/u", 1, Behaviour::ForgetUpload);
     let failed = repository.put_stream(&mut &bytes[..], &mut |_| {}).unwrap_err();
-    assert_eq!(failed.kind(), Kind::Retryable, "{failed}");
+    assert_eq!(failed.kind(), Kind::Conflict, "{failed}");
 }
 
 #[test]
@@ -368,7 +384,7 @@ fn a_real_registry_behind_a_bad_line() {
     line().open_blob(&descriptor(&bytes)).unwrap().read_to_end(&mut back).unwrap();
     assert!(back == bytes);
     let failed = line().put_stream(&mut &bytes[..], &mut |_| {}).unwrap_err();
-    assert_eq!(failed.kind(), Kind::Retryable, "{failed}");
+    assert_eq!(failed.kind(), Kind::Conflict, "{failed}");
 }
 
 #[test]
