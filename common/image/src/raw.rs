@@ -1,7 +1,7 @@
 //! Manifests and indexes as bytes with a name, and what they point to.
 
 use fault::{Explain, Fault, Kind, Result};
-use oci::manifest::{Document, MAX_INDEX_ENTRIES, MAX_MANIFEST_BYTES, media_type};
+use oci::manifest::{Document, MAX_INDEX_ENTRIES, MAX_MANIFEST_BYTES, check_object, media_type};
 use oci::{Descriptor, Digest};
 use serde::Deserialize;
 
@@ -45,14 +45,17 @@ impl Raw {
     /// # Errors
     /// [`Kind::Input`] when it is neither a manifest nor an index.
     pub fn new(bytes: Vec<u8>, digest: Digest, claimed: Option<&str>) -> Result<Raw> {
-        let own = any(&bytes)?;
+        let any = any(&bytes)?;
         let claimed = claimed.map(|text| text.split(';').next().unwrap_or_default().trim());
+        let own = any.media_type.as_deref().filter(|text| !text.is_empty());
+        let is_index = any.manifests.is_some();
+        // It would be one thing to whoever goes by the header and another to who looks inside (CVE-2021-41190).
+        for media_type in [own, claimed].into_iter().flatten() {
+            check_kind(media_type, is_index)?;
+        }
         let media_type = own
-            .media_type
-            .as_deref()
-            .filter(|text| !text.is_empty())
             .or(claimed.filter(|text| text.starts_with("application/vnd.")))
-            .unwrap_or(if own.manifests.is_some() { media_type::OCI_INDEX } else { media_type::OCI_MANIFEST })
+            .unwrap_or(if is_index { media_type::OCI_INDEX } else { media_type::OCI_MANIFEST })
             .to_owned();
         Ok(Raw { bytes, digest, media_type })
     }
@@ -83,10 +86,20 @@ impl Raw {
     }
 }
 
+fn check_kind(media_type: &str, is_index: bool) -> Result<()> {
+    let (what, other) = match (media_type, is_index) {
+        (media_type::OCI_INDEX | media_type::DOCKER_LIST, false) => ("an index", "a manifest"),
+        (media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST, true) => ("a manifest", "an index"),
+        _ => return Ok(()),
+    };
+    Err(Fault::input(format!("malformed manifest: it is said to be {what} and has the members of {other}")))
+}
+
 fn any(bytes: &[u8]) -> Result<Any> {
     if bytes.len() as u64 > MAX_MANIFEST_BYTES {
         return Err(Fault::input(format!("the manifest is larger than {MAX_MANIFEST_BYTES} bytes")));
     }
+    check_object(bytes)?;
     let any: Any = serde_json::from_slice(bytes).explain_as(Kind::Input, || "malformed manifest".into())?;
     if any.manifests.is_none() && any.layers.is_none() && any.blobs.is_none() && any.config.is_none() {
         // Docker's first schema too, which has no checkable digests.
@@ -94,4 +107,37 @@ fn any(bytes: &[u8]) -> Result<Any> {
             .and(Err(Fault::input("malformed manifest: it points to nothing")));
     }
     Ok(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_document_is_one_thing_to_every_reader() {
+        let digest = Digest::of(b"x");
+        let blob = json!({"mediaType": media_type::OCI_LAYER, "digest": digest, "size": 1});
+        let raw = |json: serde_json::Value, claimed: Option<&str>| {
+            let bytes = json.to_string().into_bytes();
+            Raw::new(bytes.clone(), Digest::of(&bytes), claimed).and_then(|raw| raw.parts())
+        };
+        let (manifest, index) = (json!({"config": blob, "layers": [blob]}), json!({"manifests": [blob]}));
+        assert!(raw(manifest.clone(), Some(media_type::OCI_MANIFEST)).is_ok());
+        assert!(raw(index.clone(), Some("application/vnd.oci.image.index.v1+json; charset=utf-8")).is_ok());
+        for (json, claimed) in [
+            (manifest.clone(), Some(media_type::OCI_INDEX)),
+            (manifest, Some(media_type::DOCKER_LIST)),
+            (index.clone(), Some(media_type::DOCKER_MANIFEST)),
+            (json!({"mediaType": media_type::OCI_MANIFEST, "manifests": [blob]}), None),
+            (json!({"mediaType": media_type::OCI_INDEX, "layers": [blob]}), None),
+            (json!({"manifests": [blob], "layers": [blob]}), None),
+            // Members in the order of a struct.
+            (json!([null, null, [blob], null, null]), None),
+            (json!({"config": ["", digest, 1, null, null, null], "layers": []}), None),
+            (json!({"layers": [["", digest, 1, null, null, null]]}), None),
+        ] {
+            assert_eq!(raw(json.clone(), claimed).unwrap_err().kind(), Kind::Input, "{json}");
+        }
+    }
 }

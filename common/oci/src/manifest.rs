@@ -7,8 +7,11 @@
 use crate::digest::shorten;
 use crate::{Digest, Platform};
 use fault::{Explain, Fault, Kind, Result};
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The size to which distribution clients agree to accept manifests (distribution spec, "Pushing manifests").
 pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -46,7 +49,7 @@ pub const ANNOTATION_INDEX_DIGEST: &str = "dev.staves.index.digest";
 
 /// A pointer to content: what it is, its digest, its size in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct Descriptor {
     #[serde(default)]
     pub media_type: String,
@@ -59,6 +62,27 @@ pub struct Descriptor {
     /// Where else the content may be; never followed, see [`Descriptor::layer_compression`].
     #[serde(default)]
     pub urls: Option<Vec<String>>,
+}
+
+impl<'de> Deserialize<'de> for Descriptor {
+    /// From an object alone: serde would take the members in an array, too, in their order here, and no other reader of the
+    /// same document would see a descriptor there.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Descriptor, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Descriptor;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a descriptor, which is an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> std::result::Result<Descriptor, A::Error> {
+                // The derived one: it comes before the trait's.
+                Descriptor::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
 }
 
 /// How a layer's tar is packed.
@@ -166,6 +190,7 @@ impl Document {
         if claimed.is_some_and(is_schema_1) {
             return Err(schema_1());
         }
+        check_object(bytes)?;
         let version: Version =
             serde_json::from_slice(bytes).explain_as(Kind::Input, || "malformed manifest".into())?;
         if version.schema_version == Some(1) {
@@ -243,6 +268,17 @@ fn index(media_type: Option<String>, manifests: Vec<Descriptor>) -> Result<Docum
         )));
     }
     Ok(Document::Index(Index { media_type, manifests }))
+}
+
+/// A manifest is an object (image spec, "manifest.md"); a reader made from a struct would take an array for one, too.
+///
+/// # Errors
+/// [`Kind::Input`].
+pub fn check_object(bytes: &[u8]) -> Result<()> {
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => Ok(()),
+        _ => Err(Fault::input("malformed manifest: it is no JSON object")),
+    }
 }
 
 fn is_known(name: &str) -> bool {
