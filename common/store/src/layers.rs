@@ -140,7 +140,7 @@ impl Store {
 
     /// `…/layers/sha256-<hex>/fs` of this store. Only the name counts, as the root may have been reached by another
     /// path when the record was made.
-    fn diff_id_of_path(path: &Path) -> Option<Digest> {
+    pub fn diff_id_of_path(path: &Path) -> Option<Digest> {
         path.components().rev().take(2).find_map(|component| diff_id_of(component.as_os_str().to_str()?))
     }
 

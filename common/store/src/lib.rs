@@ -23,7 +23,7 @@ pub use index::{Entry, NewEntry, NewImage, Swept};
 pub use layers::{LayerInfo, NewLayer, SweptLayers};
 pub use leases::{Lease, Leases, release_all};
 pub use lock::Lock;
-pub use scratch::{Scratch, start_time};
+pub use scratch::{Scratch, owner_lives, start_time};
 pub use settle::Settle;
 pub use subject::Subject;
 pub use tree::remove_tree;

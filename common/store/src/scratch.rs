@@ -70,7 +70,7 @@ impl Store {
 }
 
 /// Whether the process a scratch name tells of is still the same and alive; `None` for other names.
-pub(crate) fn owner_lives(name: &str) -> Option<bool> {
+pub fn owner_lives(name: &str) -> Option<bool> {
     let mut parts = name.split('-');
     let pid: i32 = parts.next()?.parse().ok()?;
     let started: u64 = parts.next()?.parse().ok()?;

@@ -73,6 +73,8 @@ tools! {
     "sys-check" = sys_check;
     "cred-file" = cred_file,
     "cred-pass" = cred_pass,
+    "sys-check" = sys_check,
+    "sys-df" = sys_df;
     "oci-runtime" = oci_runtime
 }
 

@@ -39,6 +39,14 @@ impl Store {
         Ok(swept)
     }
 
+    /// Digests of everything an image consists of: its manifest, the index it came from, its configuration and layers. They
+    /// need not be here: an index tells of other platforms' manifests.
+    pub fn blobs_of(&self, entry: &Entry) -> Result<HashSet<Digest>> {
+        let mut needed = HashSet::new();
+        self.reach(entry, &mut needed)?;
+        Ok(needed)
+    }
+
     fn reach(&self, entry: &Entry, needed: &mut HashSet<Digest>) -> Result<()> {
         let mut waiting = vec![(entry.digest().clone(), 0)];
         waiting.extend(entry.index_digest().map(|digest| (digest, 9)));

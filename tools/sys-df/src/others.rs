@@ -1,0 +1,79 @@
+//! Volumes, and what is on its way, left over or can be made again.
+
+use crate::{Row, walk};
+use cli::{Context, Result};
+use fault::Explain;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use store::{Lock, Store};
+
+pub fn volumes(
+    store: &Store,
+    uses: &BTreeMap<String, u64>,
+    verbose: bool,
+    context: &mut Context,
+) -> Result<Row> {
+    each(&store.root().join("volumes"), verbose, context, |row, name, size| {
+        let containers = uses.get(name).copied().unwrap_or(0);
+        row.add(size, containers > 0, || json!({"name": name, "size": size, "containers": containers}));
+    })
+}
+
+/// Blobs on their way here; those that nobody is at were cut, and the next pull goes on with them.
+pub fn downloads(store: &Store, verbose: bool) -> Result<Row> {
+    let mut row = Row::new(verbose);
+    for (name, path) in entries(&store.root().join("partial"))? {
+        let Ok(status) = path.symlink_metadata() else { continue };
+        let size = status.len();
+        let active = status.is_file() && Lock::is_held(&path);
+        row.add(
+            size,
+            active,
+            || json!({"digest": name.replacen('-', ":", 1), "size": size, "active": active}),
+        );
+    }
+    Ok(row)
+}
+
+/// `tmp/`: each entry is named after the process that owns it.
+pub fn unfinished(store: &Store, verbose: bool, context: &mut Context) -> Result<Row> {
+    each(&store.root().join("tmp"), verbose, context, |row, name, size| {
+        let active = store::owner_lives(name) == Some(true);
+        row.add(size, active, || json!({"name": name, "size": size, "active": active}));
+    })
+}
+
+pub fn cache(store: &Store, verbose: bool, context: &mut Context) -> Result<Row> {
+    each(&store.root().join("cache"), verbose, context, |row, name, size| {
+        row.add(size, false, || json!({"name": name, "size": size}));
+    })
+}
+
+fn each(
+    folder: &Path,
+    verbose: bool,
+    context: &mut Context,
+    mut add: impl FnMut(&mut Row, &str, u64),
+) -> Result<Row> {
+    let mut row = Row::new(verbose);
+    for (name, path) in entries(folder)? {
+        match walk::disk_bytes(&path) {
+            Ok(size) => add(&mut row, &name, size),
+            Err(fault) => context.report(&fault),
+        }
+    }
+    Ok(row)
+}
+
+/// By name, in order.
+fn entries(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    match std::fs::read_dir(folder) {
+        Ok(entries) => Ok(entries
+            .flatten()
+            .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
+            .collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error).explain(|| format!("read {}", folder.display())),
+    }
+}
