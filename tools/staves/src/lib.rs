@@ -33,19 +33,19 @@ macro_rules! tools {
 
 tools! {
     "img-cat" = img_cat,
+    "img-copy" = img_copy,
     "img-diff" = img_diff,
     "img-edit" = img_edit,
     "img-files" = img_files,
     "img-history" = img_history,
+    "img-import" = img_import,
     "img-inspect" = img_inspect,
+    "img-load" = img_load,
     "img-ls" = img_ls,
     "img-prune" = img_prune,
     "img-pull" = img_pull,
     "img-push" = img_push,
     "img-rm" = img_rm,
-    "img-copy" = img_copy,
-    "img-import" = img_import,
-    "img-load" = img_load,
     "img-save" = img_save,
     "img-tag" = img_tag,
     "img-unpack" = img_unpack,
@@ -70,11 +70,10 @@ tools! {
     "reg-ls" = reg_ls,
     "reg-login" = reg_login,
     "reg-logout" = reg_logout,
-    "sys-check" = sys_check;
-    "cred-file" = cred_file,
-    "cred-pass" = cred_pass,
     "sys-check" = sys_check,
     "sys-df" = sys_df;
+    "cred-file" = cred_file,
+    "cred-pass" = cred_pass,
     "oci-runtime" = oci_runtime
 }
 
