@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::io::Read;
 use std::process::{Command, Stdio};
 use store::{NewEntry, Settle};
+use testkit::fake_registry::auth_file;
 use testkit::{Behaviour, DockerRegistry, FakeRegistry, Place, Ran};
 
 fn command(place: &Place, words: &[&str]) -> Command {
@@ -444,6 +445,30 @@ fn exit_statuses_tell_what_the_registry_said() {
     drop(registry);
     push(&place, &["app:1", &to]).expect(7);
     push(&place, &["--timeout", "0", "app:1", &to]).expect(2);
+}
+
+#[test]
+fn a_password_is_given_to_the_registry_and_told_to_nobody() {
+    let (registry, place) = (FakeRegistry::start(), Place::new());
+    put(&place, "app:1", &layers());
+    let to = format!("{}/team/app:1", registry.address());
+    registry.require_password("me", "pa:ss word");
+    push(&place, &["app:1", &to]).expect(6);
+    let file = place.path().join("auth.json");
+    std::fs::write(&file, auth_file(&registry.address(), "me", "wrong pa:ss")).unwrap();
+    let denied = push(&place, &["app:1", &to]).expect(6);
+    assert!(!denied.stderr.contains("pa:ss"), "{}", denied.stderr);
+    std::fs::write(&file, auth_file(&registry.address(), "me", "pa:ss word")).unwrap();
+    push(&place, &["app:1", &to]).expect(0);
+    // Nor to another host that the registry wants the blobs sent to.
+    let elsewhere = FakeRegistry::start();
+    registry.clear();
+    let location = format!("http://{}/v2/team/app/blobs/uploads/u1", elsewhere.address());
+    registry.misbehave("/blobs/uploads/", usize::MAX, Behaviour::Header("Location", location));
+    push(&place, &["--retry", "0", "app:1", &to]).expect(4);
+    let seen = elsewhere.requests();
+    assert!(!seen.is_empty());
+    assert!(seen.iter().all(|request| !request.headers.contains_key("authorization")), "{seen:?}");
 }
 
 #[test]
