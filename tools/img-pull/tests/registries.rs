@@ -1,9 +1,13 @@
 //! Where images are pulled from, and as whom: mirrors, other locations, logins, tokens.
 
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use testkit::fake_registry::auth_file;
-use testkit::{Behaviour, FakeRegistry, Place, Ran};
+use testkit::{Behaviour, FakeRegistry, Place, Ran, ip, own_network};
 
 /// A place with its own `registries.conf`, and nothing of this machine's.
 fn place(registries_conf: &str) -> Place {
@@ -238,4 +242,78 @@ fn a_token_is_shared_and_renewed_when_it_ends() {
         pull_anew(&place, &reference("v1")).expect(0);
     });
     assert_eq!(tokens(), 2);
+}
+
+/// Leads connections to an address that is not loopback to one that is, and counts those that begin as plain HTTP does.
+fn elsewhere(to: String) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("192.0.2.7:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let plain = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&plain);
+    std::thread::spawn(move || {
+        for mut near in listener.incoming().flatten() {
+            let (to, count) = (to.clone(), Arc::clone(&count));
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let mut first = [0];
+                near.read_exact(&mut first)?;
+                if first[0].is_ascii_uppercase() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                let mut far = TcpStream::connect(to)?;
+                far.write_all(&first)?;
+                let (mut back, mut there) = (near.try_clone()?, far.try_clone()?);
+                std::thread::spawn(move || {
+                    // Either end may go first.
+                    let _ = std::io::copy(&mut there, &mut back);
+                    let _ = back.shutdown(Shutdown::Both);
+                });
+                std::io::copy(&mut near, &mut far)?;
+                far.shutdown(Shutdown::Write)
+            });
+        }
+    });
+    (address, plain)
+}
+
+#[test]
+fn plain_connections_leave_this_machine_only_where_that_is_asked_for() {
+    if !own_network() {
+        return;
+    }
+    ip("address add 192.0.2.7/32 dev lo");
+    let registry = FakeRegistry::start();
+    registry.put_image("team/app", "v1", &[b"layer"]);
+    let (address, plain) = elsewhere(registry.address());
+    let plain = || plain.swap(0, Ordering::Relaxed);
+    let reference = format!("{address}/team/app:v1");
+    let conf = |text: String| place(&text);
+
+    let place = conf(String::new());
+    let ran = pull_anew(&place, &reference);
+    assert!(ran.status != 0 && plain() == 0, "{}", ran.stderr);
+    pull(&place, &["--tls-verify=false", &reference]).expect(0);
+    assert!(plain() > 0);
+    let place = conf(format!("[[registry]]\nlocation = \"{address}\"\ninsecure = true\n"));
+    pull_anew(&place, &reference).expect(0);
+    assert!(plain() > 0);
+    // Insecure is another part of it, and a mirror without being said to be.
+    let place = conf(format!("[[registry]]\nlocation = \"{address}/other\"\ninsecure = true\n"));
+    assert_ne!(pull_anew(&place, &reference).status, 0);
+    assert_eq!(plain(), 0);
+    for (insecure, status) in [(false, 4), (true, 0)] {
+        let near = FakeRegistry::start();
+        let place = conf(format!(
+            "[[registry]]\nprefix = \"{}\"\n[[registry.mirror]]\nlocation = \"{address}\"\ninsecure = {insecure}\n",
+            near.address()
+        ));
+        pull_anew(&place, &format!("{}/team/app:v1", near.address())).expect(status);
+        assert_eq!(plain() > 0, insecure);
+    }
+    // What is plain goes through a proxy, too.
+    let (proxy, _) = elsewhere(registry.address());
+    let place = conf(format!("[[registry]]\nlocation = \"{address}\"\ninsecure = true\n"));
+    let mut through = place.command(env!("CARGO_BIN_EXE_img-pull"));
+    through.args(["--timeout", "1", "--retry", "0", &reference]).env("http_proxy", format!("http://{proxy}"));
+    assert_ne!(Ran::of(&mut through).status, 0);
+    assert!(registry.requests().iter().any(|request| request.method == "CONNECT" && request.path == address));
 }
