@@ -1,24 +1,34 @@
 //! Where an image's layers are read from.
 
-use fault::{Explain, Fault, Kind, Result};
+use fault::{Fault, Kind, Result};
 use layer::scan::scan;
 use layer::{Budget, Item, Limits, View};
-use oci::manifest::MAX_MANIFEST_BYTES;
-use oci::{Digest, Platform};
-use record::{Image, Layer};
+use oci::Digest;
+use record::Layer;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use store::{Settle, Store, Subject};
+use store::{Settle, Store};
 
 /// Opens layers, each as often as it is asked for.
 pub trait Source: Sync {
-    /// A layer's bytes as the registry has them, known to be what its digest says.
+    /// A layer's bytes as the registry has them. They are known to be what the digest says before the first is read, or, of a
+    /// place of others, when the last was: a reader fails at its end when they were not.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when it is not there.
-    fn open(&self, layer: &Layer) -> Result<Box<dyn Read + Send>>;
+    fn open(&self, layer: &Layer) -> Result<Box<dyn Read + Send + '_>>;
+
+    /// Whether it is the store, which a pull mends.
+    fn is_ours(&self) -> bool {
+        false
+    }
+
+    /// Whether opening a layer once more means to fetch it once more.
+    fn is_far(&self) -> bool {
+        false
+    }
 }
 
 /// The local store. A blob that another program put there is hashed once, and then trusted until the next boot.
@@ -35,32 +45,21 @@ impl<'a> InStore<'a> {
 }
 
 impl Source for InStore<'_> {
-    fn open(&self, layer: &Layer) -> Result<Box<dyn Read + Send>> {
-        if layer.media_type.ends_with("+encrypted") {
-            return Err(Fault::input("encrypted layers are not supported"));
-        }
+    fn open(&self, layer: &Layer) -> Result<Box<dyn Read + Send + '_>> {
+        check_readable(layer)?;
         Ok(Box::new(self.store.open_blob(&Digest::parse(&layer.digest)?, &self.settle)?))
+    }
+
+    fn is_ours(&self) -> bool {
+        true
     }
 }
 
-/// An image and where its layers are.
-pub struct Opened<'a> {
-    pub image: Image,
-    /// The manifest, whole.
-    pub manifest: serde_json::Value,
-    pub source: Box<dyn Source + 'a>,
-}
-
-/// Finds the image a tool's subject means: the one place to add further sources.
-///
-/// # Errors
-/// As [`Store::find_subject`] and [`Store::load_image`].
-pub fn open<'a>(store: &'a Store, subject: &Subject) -> Result<Opened<'a>> {
-    let entry = store.find_subject(subject)?;
-    let image = store.load_image(&entry, &Platform::host())?;
-    let bytes = store.read_blob(&Digest::parse(&image.digest)?, MAX_MANIFEST_BYTES)?;
-    let manifest = serde_json::from_slice(&bytes).explain_as(Kind::Input, || "malformed manifest".into())?;
-    Ok(Opened { image, manifest, source: Box::new(InStore::new(store)) })
+pub(crate) fn check_readable(layer: &Layer) -> Result<()> {
+    if layer.media_type.ends_with("+encrypted") {
+        return Err(Fault::input("encrypted layers are not supported"));
+    }
+    Ok(())
 }
 
 /// Lists layers, as many at once as there are processors; of those that are the same one is read.
@@ -91,7 +90,7 @@ pub fn scan_layers(
             let layer = &layers[*index];
             let list = source.open(layer).and_then(|blob| scan(blob, &Limits::default(), budget, hash));
             failed.fetch_or(list.is_err(), Ordering::Relaxed);
-            let list = list.map(Arc::new).map_err(|fault| explain(fault, name, layer));
+            let list = list.map(Arc::new).map_err(|fault| explain(source, fault, name, layer));
             lists.lock().unwrap_or_else(PoisonError::into_inner).insert(*index, list);
         }
     };
@@ -111,9 +110,9 @@ pub fn scan_layers(
     layers.iter().map(|layer| list(layer).ok_or_else(|| Fault::failed("a layer was not read"))).collect()
 }
 
-fn explain(fault: Fault, name: &str, layer: &Layer) -> Fault {
+fn explain(source: &dyn Source, fault: Fault, name: &str, layer: &Layer) -> Fault {
     let fault = match fault.kind() {
-        Kind::NotFound => fault.hint(format!("img-pull {name} fetches it")),
+        Kind::NotFound if source.is_ours() => fault.hint(format!("img-pull {name} fetches it")),
         _ => fault,
     };
     fault.within(format!("{name}: layer {}", layer.digest))

@@ -21,7 +21,9 @@ impl Watch for Bars<'_> {
         let mut item: Option<Item<'a>> = Some(start);
         Box::new(move |bytes| {
             if bytes < size {
-                item.iter_mut().for_each(|item| item.set(bytes));
+                if let Some(item) = &mut item {
+                    item.set(bytes);
+                }
             } else if let Some(item) = item.take() {
                 item.done();
             }

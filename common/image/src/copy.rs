@@ -155,17 +155,29 @@ impl Plan {
 }
 
 fn read_config(source: &dyn Source, config: &Descriptor) -> Result<ImageConfig> {
+    ImageConfig::parse(&config_bytes(source, config)?)
+}
+
+/// A configuration's own bytes, bounded in number, their digest checked.
+///
+/// # Errors
+/// [`Kind::Input`] when they are not what the descriptor says; what the source's failures are.
+pub fn config_bytes(source: &dyn Source, config: &Descriptor) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut reader = source.open(config, 0)?.take(MAX_CONFIG_BYTES + 1);
-    reader.read_to_end(&mut bytes).map_err(|error| {
-        Fault::new(Kind::of_io(&error), format!("read configuration {}", config.digest)).because(error)
+    reader.read_to_end(&mut bytes).map_err(|error| match error.downcast::<Fault>() {
+        // A registry's own.
+        Ok(fault) => fault,
+        Err(error) => {
+            Fault::new(Kind::of_io(&error), format!("read configuration {}", config.digest)).because(error)
+        }
     })?;
     let mut hasher = oci::digest::Hasher::new(config.digest.algorithm());
     hasher.update(&bytes);
     if hasher.finish() != config.digest {
         return Err(Fault::input(format!("configuration {} has another digest", config.digest)));
     }
-    ImageConfig::parse(&bytes)
+    Ok(bytes)
 }
 
 /// A copy to be made.

@@ -15,7 +15,7 @@ mod raw;
 pub mod source;
 
 pub use bars::Bars;
-pub use copy::{Choice, Copied, Copy, Plan, Watch};
+pub use copy::{Choice, Copied, Copy, Plan, Watch, config_bytes};
 pub use destination::Destination;
 pub use format::Format;
 pub use load::{Loaded, Loader};

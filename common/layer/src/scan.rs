@@ -125,34 +125,86 @@ pub struct Item {
 /// [`fault::Kind::Input`] for anything wrong with the layer, by the rules of [`crate::apply`], and when it lists more than the limits
 /// and the budget allow.
 pub fn scan<R: Read + Send>(blob: R, limits: &Limits, budget: &Budget, hash: bool) -> Result<Vec<Item>> {
-    with_archive(blob, limits, true, |archive| {
-        let mut items = Vec::new();
-        let mut entry = Entry::default();
-        let mut path = Vec::new();
-        let mut holes = HASHED_HOLES;
-        let mut number = 0;
-        while archive.next(&mut entry)? {
-            if number >= limits.entries {
-                return Err(Fault::input(format!("the layer has more than {} entries", limits.entries)));
+    with_archive(
+        blob,
+        limits,
+        |_| true,
+        |archive| list(archive, limits, budget, hash, &mut |_, _, _| Ok(false)).map(|(items, _)| items),
+    )
+}
+/// What looking for a file in a layer came to.
+#[derive(Debug)]
+pub enum Sought {
+    /// The content was handed on. The rest of the layer was not read.
+    Found,
+    /// All the layer lists, as of [`scan`].
+    Listed(Vec<Item>),
+}
+
+/// Lists a layer until the file that is wanted comes, and hands on its content: nothing after it is read. `is_it` is shown what was listed so
+/// far, and says whether the last of it, a file, is the one; that a later entry of the same layer replaces it is not seen.
+///
+/// # Errors
+/// As [`scan`], for as much as was read; what `is_it` and `taker` return.
+pub fn seek<R: Read + Send>(
+    blob: R,
+    limits: &Limits,
+    budget: &Budget,
+    is_it: &mut dyn FnMut(&[Item]) -> Result<bool>,
+    taker: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<Sought> {
+    let whole = |sought: &Sought| matches!(sought, Sought::Listed(_));
+    with_archive(blob, limits, whole, |archive| {
+        let (items, found) = list(archive, limits, budget, false, &mut |archive, entry, items| {
+            if !is_it(items)? {
+                return Ok(false);
             }
-            let item = clean(&entry.raw_path, &mut path).and_then(|()| item(&entry, &path, number));
-            let item = item.and_then(|mut item| {
-                if let Some(item) = &mut item
-                    && hash
-                    && item.kind == ItemKind::File
-                {
-                    item.content = Some(Box::new(digest(archive, &entry, &mut holes)?));
-                }
-                Ok(item)
-            });
-            if let Some(item) = item.map_err(|fault| fault.on(show(&entry.raw_path)))? {
-                budget.charge(cost(&item))?;
-                items.push(item);
-            }
-            number += 1;
-        }
-        Ok(items)
+            content(archive, entry, taker)?;
+            Ok(true)
+        })?;
+        Ok(if found { Sought::Found } else { Sought::Listed(items) })
     })
+}
+
+/// Told of each item as it comes, the last of the list; ends the listing with `true`.
+type Visitor<'a> = dyn FnMut(&mut Archive<Pieces>, &Entry, &[Item]) -> Result<bool> + 'a;
+
+fn list(
+    archive: &mut Archive<Pieces>,
+    limits: &Limits,
+    budget: &Budget,
+    hash: bool,
+    visitor: &mut Visitor<'_>,
+) -> Result<(Vec<Item>, bool)> {
+    let mut items = Vec::new();
+    let mut entry = Entry::default();
+    let mut path = Vec::new();
+    let mut holes = HASHED_HOLES;
+    let mut number = 0;
+    while archive.next(&mut entry)? {
+        if number >= limits.entries {
+            return Err(Fault::input(format!("the layer has more than {} entries", limits.entries)));
+        }
+        let item = clean(&entry.raw_path, &mut path).and_then(|()| item(&entry, &path, number));
+        let item = item.and_then(|mut item| {
+            if let Some(item) = &mut item
+                && hash
+                && item.kind == ItemKind::File
+            {
+                item.content = Some(Box::new(digest(archive, &entry, &mut holes)?));
+            }
+            Ok(item)
+        });
+        if let Some(item) = item.map_err(|fault| fault.on(show(&entry.raw_path)))? {
+            budget.charge(cost(&item))?;
+            items.push(item);
+            if visitor(archive, &entry, &items)? {
+                return Ok((items, true));
+            }
+        }
+        number += 1;
+    }
+    Ok((items, false))
 }
 
 fn cost(item: &Item) -> u64 {
@@ -297,25 +349,30 @@ pub fn contents<R: Read + Send>(
     wanted: &[u64],
     taker: &mut dyn FnMut(usize, Piece<'_>) -> Result<()>,
 ) -> Result<()> {
-    with_archive(blob, limits, false, |archive| {
-        let mut entry = Entry::default();
-        let mut number = 0;
-        for (index, wanted) in wanted.iter().enumerate() {
-            loop {
-                if !archive.next(&mut entry)? {
-                    return Err(Fault::input("the layer has fewer entries than when it was listed"));
+    with_archive(
+        blob,
+        limits,
+        |()| false,
+        |archive| {
+            let mut entry = Entry::default();
+            let mut number = 0;
+            for (index, wanted) in wanted.iter().enumerate() {
+                loop {
+                    if !archive.next(&mut entry)? {
+                        return Err(Fault::input("the layer has fewer entries than when it was listed"));
+                    }
+                    number += 1;
+                    if number > *wanted {
+                        break;
+                    }
                 }
-                number += 1;
-                if number > *wanted {
-                    break;
-                }
+                taker(index, Piece::Start)?;
+                content(archive, &entry, &mut |bytes| taker(index, Piece::Data(bytes)))?;
+                taker(index, Piece::End)?;
             }
-            taker(index, Piece::Start)?;
-            content(archive, &entry, &mut |bytes| taker(index, Piece::Data(bytes)))?;
-            taker(index, Piece::End)?;
-        }
-        Ok(())
-    })
+            Ok(())
+        },
+    )
 }
 
 /// The first byte in which the archives of two layers differ, once they are inflated; `None` when they are the same.
@@ -323,32 +380,42 @@ pub fn contents<R: Read + Send>(
 /// # Errors
 /// [`fault::Kind::Input`] for a layer that cannot be inflated.
 pub fn first_difference<A: Read + Send, B: Read + Send>(a: A, b: B, limits: &Limits) -> Result<Option<u64>> {
-    with_archive(a, limits, false, |a| {
-        with_archive(b, limits, false, |b| {
-            let (a, b) = (a.input(), b.input());
-            let mut at = 0;
-            loop {
-                let failed = |e| Fault::failed("read a layer").because(e);
-                let (one, other) = (a.fill_buf().map_err(failed)?, b.fill_buf().map_err(failed)?);
-                let length = one.len().min(other.len());
-                let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
-                at += same as u64;
-                if same < length || length == 0 {
-                    return Ok(Some(at).filter(|_| same < length || one.len() != other.len()));
-                }
-                a.consume(length);
-                b.consume(length);
-            }
-        })
-    })
+    with_archive(
+        a,
+        limits,
+        |_| false,
+        |a| {
+            with_archive(
+                b,
+                limits,
+                |_| false,
+                |b| {
+                    let (a, b) = (a.input(), b.input());
+                    let mut at = 0;
+                    loop {
+                        let failed = |e| Fault::failed("read a layer").because(e);
+                        let (one, other) = (a.fill_buf().map_err(failed)?, b.fill_buf().map_err(failed)?);
+                        let length = one.len().min(other.len());
+                        let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+                        at += same as u64;
+                        if same < length || length == 0 {
+                            return Ok(Some(at).filter(|_| same < length || one.len() != other.len()));
+                        }
+                        a.consume(length);
+                        b.consume(length);
+                    }
+                },
+            )
+        },
+    )
 }
 
-/// Reads a blob's archive; one thread inflates, the caller's reads. `whole`: what follows the archive's end is read, too, so that
-/// damage there is found.
+/// Reads a blob's archive; one thread inflates, the caller's reads. `whole`: after this outcome what follows the archive's end is
+/// read, too, so that damage there is found.
 fn with_archive<R: Read + Send, T>(
     blob: R,
     limits: &Limits,
-    whole: bool,
+    whole: impl Fn(&T) -> bool,
     read: impl FnOnce(&mut Archive<Pieces>) -> Result<T>,
 ) -> Result<T> {
     let (full_in, full_out) = sync_channel(IN_FLIGHT);
@@ -362,7 +429,8 @@ fn with_archive<R: Read + Send, T>(
         let mut archive = Archive::new(Pieces::new(full_out, empty_in, None));
         let outcome = read(&mut archive);
         let pieces = archive.into_inner();
-        if whole && outcome.is_ok() {
+        let whole = outcome.as_ref().is_ok_and(whole);
+        if whole {
             pieces.finish();
         } else {
             // What is not read to its end is dropped, which releases the reader if it waits to send.

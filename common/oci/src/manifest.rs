@@ -337,6 +337,13 @@ impl Index {
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry).ok_or_else(|| self.no_match(wanted))
     }
 
+    /// The first that is an image, for those who are content with any.
+    pub fn first_image(&self) -> Option<&Descriptor> {
+        // Attestations of a build are entries for an unknown platform.
+        let known = |entry: &&Descriptor| entry.platform.as_ref().is_none_or(|p| p.os != "unknown");
+        self.manifests.iter().filter(|entry| !entry.is_index()).find(known)
+    }
+
     fn no_match(&self, wanted: &Platform) -> Fault {
         let platforms: Vec<String> = self
             .manifests

@@ -38,7 +38,7 @@ impl Store {
     /// # Errors
     /// As [`Store::load_image`].
     pub fn image_details(&self, entry: &Entry) -> Result<ImageDetails> {
-        let mut image = self.load_image(entry, &Platform::host())?;
+        let mut image = self.load_any_image(entry, &Platform::host())?;
         let digest = Digest::parse(&image.digest)?;
         let bytes = self.read_blob(&digest, oci::manifest::MAX_MANIFEST_BYTES)?;
         let Document::Manifest(manifest) = Document::parse(&bytes, None)? else {

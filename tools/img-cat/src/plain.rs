@@ -18,7 +18,18 @@ struct Run {
 
 /// What cannot be printed is reported, the rest is.
 pub fn write(opened: &Opened<'_>, paths: &[OsString], out: &File, context: &mut Context) -> Result<()> {
-    let tree = find::tree(opened, paths)?;
+    let mut closed = false;
+    let tree = match paths {
+        [path] if opened.source.is_far() => {
+            let passed = find::pass(opened, path, &mut |bytes| put(out, bytes, &mut closed));
+            if closed {
+                return Ok(());
+            }
+            let Some(tree) = passed? else { return Ok(()) };
+            tree
+        }
+        _ => find::tree(opened, paths)?,
+    };
     let mut runs: Vec<Run> = Vec::new();
     for path in paths {
         match file(&tree, path) {
@@ -31,7 +42,6 @@ pub fn write(opened: &Opened<'_>, paths: &[OsString], out: &File, context: &mut 
             Err(fault) => context.report(&fault.on(path.to_string_lossy())),
         }
     }
-    let mut closed = false;
     for run in runs {
         let layer = &tree.layers[run.layer];
         let blob = opened.source.open(layer)?;

@@ -1,9 +1,9 @@
 use clap::{ArgAction, Parser, ValueEnum};
-use cli::{Common, Fault, Result, Tool};
+use cli::{Common, Result, Tool};
 use image::{Choice, Format, Location};
+use img_pull::Connection;
 use oci::Platform;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Copy images between registries, layouts, archives, directories and the store
 ///
@@ -54,26 +54,16 @@ pub struct Args {
     #[arg(short = 'f', long, value_enum, value_name = "FORMAT")]
     pub format: Option<FormatName>,
 
-    /// Check certificates, and speak plain HTTP to registries on this machine only
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
-          default_missing_value = "true", action = ArgAction::Set)]
-    pub tls_verify: bool,
+    #[command(flatten)]
+    pub connection: Connection,
 
-    /// The same for the source only
+    /// As --tls-verify, for the source only
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub src_tls_verify: Option<bool>,
 
-    /// The same for the destination only
+    /// As --tls-verify, for the destination only
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub dest_tls_verify: Option<bool>,
-
-    /// Give up on a registry that is silent for this long
-    #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
-    pub timeout: f64,
-
-    /// Try this often again when a connection breaks or the registry is busy
-    #[arg(long, value_name = "COUNT", default_value_t = 4)]
-    pub retry: u32,
 
     /// Copy this many blobs at once
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
@@ -135,19 +125,9 @@ impl Args {
         })
     }
 
+    /// For one side, which may have its own word on certificates.
     pub fn client(&self, tls_verify: Option<bool>) -> Result<registry::Client> {
-        // Also false for what is not a number.
-        if !(0.01..=86_400.0).contains(&self.timeout) {
-            return Err(Fault::usage(format!(
-                "--timeout {}: not between 0.01 and 86400 seconds",
-                self.timeout
-            )));
-        }
-        Ok(registry::Client::new(registry::Options {
-            tls_verify: tls_verify.unwrap_or(self.tls_verify),
-            timeout: Duration::from_secs_f64(self.timeout),
-            retries: self.retry,
-            ..registry::Options::default()
-        }))
+        let tls_verify = tls_verify.unwrap_or(self.connection.tls_verify);
+        Connection { tls_verify, ..self.connection.clone() }.client()
     }
 }

@@ -3,7 +3,7 @@
 
 mod args;
 
-pub use args::Args;
+pub use args::{Args, FormatName};
 
 use cli::progress::Progress;
 use cli::{Context, Explain, Fault, Kind, Result};

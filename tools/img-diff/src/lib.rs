@@ -8,14 +8,15 @@ mod tree;
 
 use clap::ValueEnum;
 use cli::{Common, Context, Fault, Result, Tool};
-use contents::{Opened, Pattern, scan_layers};
+use contents::{Opened, Pattern, Places, scan_layers};
+use img_pull::Connection;
 use layer::{Budget, Item};
 use print::Printer;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use store::{Store, Subject};
+use store::Subject;
 
 /// Compare images, without unpacking them
 ///
@@ -27,10 +28,11 @@ use store::{Store, Subject};
     name = "img-diff",
     version,
     override_usage = "img-diff [OPTIONS] IMAGE IMAGE\n       ... | img-diff [OPTIONS] [IMAGE]",
-    after_help = "Examples:\n  img-diff app:1 app:2\n  img-diff app:1 app:2 --ignore mtime -p /etc | jq -r .path\n  img-pull app:2 | img-diff app:1 --only config\n  img-diff --layers --exit-code app:built-here app:built-there\n  img-diff app:1 app:2 | jq -s 'map(select(.kind == \"file\").size_change) | add'"
+    after_help = "Examples:\n  img-diff app:1 app:2\n  img-diff app:1 docker://registry.example/app:1\n  img-diff app:1 app:2 --ignore mtime -p /etc | jq -r .path\n  img-pull app:2 | img-diff app:1 --only config\n  img-diff --layers --exit-code app:built-here app:built-there\n  img-diff app:1 app:2 | jq -s 'map(select(.kind == \"file\").size_change) | add'"
 )]
 pub struct Args {
-    /// The first and the second; what is not given or `-` is read from stdin as a record
+    /// The first and the second, each a name, an id, or a place: docker://REF, oci:DIR and others of img-copy's; what is not given or `-` is read from
+    /// stdin as a record
     #[arg(value_name = "IMAGE", num_args = 0..=2)]
     pub images: Vec<String>,
 
@@ -53,6 +55,13 @@ pub struct Args {
     /// Exit with 1 when they are different
     #[arg(long)]
     pub exit_code: bool,
+
+    /// Of an image for several platforms, look into the one for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<String>,
+
+    #[command(flatten)]
+    pub connection: Connection,
 
     /// Print paths and members only
     #[arg(short, long)]
@@ -126,8 +135,8 @@ impl Tool for Args {
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (one, other) = subjects(args, context)?;
-    let store = Store::from_env()?;
-    let (old, new) = (contents::open(&store, &one)?, contents::open(&store, &other)?);
+    let places = Places::new(args.connection.client()?, args.platform.as_deref())?;
+    let (old, new) = (places.open(&one)?, places.open(&other)?);
     let mut printer = Printer::new(context);
     if old.image.digest != new.image.digest {
         if args.layers {

@@ -5,13 +5,14 @@ mod select;
 mod usage;
 
 use cli::{Common, Context, Fault, OutputMode, Result, Table, Tool};
-use contents::{FileRecord, Opened, Pattern};
+use contents::{FileRecord, Opened, Pattern, Places};
 use img_ls::words;
+use img_pull::Connection;
 use layer::Budget;
 use record::Layer;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use store::{Store, Subject};
+use store::Subject;
 
 /// Bytes of output that are written at a time.
 const CHUNK: usize = 64 << 10;
@@ -24,10 +25,10 @@ const CHUNK: usize = 64 << 10;
 #[command(
     name = "img-files",
     version,
-    after_help = "Examples:\n  img-files debian:12 -p /etc\n  img-files app:1 -p '**/*.py' | jq -r 'select(.size > 1e5) | .path'\n  img-files app:1 --du --depth 2\n  img-files app:1 --hidden --du --depth 1\n  img-files app:1 --layer -1\n  img-files app:1 | jq -r 'select(.mode | test(\"^[4-7]\")) | .path'"
+    after_help = "Examples:\n  img-files debian:12 -p /etc\n  img-files docker://debian:12 --du --depth 2\n  img-files app:1 -p '**/*.py' | jq -r 'select(.size > 1e5) | .path'\n  img-files app:1 --du --depth 2\n  img-files app:1 --hidden --du --depth 1\n  img-files app:1 --layer -1\n  img-files app:1 | jq -r 'select(.mode | test(\"^[4-7]\")) | .path'"
 )]
 pub struct Args {
-    /// References, ids or beginnings of them; without any, records are read from stdin
+    /// References, ids or beginnings of them; docker://REF, oci:DIR and others of img-copy's places; without any, records are read from stdin
     #[arg(value_name = "IMAGE")]
     pub images: Vec<String>,
 
@@ -52,6 +53,13 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub depth: Option<usize>,
 
+    /// Of an image for several platforms, look into the one for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<String>,
+
+    #[command(flatten)]
+    pub connection: Connection,
+
     /// Print paths only
     #[arg(short, long)]
     pub quiet: bool,
@@ -73,12 +81,12 @@ impl Tool for Args {
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let store = Store::from_env()?;
+    let places = Places::new(args.connection.client()?, args.platform.as_deref())?;
     let patterns: Vec<Pattern> = args.paths.iter().map(|path| Pattern::new(path.as_bytes())).collect();
     let subjects: Vec<Subject> = context.input(&args.images)?.into_subjects();
     let several = subjects.len() > 1;
     context.each(subjects, |context, subject| {
-        let opened = contents::open(&store, &subject)?;
+        let opened = places.open(&subject)?;
         list(args, &opened, &patterns, several, context)
     });
     Ok(())

@@ -39,6 +39,7 @@ tools! {
     "img-files" = img_files,
     "img-history" = img_history,
     "img-import" = img_import,
+    "img-index" = img_index,
     "img-inspect" = img_inspect,
     "img-load" = img_load,
     "img-ls" = img_ls,

@@ -84,18 +84,20 @@ impl Destination for StoreDestination<'_> {
     fn finish(&self) -> Result<()> {
         let Some((raw, index)) = crate::lock(&self.root).take() else { return Ok(()) };
         // The image of an index that suits this machine stands for all.
+        let mut parts = Vec::new();
         let (digest, manifest, platform) = match raw.document()? {
             Document::Manifest(manifest) => (raw.digest.clone(), manifest, None),
             Document::Index(list) => {
-                let chosen = list
-                    .choose(&oci::Platform::host())
-                    .or_else(|fault| list.manifests.first().ok_or(fault))?;
+                let chosen =
+                    list.choose(&oci::Platform::host()).or_else(|fault| list.first_image().ok_or(fault))?;
+                parts.extend(list.manifests.iter().map(|child| child.digest.clone()));
                 (chosen.digest.clone(), self.store.read_manifest(chosen)?, chosen.platform.clone())
             }
         };
         let config = ImageConfig::parse(&self.store.read_blob(&manifest.config.digest, MAX_CONFIG_BYTES)?)?;
         let platform = platform.unwrap_or_else(|| config.platform.clone());
         let mut blobs: Vec<&Digest> = manifest.layers.iter().map(|layer| &layer.digest).collect();
+        blobs.extend(&parts);
         blobs.extend([&manifest.config.digest, &digest, &raw.digest]);
         let is_index = digest != raw.digest;
         let entry = NewEntry {

@@ -2,7 +2,7 @@
 
 use super::Source;
 use crate::Raw;
-use fault::Result;
+use fault::{Fault, Result};
 use oci::{Descriptor, Reference};
 use registry::{Client, Fetched, Repository};
 use std::io::Read;
@@ -29,7 +29,16 @@ impl Source for RegistrySource {
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Raw> {
-        raw(self.repository.manifest(descriptor.digest.as_str())?)
+        let fetched = self.repository.manifest(descriptor.digest.as_str())?;
+        if fetched.bytes.len() as u64 != descriptor.size {
+            return Err(Fault::input(format!(
+                "manifest {} has {} bytes where {} were announced",
+                descriptor.digest,
+                fetched.bytes.len(),
+                descriptor.size
+            )));
+        }
+        raw(fetched)
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {

@@ -22,6 +22,22 @@ impl Store {
         self.load(entry, wanted, &name).map_err(|fault| fault.on(name))
     }
 
+    /// The same for those who only want to know: of an index that has none for `wanted`, its first image.
+    pub(crate) fn load_any_image(&self, entry: &Entry, wanted: &Platform) -> Result<record::Image> {
+        match self.load_image(entry, wanted) {
+            Err(fault) if fault.kind() == fault::Kind::NotFound => {
+                let Ok(Document::Index(index)) = self.read_document(&entry.descriptor) else {
+                    return Err(fault);
+                };
+                let Some(platform) = index.first_image().and_then(|first| first.platform.as_ref()) else {
+                    return Err(fault);
+                };
+                self.load_image(entry, platform)
+            }
+            other => other,
+        }
+    }
+
     fn load(&self, entry: &Entry, wanted: &Platform, name: &str) -> Result<record::Image> {
         let (digest, manifest, index_digest) = match self.read_document(&entry.descriptor)? {
             Document::Manifest(manifest) => (entry.digest().clone(), manifest, entry.index_digest()),
