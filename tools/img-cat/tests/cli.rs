@@ -10,7 +10,7 @@ use layer::Time;
 use layer::pack::Member;
 use layers::Layer;
 use std::process::{Command, Output};
-use testkit::{Place, Ran};
+use testkit::{Behaviour, FakeRegistry, Place, Ran};
 
 /// More than one buffer.
 static LONG: [u8; 300_000] = [7; 300_000];
@@ -166,4 +166,89 @@ fn an_archive_of_everything_unpacks_to_the_same_image() {
     assert!(same.stdout.trim().parse::<u32>().unwrap() >= 15, "{}", same.stdout);
     assert_eq!(printed(&place, &["again", &long]), b"content");
     assert_eq!(printed(&place, &["again", "etc/same"]), LONG);
+}
+
+#[test]
+fn of_an_image_in_a_registry_no_more_is_fetched_than_to_the_end_of_the_file() {
+    let (registry, place) = (FakeRegistry::start(), Place::new());
+    let noise = vec![9; 8 << 20];
+    let lower = base().file("etc/only-below", b"below").tar();
+    let upper = Layer::new()
+        .dir("etc")
+        .symlink("link", "etc/a")
+        .file("etc/a", b"upper a")
+        .file("etc/b", b"upper b")
+        .file("noise", &noise)
+        .file("late", b"late")
+        .tar();
+    let pushed = registry.put_image("app", "1", &[&lower, &upper]);
+    let image = format!("docker://{}/app:1", registry.address());
+    let cat = |path: &str| {
+        cat(&place, &["--retry", "0", "--timeout", "2", "--platform", "linux/amd64", &image, path])
+    };
+    // The highest layer, and what comes after the file never does.
+    registry.misbehave(pushed.layers[1].as_str(), 99, Behaviour::CutAfter(1 << 20));
+    for (path, wanted) in [("etc/a", "upper a"), ("/etc/b", "upper b"), ("link", "upper a")] {
+        registry.forget_requests();
+        let output = cat(path);
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            wanted,
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(output.status.success());
+        let blobs: Vec<String> = registry
+            .requests()
+            .iter()
+            .filter(|r| r.path.contains("/blobs/"))
+            .map(testkit::fake_registry::Request::line)
+            .collect();
+        assert!(blobs.len() == 2 && blobs[1].contains(pushed.layers[1].as_str()), "{blobs:?}");
+    }
+    let output = cat("late");
+    assert!(!output.status.success() && output.stdout.is_empty());
+    registry.stop_misbehaving();
+    for (path, wanted) in [("late", "late"), ("etc/only-below", "below"), ("lib/x", "x")] {
+        assert_eq!(String::from_utf8_lossy(&cat(path).stdout), wanted);
+    }
+    assert_eq!(cat("etc/none").status.code(), Some(4));
+    assert_eq!(cat("etc").status.code(), Some(3));
+    let several = printed(&place, &["--platform", "linux/amd64", &image, "etc/only-below", "late", "etc/a"]);
+    assert_eq!(several, b"belowlateupper a");
+    assert!(!place.root().join("blobs").exists());
+    // A layer that is read to its end is known to be the one.
+    let mut other = lower.clone();
+    *other.last_mut().unwrap() = 1;
+    registry.misbehave(pushed.layers[0].as_str(), 99, Behaviour::Body(other));
+    let output = cat("etc/none");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(3) && stderr.contains("has the digest"), "{stderr}");
+}
+
+#[test]
+fn of_a_link_to_what_another_layer_hides_the_truth_is_told() {
+    let (registry, place) = (FakeRegistry::start(), Place::new());
+    let layers = [
+        base().file("etc/x", b"lowest").tar(),
+        Layer::new().dir("etc").file("etc/x", b"hidden").symlink("sh", "etc/x").file("etc/y", b"y").tar(),
+        Layer::new().dir("etc").file("etc/.wh..wh..opq", b"").file("etc/z", b"z").tar(),
+        Layer::new().file("deep/file", b"no directory is listed").tar(),
+    ];
+    let layers: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+    registry.put_image("app", "1", &layers);
+    let image = format!("docker://{}/app:1", registry.address());
+    for (path, wanted) in [
+        ("sh", None),
+        ("etc/x", None),
+        ("etc/y", None),
+        ("etc/z", Some("z")),
+        ("deep/file", Some("no directory is listed")),
+    ] {
+        let output = cat(&place, &["--platform", "linux/amd64", &image, path]);
+        match wanted {
+            Some(wanted) => assert_eq!(String::from_utf8_lossy(&output.stdout), wanted),
+            None => assert_eq!((output.status.code(), output.stdout.len()), (Some(4), 0), "{path}"),
+        }
+    }
 }

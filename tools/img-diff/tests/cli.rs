@@ -11,7 +11,7 @@ use layer::pack::Member;
 use layers::Layer;
 use serde_json::{Value, json};
 use std::process::Command;
-use testkit::{Place, Ran};
+use testkit::{FakeRegistry, Place, Ran};
 
 fn diff(place: &Place, arguments: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_img-diff"));
@@ -232,4 +232,18 @@ fn real_images_differ_in_what_was_put_on_top() {
     let told: Vec<(&str, &str)> =
         changed.iter().map(|(change, path, _)| (change.as_str(), path.as_str())).collect();
     assert_eq!(told, [("deleted", "/bin/busybox"), ("added", "/bin/new")]);
+}
+
+#[test]
+fn images_are_compared_where_they_are() {
+    let (registry, place) = (FakeRegistry::start(), Place::new());
+    let layers = [Layer::new().dir("etc").file("etc/a", b"a").tar(), Layer::new().file("b", b"b").tar()];
+    registry.put_image("app", "1", &[&layers[0], &layers[1]]);
+    put(&place, "app:1", &[layers[0].clone(), Layer::new().file("b", b"B").tar()]);
+    let image = format!("docker://{}/app:1", registry.address());
+    let words = ["--only", "file", "--exit-code", "--ignore", "mtime"];
+    let ran = diff(&place, &[words.as_slice(), &["app:1", &image]].concat()).expect(1);
+    assert_eq!(files(&ran), [("changed".into(), "/b".into(), "content".into())]);
+    let ran = diff(&place, &[words.as_slice(), &["--platform", "linux/amd64", &image, &image]].concat());
+    assert_eq!(ran.expect(0).stdout, "");
 }

@@ -10,7 +10,7 @@ use layer::{ItemKind, Time};
 use layers::Layer;
 use serde_json::Value;
 use std::process::Command;
-use testkit::{Place, Ran};
+use testkit::{Behaviour, FakeRegistry, Place, Ran};
 
 fn files(place: &Place, arguments: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_img-files"));
@@ -239,5 +239,37 @@ fn real_images_are_listed_as_they_unpack() {
         assert!(unpacked.len() > 3, "{name}");
         let first = unpacked.iter().zip(&told).find(|(one, other)| one != other);
         assert_eq!((first, unpacked.len()), (None, told.len()), "{name}");
+    }
+}
+
+#[test]
+fn an_image_in_a_registry_is_listed_and_one_that_is_another_is_not() {
+    let (registry, place) = (FakeRegistry::start(), Place::new());
+    let layers = [Layer::new().dir("etc").file("etc/a", b"a").tar(), Layer::new().file("b", b"b").tar()];
+    let pushed = registry.put_image("app", "1", &[&layers[0], &layers[1]]);
+    let image = format!("docker://{}/app:1", registry.address());
+    let words = ["--retry", "0", "-q", "--platform", "linux/amd64", image.as_str()];
+    assert_eq!(files(&place, &words).expect(0).stdout, "/b\n/etc\n/etc/a\n");
+    assert!(!place.root().join("blobs").exists());
+    let mut other = layers[1].clone();
+    *other.last_mut().unwrap() = 1;
+    // Another of the same size, a shorter and a longer one, and one that breaks off.
+    let longer = [layers[1].as_slice(), &[0; 512]].concat();
+    let shorter = layers[1][..layers[1].len() - 512].to_vec();
+    for (behaviour, why) in [
+        (Behaviour::Body(other), "has the digest"),
+        (Behaviour::Body(shorter), "announced"),
+        (Behaviour::BodyWithoutLength(longer), "longer"),
+        (Behaviour::CutAfter(700), "layer"),
+    ] {
+        registry.misbehave(pushed.layers[1].as_str(), 99, behaviour);
+        let ran = files(&place, &words);
+        assert!(
+            ran.status != 0 && ran.stdout.is_empty() && ran.stderr.contains(why),
+            "{} {}",
+            ran.status,
+            ran.stderr
+        );
+        registry.stop_misbehaving();
     }
 }

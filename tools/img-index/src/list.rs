@@ -217,14 +217,18 @@ pub fn describe(entry: &mut Value, args: &Args) -> Result<()> {
             platform.insert(member.to_owned(), json!(features));
         }
     }
-    if ["os", "architecture"]
-        .iter()
-        .any(|member| text(platform.get(*member).unwrap_or(&Value::Null)).is_empty())
-    {
-        return Err(Fault::input("nobody says what platform the image is for").hint("--os and --arch do"));
-    }
+    check_platform(entry)?;
     let Some(entry) = entry.as_object_mut() else { return Ok(()) };
     annotate(entry, &args.entry_annotation)
+}
+
+/// # Errors
+/// [`Kind::Input`] for an entry without an operating system or an architecture.
+pub fn check_platform(entry: &Value) -> Result<()> {
+    if ["os", "architecture"].iter().any(|member| text(&entry["platform"][*member]).is_empty()) {
+        return Err(Fault::input("nobody says what platform the image is for").hint("--os and --arch do"));
+    }
+    Ok(())
 }
 
 fn annotate(of: &mut Map<String, Value>, annotations: &[String]) -> Result<()> {

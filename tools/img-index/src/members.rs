@@ -53,11 +53,12 @@ fn of<'a>(args: &Args, found: Found<'a>) -> Result<Source<'a>> {
         for raw in leaves {
             let mut entry = entry(&source.found, &raw, listed.get(raw.digest.as_str()))?;
             if !is_index && !wanted.is_empty() {
-                check_platform(&entry, &wanted)?;
+                check_wanted(&entry, &wanted)?;
             }
             if args.annotate.is_empty() && args.describes_entries() {
                 list::describe(&mut entry, args)?;
             }
+            list::check_platform(&entry)?;
             source.entries.push(entry);
             source.manifests.push(raw);
         }
@@ -144,7 +145,7 @@ fn platform_of(config: &ImageConfig) -> Value {
     platform
 }
 
-fn check_platform(entry: &Value, wanted: &[Platform]) -> Result<()> {
+fn check_wanted(entry: &Value, wanted: &[Platform]) -> Result<()> {
     let own: Platform = serde_json::from_value(entry["platform"].clone()).unwrap_or_default();
     if wanted.iter().any(|wanted| wanted.rank(&own).is_some()) {
         return Ok(());
