@@ -42,12 +42,14 @@ impl Leftovers {
             find_groups(Path::new("/sys/fs/cgroup"), id, &mut found);
         }
         found.extend(firewall_elements());
-        for dir in ["containers", "names", "tmp"] {
+        for dir in ["containers", "names", "tmp", "partial"] {
             found.extend(names_in(place.root().join(dir)).iter().map(|name| format!("root/{dir}/{name}")));
         }
         found.extend(
             names_in(place.run().join("containers")).iter().map(|name| format!("run/containers/{name}")),
         );
+        // Locks of layers; markers of blobs that are there are no debris.
+        found.extend(names_in(place.run().join("layers")).iter().map(|name| format!("run/layers/{name}")));
         for network in names_in(place.root().join("networks")) {
             let leases = place.root().join("networks").join(&network).join("leases");
             found.extend(names_in(leases).iter().map(|lease| format!("lease {lease} of {network}")));

@@ -4,6 +4,7 @@
 //! `STAVES_SWEEP` sets the number of moments, 200 by default.
 
 use pipelines::{Bench, Leftovers, Ran};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -36,6 +37,66 @@ fn img_unpack() {
         prepare: "rm -rf $STAVES_ROOT $STAVES_RUN; img-pull $R/layers:1 >$DIR/in",
         tool: "img-unpack",
         repeat: "img-unpack <$DIR/in | ctr-create -- true | ctr-start --attach",
+    });
+}
+
+#[test]
+fn img_pull_into_img_unpack() {
+    sweep(&Sweep {
+        prepare: "rm -rf $STAVES_ROOT $STAVES_RUN",
+        // Both in the group that is killed; the layers are unpacked while they come.
+        tool: "bash -c 'img-pull $R/layers:1 | img-unpack'",
+        repeat: "img-pull $R/layers:1 | img-unpack | ctr-create -- true | ctr-start --attach",
+    });
+}
+
+#[test]
+fn img_load() {
+    sweep(&Sweep {
+        prepare: "rm -rf $STAVES_ROOT $STAVES_RUN; [ -e $DIR/a.tar ] || { img-pull $R/layers:1 | img-save -o $DIR/a.tar; \
+            rm -rf $STAVES_ROOT $STAVES_RUN; }; ln -sf a.tar $DIR/in",
+        tool: "img-load --name app:1",
+        repeat: "img-load --name app:1 <$DIR/in | img-unpack | ctr-create -- true | ctr-start --attach",
+    });
+}
+
+#[test]
+fn img_copy_into_the_store() {
+    sweep(&Sweep {
+        prepare: "rm -rf $STAVES_ROOT $STAVES_RUN",
+        tool: "img-copy docker://$R/layers:1 app:1",
+        repeat: "img-copy docker://$R/layers:1 app:1 | img-unpack | ctr-create -- true | ctr-start --attach",
+    });
+}
+
+#[test]
+fn img_import() {
+    sweep(&Sweep {
+        prepare: "rm -rf $STAVES_ROOT $STAVES_RUN; [ -e $DIR/r.tar ] || tar -C /usr/share/misc -cf $DIR/r.tar .; ln -sf r.tar $DIR/in",
+        tool: "img-import - app:1",
+        repeat: "img-import - app:1 <$DIR/in | img-unpack",
+    });
+}
+
+/// Two images that share what is below, one of them going; the other stays whole.
+#[test]
+fn img_rm() {
+    sweep(&Sweep {
+        prepare: "img-pull $R/busybox:1 $R/layers:1 | img-unpack >/dev/null",
+        tool: "img-rm $R/layers:1",
+        // What is gone already is not found, which is as good.
+        repeat: "{ img-rm $R/layers:1 || [ $? = 4 ]; } && ctr-run --rm --network none $R/busybox:1 true",
+    });
+}
+
+#[test]
+fn img_prune() {
+    sweep(&Sweep {
+        prepare: "img-pull $R/busybox:1 $R/layers:1 | img-unpack >/dev/null; \
+            img-pull $R/busybox:1 | img-unpack | ctr-create -- true | ctr-start --attach; mkdir -p $STAVES_ROOT/tmp/1-1-0/fs $STAVES_ROOT/partial; \
+            head -c 100000 /dev/zero >$STAVES_ROOT/partial/sha256-$(printf '0%.0s' $(seq 64))",
+        tool: "img-prune --all",
+        repeat: "img-prune --all && ctr-run --rm --network none $R/busybox:1 true",
     });
 }
 
@@ -104,7 +165,7 @@ fn sweep(sweep: &Sweep) {
         leftovers.note_ids(&bench.place);
         let mut child = spawn(&bench, &command);
         std::thread::sleep(at(usual, moment));
-        kill(child.id());
+        kill_group(child.id());
         let _ = child.wait();
         judge(&bench, &mut leftovers, sweep.repeat, moment);
     }
@@ -122,14 +183,29 @@ fn begin() -> Option<(Bench, Leftovers, MutexGuard<'static, ()>)> {
     Some((bench, Leftovers::new(), turn))
 }
 
-/// The three promises.
+/// Every image that is listed is whole: its blobs are what their names say, it can be inspected and, in a directory of its own,
+/// unpacked. No layer is taken for complete that was not.
+const WHOLE: &str = "set -e; img-ls | while read -r record; do
+        digest=$(jq -r .image.digest <<<\"$record\"); img-inspect $digest >/dev/null
+        for blob in $digest $(jq -r '.image.id, .image.layers[].digest' <<<\"$record\"); do
+            file=$STAVES_ROOT/blobs/${blob/://}; [ $(sha256sum <$file | cut -c1-64) = ${blob#*:} ] || { echo $blob is damaged; exit 1; }
+        done
+        rm -rf $DIR/whole; img-unpack --to $DIR/whole $digest >/dev/null
+    done; rm -rf $DIR/whole
+    for file in $(find $STAVES_ROOT/blobs/sha256 -type f 2>/dev/null); do
+        [ $(sha256sum <$file | cut -c1-64) = ${file##*/} ] || { echo $file is damaged; exit 1; }
+    done
+    for layer in $STAVES_ROOT/layers/*; do [ ! -e $layer ] || [ -d $layer/fs -a -s $layer/layer.json ] || { echo $layer is half; exit 1; }; done";
+
+/// The promises.
 #[track_caller]
 fn judge(bench: &Bench, leftovers: &mut Leftovers, repeat: &str, moment: u32) {
     leftovers.note_ids(&bench.place);
     let told = |ran: &Ran, what: &str| {
         assert_eq!(ran.status, 0, "moment {moment}: {what}: {}{}", ran.stdout, ran.stderr);
     };
-    told(&bench.sh("ctr-ls --all && img-ls"), "listing");
+    told(&bench.sh("ctr-ls --all && img-ls && sys-df"), "listing");
+    told(&bench.sh(WHOLE), "what is listed");
     told(&bench.sh(repeat), "the same again");
     leftovers.note_ids(&bench.place);
     told(&bench.sh("ctr-ls -q | xargs -r ctr-stop -t 0 >/dev/null"), "stopping");
@@ -178,8 +254,15 @@ fn usual_time_after(bench: &Bench, prepare: &str, act: impl Fn()) -> Duration {
 
 fn spawn(bench: &Bench, script: &str) -> Child {
     let mut command = bench.place.command("bash");
-    command.args(["-c", script]).stdout(Stdio::null()).stderr(Stdio::null());
+    // A group of its own, so that several tools of one pipeline can be killed at once.
+    command.args(["-c", script]).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     command.spawn().expect("run bash")
+}
+
+/// The process with every other of its group; what has left it (shims, the process that settles blobs) stays.
+fn kill_group(leader: u32) {
+    let group = nix::unistd::Pid::from_raw(leader.cast_signed());
+    let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
 }
 
 fn kill(pid: u32) {
