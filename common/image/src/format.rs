@@ -59,7 +59,7 @@ impl Format {
         for member in members {
             match json.get_mut(*member) {
                 Some(Value::Array(descriptors)) => {
-                    for descriptor in descriptors.iter_mut() {
+                    for descriptor in descriptors {
                         self.descriptor(descriptor, children);
                     }
                 }

@@ -94,6 +94,8 @@ impl Work<'_> {
                 "the manifest is in docker's format, which some readers of layouts do not take; --format oci converts it",
             );
         }
+        // Before anything has a name: an image whose configuration is another one's is told of in time. The archive has stdout.
+        let image = if is_stdout(to) { None } else { Some(plan.describe(&*source, "")?) };
         let names = source.names();
         let destination = destination::create(to, &names, &self.store, &self.settle, &self.destination)?;
         let subject = from.to_string();
@@ -111,10 +113,9 @@ impl Work<'_> {
         })?;
         self.progress.clear();
         let digest = plan.root.digest.to_string();
-        // The archive has stdout.
-        if !is_stdout(to) {
+        if let Some(mut image) = image {
             let name = destination.name().or_else(|| names.first().map(Reference::stored_name));
-            let image = plan.describe(&*source, &name.unwrap_or_else(|| to.to_string()))?;
+            image.reference = name.unwrap_or_else(|| to.to_string());
             let mut record = Record::new();
             record.set("image", &image)?;
             record.set(
