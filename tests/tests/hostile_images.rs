@@ -431,12 +431,13 @@ fn bombs_are_refused_in_flat_memory() {
     assert_eq!(left.stdout.trim(), "");
 }
 
-/// `STAVES_ENTRIES` sets their number, 50000 by default; a million take minutes.
+/// `STAVES_ENTRIES` sets their number, 20000 by default. Of a million in memory's file system, `img-import` takes 3 MiB and `img-unpack`
+/// 4 MiB, in a minute.
 #[test]
 fn many_entries_take_no_memory() {
     let Some((bench, _registry)) = bench() else { return };
     let entries: usize =
-        std::env::var("STAVES_ENTRIES").ok().and_then(|text| text.parse().ok()).unwrap_or(50_000);
+        std::env::var("STAVES_ENTRIES").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000);
     let place = bench.place.path();
     let archive = |name: &dyn Fn(usize) -> String| {
         (0..entries).fold(Archive::new(), |archive, number| archive.file(&name(number), b"")).finish()
@@ -452,6 +453,6 @@ fn many_entries_take_no_memory() {
         [(import, "img-import", 0), (unpack, "img-unpack", 0), (flat, "--to", 0), (load, "img-load", 3)]
     {
         assert_eq!(status, wanted, "{what}");
-        assert!(peak < FLAT, "{what} of {entries} entries took {peak} KiB");
+        assert!(peak < FLAT / 4, "{what} of {entries} entries took {peak} KiB");
     }
 }
