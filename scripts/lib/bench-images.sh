@@ -117,8 +117,8 @@ once() {
     pull-unpack) measure "$1" sh -c "img-pull -q $reference >/dev/null; img-unpack -q $reference" ;;
     pipeline) measure "$1" sh -c "img-pull $reference | img-unpack" ;;
     pull) measure "$1" img-pull "$reference" ;;
-    floor-in-a-row) INFLATE=zcat measure "$1" sh -c "for it in $layers; do $work/one-layer \$it $work/fs/floor; done" ;;
-    floor-two-lanes) INFLATE="igzip -dc" measure "$1" sh -c "printf '%s\n' $layers | xargs -P 2 -I{} $work/one-layer {} $work/fs/floor" ;;
+    floor-in-a-row) INFLATE='zcat' measure "$1" sh -c "for it in $digests; do $work/one-layer \$it $work/fs/floor; done" ;;
+    floor-two-lanes) INFLATE="igzip -dc" measure "$1" sh -c "printf '%s\n' $digests | xargs -P 2 -I{} $work/one-layer {} $work/fs/floor" ;;
     skopeo-umoci)
         measure "$1" sh -c "skopeo --insecure-policy copy -q --src-tls-verify=false docker://$reference oci:$work/fs/oci:app && \
             umoci unpack --image $work/fs/oci:app $work/fs/bundle"
@@ -184,7 +184,7 @@ serve 5000 "$work/storage"
 reference=127.0.0.1:5000/app:1
 skopeo --insecure-policy copy -q --dest-tls-verify=false "oci:$app:app" "docker://$reference"
 manifest_text=$(cat "$app/blobs/sha256/$(jq -r '.manifests[0].digest' "$app/index.json" | cut -d: -f2)")
-layers=$(blobs | tr '\n' ' ')
+digests=$(blobs | tr '\n' ' ')
 echo "$(nproc) processors, $(uname -sr), $rounds rounds; $(blobs | wc -l) layers, \
 $(jq '[.layers[].size] | add / 1048576 | floor' <<<"$manifest_text") MiB packed, about $megabytes MiB unpacked"
 
