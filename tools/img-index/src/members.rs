@@ -104,15 +104,14 @@ fn note(raw: &Raw, listed: &mut HashMap<String, Value>) {
 fn entry(found: &Found<'_>, raw: &Raw, listed: Option<&Value>) -> Result<Value> {
     let mut entry = json!({"mediaType": raw.media_type, "digest": raw.digest, "size": raw.bytes.len()});
     let own = |member: &str| listed.and_then(|entry| entry.get(member)).filter(|value| !value.is_null());
-    match own("platform") {
-        Some(platform) => entry["platform"] = platform.clone(),
-        None => {
-            let Document::Manifest(manifest) = raw.document()? else {
-                return Err(Fault::input("an index where an image was expected"));
-            };
-            let config = ImageConfig::parse(&image::config_bytes(&*found.source, &manifest.config)?)?;
-            entry["platform"] = platform_of(&config);
-        }
+    if let Some(platform) = own("platform") {
+        entry["platform"] = platform.clone();
+    } else {
+        let Document::Manifest(manifest) = raw.document()? else {
+            return Err(Fault::input("an index where an image was expected"));
+        };
+        let config = ImageConfig::parse(&image::config_bytes(&*found.source, &manifest.config)?)?;
+        entry["platform"] = platform_of(&config);
     }
     for member in ["artifactType", "annotations"] {
         if let Some(value) = own(member) {
