@@ -204,12 +204,12 @@ kill %1; wait
 }
 
 /// Archives go both ways, and the image keeps its id.
-const ARCHIVES: &str = r#"
+const ARCHIVES: &str = r"
 img-pull -q $R/busybox:1 >/dev/null; img-inspect $R/busybox:1 | jq -r .image.id
 $E save $R/busybox:1 | img-load -q --name loaded:1
 img-save loaded:1 | $E load -q >/dev/null; $E image inspect $P/loaded:1 --format '{{.Id}}' | sed 's/^sha256://; s/^/sha256:/'
 img-copy docker://$R/layers:1 docker-archive:-:app:2 | $E load -q >/dev/null; $E run --rm --network none $P/app:2 true && echo ran
-"#;
+";
 
 #[test]
 fn podman_and_staves_exchange_archives() {
