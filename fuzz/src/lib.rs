@@ -4,9 +4,12 @@
 //! `fuzz_targets/` hands these functions to libFuzzer, `tests/tests/seeds.rs` replays the committed seeds through them.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod bundle;
+pub mod convert;
 pub mod image;
 pub mod layer;
+pub mod location;
 pub mod logs;
 pub mod network;
 pub mod record;
@@ -22,10 +25,13 @@ pub mod wishes;
 /// Name of target and seed directory, and what reads their bytes.
 pub type Surface = (&'static str, fn(&[u8]));
 
-pub const ALL: [Surface; 13] = [
+pub const ALL: [Surface; 16] = [
+    ("archive", archive::check),
     ("bundle", bundle::check),
+    ("convert", convert::check),
     ("image", image::check),
     ("layer", layer::check),
+    ("location", location::check),
     ("logs", logs::check),
     ("network", network::check),
     ("record", record::check),
