@@ -148,9 +148,10 @@ impl Download {
     }
 
     /// # Errors
-    /// [`fault::Kind::Input`] when there are more bytes than were announced; none of them is written.
+    /// [`fault::Kind::Input`] when there are more bytes than were announced; what has come is thrown away then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.len() as u64 > self.size - self.written {
+            self.restart()?;
             return Err(Fault::input(format!(
                 "blob {} is longer than the {} bytes it was said to have",
                 self.digest, self.size
@@ -190,9 +191,12 @@ impl Download {
     /// [`fault::Kind::Input`] when the size or the digest is not the announced one; what has come is thrown away then.
     pub fn commit(mut self, settle: &Settle) -> Result<()> {
         if self.written != self.size {
+            // The source says that this is all: nothing to go on with.
+            let written = self.written;
+            self.restart()?;
             return Err(Fault::input(format!(
-                "blob {} has {} bytes where {} were announced",
-                self.digest, self.written, self.size
+                "blob {} has {written} bytes where {} were announced",
+                self.digest, self.size
             )));
         }
         let actual = self.hasher.clone().finish();
@@ -255,7 +259,6 @@ mod tests {
         let mut second = store.claim_download(&digest, 11).unwrap().unwrap();
         assert!(second.is_resumed());
         assert_eq!(second.written(), 6);
-        assert!(second.write(b"worlds").is_err());
         second.write(b"world").unwrap();
         assert!(second.is_right());
         second.commit(&settle).unwrap();
@@ -270,6 +273,16 @@ mod tests {
         let mut download = store.claim_download(&digest, 5).unwrap().unwrap();
         download.write(b"hexxo").unwrap();
         assert!(!download.is_right());
+        assert_eq!(download.commit(&Settle::new()).unwrap_err().kind(), fault::Kind::Input);
+        assert_eq!(left(&store), 0);
+        // Nor what is longer or shorter than it was said to be.
+        let mut download = store.claim_download(&digest, 5).unwrap().unwrap();
+        download.write(b"hello").unwrap();
+        assert_eq!(download.write(b"!").unwrap_err().kind(), fault::Kind::Input);
+        drop(download);
+        assert_eq!(left(&store), 0);
+        let mut download = store.claim_download(&digest, 6).unwrap().unwrap();
+        download.write(b"hello").unwrap();
         assert_eq!(download.commit(&Settle::new()).unwrap_err().kind(), fault::Kind::Input);
         assert_eq!(left(&store), 0);
         // What is longer than the blob cannot be its beginning; an untouched claim leaves nothing.
