@@ -11,7 +11,7 @@ make_image() {
     mkdir -p "$app/blobs/sha256"
     # Files that every Debian machine with the packages of these benchmarks has, in an order that depends on nothing else.
     find /usr/bin /usr/lib /usr/share /usr/sbin -xdev -type f -size -20M -printf '%s %p\n' 2>/dev/null | LC_ALL=C sort -k2 |
-        awk -v limit=$((megabytes * 1048576)) -v dir="$work" '{ sum += $1; if (sum > limit) exit
+        awk -v limit=$((megabytes * 1048576)) -v dir="$work" '{ if (sum + $1 > limit) next; sum += $1
             name = $0; sub(/^[0-9]+ \//, "", name); print name >(dir "/list." int(sum * 10 / (limit + 1))) }'
     for n in 0 1 2 3 4 5 6 7 8 9; do
         [ -s "$work/list.$n" ] || continue
