@@ -49,11 +49,7 @@ pub fn main(
     let name = command.get_name().to_owned();
     let matches = match command.try_get_matches_from(arguments) {
         Ok(matches) => matches,
-        Err(error) => {
-            // With the output gone there is nobody left to tell.
-            let _ = error.print();
-            return if error.use_stderr() { 2 } else { 0 };
-        }
+        Err(error) => return usage(&name, &error),
     };
     let action = matches.subcommand_name().unwrap_or_default();
     let done = match action {
@@ -75,6 +71,30 @@ pub fn main(
             1
         }
     }
+}
+
+/// Help and version go to stdout; anything else is one line, as of all tools, and a way out.
+fn usage(name: &str, error: &clap::Error) -> u8 {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    // With the output gone there is nobody left to tell, here and below.
+    if !error.use_stderr() {
+        let _ = error.print();
+        return 0;
+    }
+    let what = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option))
+            if error.kind() == ErrorKind::UnknownArgument && option.starts_with('-') =>
+        {
+            format!("unknown option {option}")
+        }
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            line.strip_prefix("error: ").unwrap_or(line).to_owned()
+        }
+    };
+    let _ = writeln!(io::stderr(), "{name}: {what}\nhint: `{name} --help` tells all");
+    2
 }
 
 fn act(keychain: &dyn Keychain, action: &str, input: impl Read) -> Result<String> {
