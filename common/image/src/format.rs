@@ -25,7 +25,8 @@ const PAIRS: [(&str, &str); 6] = [
 
 impl Format {
     /// The same type in this dialect; types of neither stay.
-    fn translate(self, media_type: &str) -> &str {
+    #[must_use]
+    pub fn translate(self, media_type: &str) -> &str {
         let pair = PAIRS.iter().find(|(oci, docker)| *oci == media_type || *docker == media_type);
         match (self, pair) {
             (Format::Oci, Some((oci, _))) => oci,

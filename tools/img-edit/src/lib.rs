@@ -24,7 +24,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
             Fault::usage("stdin cannot be both the records and the configuration").hint("name the image")
         );
     }
-    let name = args.tag.as_deref().map(new_name).transpose()?;
+    let name = args.tag.as_deref().map(image::new_name).transpose()?;
     let subjects: Vec<Subject> = match &args.image {
         Some(image) => vec![Subject::Name(image.clone())],
         None => context.require_records()?.into_iter().map(Subject::from).collect(),
@@ -39,17 +39,6 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     context.each(subjects, |context, subject| one(args, &store, &settle, subject, name.as_ref(), context));
     settle.finish();
     Ok(())
-}
-
-/// A digest is no name that can be given: it is the content's own.
-fn new_name(text: &str) -> Result<Reference> {
-    let reference = Reference::parse(text).map_err(|fault| fault.on(text).as_kind(cli::Kind::Usage))?;
-    if reference.digest().is_some() {
-        return Err(
-            Fault::usage("a name with a digest cannot be given: the digest is the content's").on(text)
-        );
-    }
-    Ok(reference)
 }
 
 fn one(

@@ -7,15 +7,6 @@ use oci::Digest;
 use oci::manifest::media_type as mt;
 use serde_json::{Value, json};
 
-/// The same layer, manifest and configuration in both formats.
-const PAIRS: [(&str, &str); 5] = [
-    (mt::OCI_MANIFEST, mt::DOCKER_MANIFEST),
-    (mt::OCI_CONFIG, mt::DOCKER_CONFIG),
-    (mt::OCI_LAYER, mt::DOCKER_LAYER),
-    (mt::OCI_LAYER_GZIP, mt::DOCKER_LAYER_GZIP),
-    (mt::OCI_LAYER_ZSTD, mt::DOCKER_LAYER_ZSTD),
-];
-
 /// The format a manifest has; one that does not say has the configuration's.
 pub fn format_of(manifest: &Value) -> Format {
     let own = manifest["mediaType"].as_str().filter(|text| !text.is_empty());
@@ -67,13 +58,11 @@ pub fn set_format(manifest: &mut Value, format: Format) -> Result<()> {
 /// A descriptor's media type in a format.
 pub fn translate(descriptor: &mut Value, format: Format) {
     let Some(own) = descriptor["mediaType"].as_str() else { return };
-    let found = PAIRS.iter().find_map(|(oci, docker)| match format {
-        Format::Oci => (*docker == own).then_some(*oci),
-        Format::Docker => (*oci == own).then_some(*docker),
-    });
-    if let Some(found) = found {
-        descriptor["mediaType"] = json!(found);
-    }
+    let dialect = match format {
+        Format::Oci => image::Format::Oci,
+        Format::Docker => image::Format::Docker,
+    };
+    descriptor["mediaType"] = json!(dialect.translate(own));
 }
 
 /// Sets and takes away annotations.

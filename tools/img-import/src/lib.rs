@@ -7,7 +7,7 @@ use cli::progress::Progress;
 use cli::{Common, Context, Explain, Fault, Result, Tool};
 use layer::{Layer, read_layer};
 use oci::manifest::media_type;
-use oci::{Digest, Platform, Reference};
+use oci::{Digest, Platform};
 use record::Record;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -77,7 +77,7 @@ impl Tool for Args {
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let name = args.name.as_deref().map(new_name).transpose()?;
+    let name = args.name.as_deref().map(image::new_name).transpose()?;
     let platform = args.platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
     // What is wrong with the command line is said before anything is read.
     let mut config = json!({
@@ -119,16 +119,6 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     context.print_result(&record, details.id.as_str(), &format!("imported {}", details.image.reference))?;
     settle.finish();
     Ok(())
-}
-
-fn new_name(text: &str) -> Result<Reference> {
-    let reference = Reference::parse(text).map_err(|fault| fault.on(text).as_kind(cli::Kind::Usage))?;
-    if reference.digest().is_some() {
-        return Err(
-            Fault::usage("a name with a digest cannot be given: the digest is the content's").on(text)
-        );
-    }
-    Ok(reference)
 }
 
 /// The archive with what to call it.

@@ -64,7 +64,7 @@ impl Tool for Args {
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let platform = args.platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;
-    let name = args.name.as_deref().map(new_name).transpose()?;
+    let name = args.name.as_deref().map(image::new_name).transpose()?;
     let store = Store::from_env()?;
     let settle = Settle::new();
     let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
@@ -99,16 +99,6 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     settle.finish();
     Ok(())
-}
-
-fn new_name(text: &str) -> Result<Reference> {
-    let name = Reference::parse(text).map_err(|fault| fault.on(text))?;
-    if name.digest().is_some() {
-        return Err(
-            Fault::usage("a name with a digest cannot be given: the digest is the content's").on(text)
-        );
-    }
-    Ok(name)
 }
 
 struct Load<'a> {
