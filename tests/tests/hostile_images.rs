@@ -426,9 +426,49 @@ fn bombs_are_refused_in_flat_memory() {
     run("img-load", &[], Some("document.gz"), 3);
     run("img-load", &[], Some("tail.gz"), 3);
     run("img-files", &["imported:1"], None, 0);
+    let left = left_behind(&bench);
+    assert_eq!(left, "");
+}
+
+fn left_behind(bench: &Bench) -> String {
     let left = bench
         .sh("ls -A $STAVES_ROOT/tmp $STAVES_ROOT/layers 2>/dev/null | grep -v :; ls $DIR/flat 2>/dev/null");
-    assert_eq!(left.stdout.trim(), "");
+    left.stdout.trim().to_owned()
+}
+
+/// A frame of zstd names the memory its reader has to have (RFC 8878, 3.1.1.1.2): 2 MiB at the usual level, 128 MiB at the highest, up to
+/// terabytes in hostile ones.
+#[test]
+fn zstd_bombs_are_refused_in_the_memory_their_frames_may_ask_for() {
+    let Some((bench, registry)) = bench() else { return };
+    let place = bench.place.path();
+    bench
+        .sh("cd $DIR; truncate -s 400M zeros; tar -cf zeros.tar zeros; rm zeros; sha256sum zeros.tar | cut -c1-64 >id
+             zstd -q -3 zeros.tar -o usual; zstd -q --ultra -22 zeros.tar -o highest; zstd -q --long=31 zeros.tar -o beyond; rm zeros.tar")
+        .expect(0);
+    let id = std::fs::read_to_string(place.join("id")).unwrap();
+    let diff_id = Digest::parse(&format!("sha256:{}", id.trim())).unwrap();
+    for (name, most) in [("usual", FLAT), ("highest", FLAT + (128 << 10)), ("beyond", FLAT)] {
+        let bomb = std::fs::read(place.join(name)).unwrap();
+        assert!(bomb.len() < 1 << 20, "{name}");
+        std::fs::write(place.join("a.tar"), docker_archive(&[bomb], std::slice::from_ref(&diff_id))).unwrap();
+        let reference = format!("{}/{name}:1", registry.address());
+        let run = |tool: &str, arguments: &[&str], wanted: i32| {
+            let (status, peak) = peak_memory(&bench, tool, arguments, None);
+            assert_eq!(status, wanted, "{name}: {tool} {arguments:?}");
+            assert!(peak < most, "{name}: {tool} {arguments:?} took {peak} KiB");
+        };
+        run("img-load", &["-q", "-i", "a.tar", "--name", &reference], 0);
+        run("img-push", &["-q", &reference, &reference], 0);
+        run("img-rm", &["-q", &reference], 0);
+        run("img-pull", &["-q", &reference], 0);
+        run("img-unpack", &["--max-size", "20m", &reference], 3);
+        run("img-pull", &["-q", "--unpack", &reference], if name == "beyond" { 3 } else { 0 });
+        run("img-files", &[&reference], if name == "beyond" { 3 } else { 0 });
+        run("img-rm", &["-q", &reference], 0);
+        bench.sh("img-prune -q").expect(0);
+        assert_eq!(left_behind(&bench), "", "{name}");
+    }
 }
 
 /// `STAVES_ENTRIES` sets their number, 20000 by default. Of a million in memory's file system, `img-import` takes 3 MiB and `img-unpack`
