@@ -85,6 +85,14 @@ fn what_is_there_is_not_copied_again() {
     let ran =
         bench.sh("img-copy --all-tags docker://$W/one docker://$W/three | jq -r .image.reference").expect(0);
     assert_eq!(ran.stdout.lines().count(), 2, "{}", ran.stdout);
+    for place in ["oci:$DIR/planned:1", "dir:$DIR/planned-dir", "store:planned:1", "docker://$W/planned:1"] {
+        let ran = bench.sh(&format!(
+            "plan() {{ img-copy --dry-run docker://$R/layers:1 {place} | jq -c .step | sort | uniq -c | xargs; }}; cd $DIR; plan; ls -d planned* 2>/dev/null
+             img-copy -q docker://$R/layers:1 {place} >/dev/null; plan"
+        ));
+        assert_eq!(ran.expect(0).stdout, "5 copy 1 name\n1 name 5 present\n", "{place}");
+        bench.sh("rm -rf $DIR/planned*").expect(0);
+    }
     let steps = bench.sh("img-copy --dry-run docker://$R/layers:1 docker://$W/never:1").expect(0).stdout;
     assert_eq!(steps.lines().count(), 6, "{steps}");
     bench.sh("img-inspect never:1").expect(4);

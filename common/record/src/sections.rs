@@ -17,7 +17,8 @@ pub type Extra = serde_json::Map<String, serde_json::Value>;
 pub struct Image {
     /// Full reference, `docker.io/library/debian:12`.
     pub reference: String,
-    /// Digest of the image manifest.
+    /// Digest of the image manifest. Missing where nobody has asked for it yet, as in a list of a registry's tags.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,
     /// Digest of the index the manifest was chosen from, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,8 +7,8 @@ pub use args::{Args, FormatName};
 
 use cli::progress::Progress;
 use cli::{Context, Explain, Fault, Kind, Result};
-use image::{Bars, Choice, Copy, Format, Location, Plan, Raw, destination, source};
-use oci::{Descriptor, Reference};
+use image::{Bars, Choice, Copy, Format, Location, Plan, Raw, Source, destination, source};
+use oci::{Digest, Reference};
 use record::Record;
 use registry::Client;
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ impl Work<'_> {
         let source = source::open(from, &self.store, &self.settle, &self.source)?;
         let plan = Plan::of(&*source, &self.choice, self.args.format())?;
         if self.args.dry_run {
-            context.print_steps(None, &steps(&plan, to))?;
+            context.print_steps(None, &self.steps(&plan, &*source, to)?)?;
             return Ok(None);
         }
         if let Location::Layout(..) | Location::LayoutArchive(..) = to
@@ -133,6 +133,31 @@ impl Work<'_> {
         }
         Ok(Some(digest))
     }
+
+    /// What is at the destination already is asked for, and nothing is made there.
+    fn steps(&self, plan: &Plan, source: &dyn Source, to: &Location) -> Result<Vec<Value>> {
+        let there = match to {
+            Location::Layout(dir, _) if !dir.join("oci-layout").exists() => None,
+            Location::Directory(dir) if !dir.exists() => None,
+            // Written anew whatever they hold.
+            Location::LayoutArchive(..) | Location::DockerArchive(..) => None,
+            Location::Registry(_) | Location::Store(_) | Location::Layout(..) | Location::Directory(_) => {
+                Some(destination::create(to, &source.names(), &self.store, &self.settle, &self.destination)?)
+            }
+        };
+        let name = to.to_string();
+        let step = |step: &str, digest: &Digest, size: u64, media_type: &str| json!({"step": step, "to": name, "digest": digest, "size": size, "media_type": media_type});
+        let mut steps = Vec::new();
+        for blob in &plan.blobs {
+            let present = there.as_ref().map_or(Ok(false), |there| there.has(blob))?;
+            let what = if present { "present" } else { "copy" };
+            steps.push(step(what, &blob.digest, blob.size, &blob.media_type));
+        }
+        let manifest = |raw: &Raw, what| step(what, &raw.digest, raw.bytes.len() as u64, &raw.media_type);
+        steps.extend(plan.children.iter().map(|(raw, _)| manifest(raw, "copy")));
+        steps.push(manifest(&plan.root, "name"));
+        Ok(steps)
+    }
 }
 
 fn args_have_tag(source: &str) -> bool {
@@ -144,12 +169,4 @@ fn is_stdout(location: &Location) -> bool {
         Location::LayoutArchive(file, _) | Location::DockerArchive(file, _) => file.as_os_str() == "-",
         _ => false,
     }
-}
-
-fn steps(plan: &Plan, to: &Location) -> Vec<Value> {
-    let to = to.to_string();
-    let blob = |blob: &Descriptor| json!({"step": "copy", "to": to, "digest": blob.digest, "size": blob.size, "media_type": blob.media_type});
-    let manifest = |raw: &Raw, step: &str| json!({"step": step, "to": to, "digest": raw.digest, "size": raw.bytes.len(), "media_type": raw.media_type});
-    let children = plan.children.iter().map(|(raw, _)| manifest(raw, "copy"));
-    plan.blobs.iter().map(blob).chain(children).chain([manifest(&plan.root, "name")]).collect()
 }
