@@ -42,10 +42,7 @@ fn repositories_tags_and_digests() {
     assert_eq!(tags, format!("{address}/base:latest\n{address}/team/app:v1\n{address}/team/app:v2\n"));
     let repository = format!("{address}/team/app");
     let tags = ls(&place, &[&repository]).expect(0);
-    assert_eq!(
-        records(&tags)[0]["image"],
-        json!({"reference": format!("{repository}:v1"), "digest": "", "layers": []})
-    );
+    assert_eq!(records(&tags)[0]["image"], json!({"reference": format!("{repository}:v1"), "layers": []}));
     let digests = records(&ls(&place, &["--digests", &repository]).expect(0));
     assert_eq!(digests[0]["image"]["digest"], json!(one.manifest));
     assert_eq!(digests[1]["image"]["digest"], json!(two.manifest));
