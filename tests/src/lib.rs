@@ -1,9 +1,11 @@
 //! Helpers of the whole-pipeline tests in `tests/tests/`.
 #![forbid(unsafe_code)]
 
+pub mod engine;
 pub mod hostile;
 mod leftovers;
 mod terminal;
+pub mod tree;
 
 pub use leftovers::{Leftovers, descendants};
 pub use terminal::Terminal;
@@ -32,6 +34,16 @@ impl Bench {
         let mut place = Place::new();
         place.set("R", registry.address());
         Some(Bench { place, registry })
+    }
+
+    /// The same with an empty registry beside it that may be written to, `$W`.
+    pub fn with_another_registry() -> Option<(Bench, DockerRegistry)> {
+        let mut bench = Bench::new()?;
+        let storage = bench.place.path().join("storage");
+        std::fs::create_dir(&storage).expect("make a directory");
+        let registry = DockerRegistry::start(&storage, false)?;
+        bench.place.set("W", registry.address());
+        Some((bench, registry))
     }
 
     pub fn sh(&self, script: &str) -> Ran {

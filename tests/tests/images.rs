@@ -12,12 +12,7 @@ fn have(program: &str) -> bool {
 
 /// With `$W`, a registry that may be written to.
 fn bench() -> Option<(Bench, DockerRegistry)> {
-    let mut bench = Bench::new()?;
-    let storage = bench.place.path().join("storage");
-    std::fs::create_dir(&storage).unwrap();
-    let registry = DockerRegistry::start(&storage, false)?;
-    bench.place.set("W", registry.address());
-    Some((bench, registry))
+    Bench::with_another_registry()
 }
 
 const DIGEST: &str = "digest() { curl -sS -H 'Accept: application/vnd.oci.image.index.v1+json, \
