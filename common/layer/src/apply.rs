@@ -5,7 +5,9 @@ use crate::decode::{IN_FLIGHT, Pieces, decode};
 use crate::flat::Written;
 use crate::limits::Limits;
 use crate::name::{self, Name};
+use crate::scan::kind_of;
 use crate::tree::{Manner, Metadata, Skipped, Tree, os, show};
+use crate::unset::Unset;
 use fault::{Fault, Result};
 use oci::Digest;
 use oci::digest::Hasher;
@@ -13,6 +15,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, Timestamps, ftruncate, mknodat, seek, symlinkat};
 use rustix::io::Errno;
 use std::io::{BufRead, Read};
+use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
 /// What a layer has to be. What is `None` is not checked and, where that costs time, not computed.
@@ -35,6 +38,8 @@ pub struct Applied {
     /// Bytes of the blob.
     pub blob_bytes: u64,
     pub skipped: Skipped,
+    /// Lines about what could not be set.
+    pub unset: u64,
 }
 
 /// The directory layers are applied to.
@@ -60,6 +65,13 @@ impl Target {
         let privileged = rustix::process::geteuid().is_root();
         Target { tree: Tree::new(root, Manner { overlay, privileged }), written: None, layers: 0 }
     }
+
+    /// What cannot be set goes into this file, a line of JSON for each entry. It is made when there is something to write.
+    #[must_use]
+    pub fn recording(mut self, file: PathBuf) -> Target {
+        self.tree.record(Unset::at(file));
+        self
+    }
 }
 
 /// Applies a layer: `blob` is its bytes as the registry has them, gzip, zstd or plain.
@@ -76,6 +88,9 @@ pub fn apply<R: Read + Send>(
     target.written =
         if target.tree.manner.overlay || target.layers == 0 { None } else { Some(Written::default()) };
     target.layers += 1;
+    if target.layers == 1 {
+        target.tree.imply_root()?;
+    }
     let (full_in, full_out) = sync_channel(IN_FLIGHT);
     let (empty_in, empty_out) = sync_channel(IN_FLIGHT + 2);
     let blob_hasher = expected.digest.map(|digest| Hasher::new(digest.algorithm()));
@@ -109,6 +124,7 @@ pub fn apply<R: Read + Send>(
         applied.tar_bytes = tar_bytes;
         applied.blob_bytes = decoded.bytes;
         applied.skipped = std::mem::take(&mut target.tree.skipped);
+        applied.unset = target.tree.recorded();
         Ok(applied)
     })
 }
@@ -159,6 +175,8 @@ fn one_entry<R: BufRead>(
         written.note(path);
     }
     let metadata = Metadata {
+        kind: kind_of(entry.kind),
+        device: entry.device,
         mode: entry.mode,
         uid: entry.uid,
         gid: entry.gid,
@@ -290,7 +308,7 @@ fn device(
     if kind == FileType::CharacterDevice && (major, minor) == (0, 0) {
         // To overlayfs this is a deletion, which is written as .wh.NAME in a layer.
         tree.skipped.note(|s| &mut s.devices, path, b"");
-        return Ok(());
+        return tree.write_absent(metadata, path);
     }
     let device = if kind == FileType::Fifo { 0 } else { rustix::fs::makedev(major, minor) };
     let mode = Mode::from_raw_mode(metadata.mode & 0o777);
@@ -298,8 +316,13 @@ fn device(
     match made {
         // An ordinary user may not make devices, root in some containers neither.
         Err(fault) if kind != FileType::Fifo && fault.kind() == fault::Kind::Denied => {
-            tree.skipped.note(|s| &mut s.devices, path, b"");
-            Ok(())
+            if tree.manner.privileged {
+                tree.skipped.note(|s| &mut s.devices, path, b"");
+                return tree.write_absent(metadata, path);
+            }
+            tree.skipped.stand_ins += 1;
+            let fd = tree.create(name, path, metadata.mode)?;
+            tree.dress_file(fd.as_fd(), metadata, path)
         }
         Err(fault) => Err(fault),
         Ok(()) => tree.dress_special(name, metadata, true, path),

@@ -65,36 +65,51 @@ pub fn empty(tree: &mut Tree, dir: &[u8], written: &mut Written) -> Result<()> {
         return Ok(());
     }
     let mut path = dir.to_vec();
-    purge(tree.here(), &mut path, written, 0)
+    Purge { tree, written, given: dir }.purge(tree.here(), &mut path, 0)
 }
 
-fn purge(dir: BorrowedFd<'_>, path: &mut Vec<u8>, written: &Written, depth: usize) -> Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(Fault::input("directories lie too deep below a whiteout"));
-    }
-    let mut names = Vec::new();
-    sys::fs::each_name(dir, |name, kind| {
-        names.push((name.to_owned(), kind));
+struct Purge<'a> {
+    tree: &'a Tree,
+    written: &'a Written,
+    /// The directory it began in, as the archive names it.
+    given: &'a [u8],
+}
+
+impl Purge<'_> {
+    fn purge(&self, dir: BorrowedFd<'_>, path: &mut Vec<u8>, depth: usize) -> Result<()> {
+        let written = self.written;
+        if depth > MAX_DEPTH {
+            return Err(Fault::input("directories lie too deep below a whiteout"));
+        }
+        let mut names = Vec::new();
+        sys::fs::each_name(dir, |name, kind| {
+            names.push((name.to_owned(), kind));
+            Ok(())
+        })
+        .map_err(|e| os("read", path, e))?;
+        let length = path.len();
+        for (name, kind) in names {
+            if length > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name.to_bytes());
+            if !written.has(path) {
+                sys::fs::remove_tree(dir, name.as_c_str()).map_err(|e| os("remove", path, e))?;
+                self.tree.forget(|| {
+                    let below = &path[self.given.len()..];
+                    let below = below.strip_prefix(b"/").unwrap_or(below);
+                    crate::name::join(&self.tree.real_here(self.given), below).into()
+                })?;
+            } else if kind == FileType::Directory {
+                let sub = sys::fs::open_dir(dir, name.as_c_str()).map_err(|e| os("open", path, e))?;
+                let before = rustix::fs::fstat(&sub).map_err(|e| os("read", path, e))?;
+                self.purge(sub.as_fd(), path, depth + 1)?;
+                // What the layer said about this directory stays, its time included.
+                rustix::fs::futimens(&sub, &crate::tree::times_of(&before))
+                    .map_err(|e| os("set the times of", path, e))?;
+            }
+            path.truncate(length);
+        }
         Ok(())
-    })
-    .map_err(|e| os("read", path, e))?;
-    let length = path.len();
-    for (name, kind) in names {
-        if length > 0 {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name.to_bytes());
-        if !written.has(path) {
-            sys::fs::remove_tree(dir, name.as_c_str()).map_err(|e| os("remove", path, e))?;
-        } else if kind == FileType::Directory {
-            let sub = sys::fs::open_dir(dir, name.as_c_str()).map_err(|e| os("open", path, e))?;
-            let before = rustix::fs::fstat(&sub).map_err(|e| os("read", path, e))?;
-            purge(sub.as_fd(), path, written, depth + 1)?;
-            // What the layer said about this directory stays, its time included.
-            rustix::fs::futimens(&sub, &crate::tree::times_of(&before))
-                .map_err(|e| os("set the times of", path, e))?;
-        }
-        path.truncate(length);
     }
-    Ok(())
 }

@@ -13,10 +13,12 @@ mod name;
 pub mod pack;
 pub mod scan;
 mod tree;
+mod unset;
 pub mod view;
 
 pub use apply::{Applied, Expected, Target, apply};
 pub use limits::Limits;
 pub use scan::{Budget, Item, ItemKind, Time};
 pub use tree::{Skipped, opaque_attribute};
+pub use unset::OVERRIDE;
 pub use view::{Node, View};

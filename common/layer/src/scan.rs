@@ -256,7 +256,7 @@ fn item(entry: &Entry, path: &[u8], number: u64) -> Result<Option<Item>> {
     }))
 }
 
-fn kind_of(kind: Kind) -> ItemKind {
+pub fn kind_of(kind: Kind) -> ItemKind {
     match kind {
         Kind::File => ItemKind::File,
         Kind::HardLink => ItemKind::HardLink,

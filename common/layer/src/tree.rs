@@ -5,15 +5,21 @@
 //! component that is a symbolic link is resolved by `openat2(RESOLVE_IN_ROOT)`, so that it leads where it would in a
 //! container (as in containers-storage, docker and umoci) and cannot lead out.
 
+mod dress;
+
 use crate::limits::MAX_PATH;
-use crate::name::{is_overlays, split};
+use crate::name::split;
+use crate::scan::ItemKind;
+use crate::unset::{Line, Unset};
 use fault::{Fault, Kind, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
-    XattrFlags, fchmod, fchown, fsetxattr, fstat, futimens, mkdirat, openat, openat2, statat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
+    fchmod, fsetxattr, fstat, futimens, mkdirat, openat, openat2, statat,
 };
 use rustix::io::Errno;
+use std::borrow::Cow;
+use std::cell::RefCell;
 
 /// Directories kept open. Deeper ones are walked to again from the deepest that is.
 const MAX_OPEN: usize = 48;
@@ -43,6 +49,8 @@ struct Frame {
 pub struct Skipped {
     /// Devices that may not be made here, and those overlayfs would take for deletions.
     pub devices: u64,
+    /// Devices an ordinary user has as empty files.
+    pub stand_ins: u64,
     /// Extended attributes the file system or the kernel does not take from us.
     pub xattrs: u64,
     /// Attributes that belong to overlayfs: an image has no say in those.
@@ -62,6 +70,7 @@ impl Skipped {
 
     pub fn add(&mut self, other: &Skipped) {
         self.devices += other.devices;
+        self.stand_ins += other.stand_ins;
         self.xattrs += other.xattrs;
         self.overlay_xattrs += other.overlay_xattrs;
         if self.example.is_none() {
@@ -80,10 +89,15 @@ pub struct Tree {
     pub manner: Manner,
     pub skipped: Skipped,
     umask: u32,
+    /// Where what cannot be set is written down.
+    unset: RefCell<Option<Unset>>,
 }
 
 /// The metadata entries of all kinds have.
 pub struct Metadata<'a> {
+    pub kind: ItemKind,
+    /// Major, minor.
+    pub device: (u32, u32),
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -101,7 +115,18 @@ impl Tree {
             manner,
             skipped: Skipped::default(),
             umask: sys::fs::umask(),
+            unset: RefCell::default(),
         }
+    }
+
+    /// From now on what cannot be set is written down there.
+    pub fn record(&mut self, unset: Unset) {
+        self.unset = RefCell::new(Some(unset));
+    }
+
+    /// Lines written down so far.
+    pub fn recorded(&self) -> u64 {
+        self.unset.borrow().as_ref().map_or(0, Unset::lines)
     }
 
     pub fn root(&self) -> BorrowedFd<'_> {
@@ -111,7 +136,8 @@ impl Tree {
     /// Leaves all directories. Only then do they all have their times.
     pub fn finish(&mut self) -> Result<()> {
         self.leave_to(0)?;
-        settle(&self.frames[0])
+        settle(&self.frames[0])?;
+        self.unset.borrow_mut().as_mut().map_or(Ok(()), Unset::flush)
     }
 
     /// Goes to the directory that holds `path`, made if need be. `path` is clean and not the root.
@@ -218,6 +244,7 @@ impl Tree {
         if self.umask & IMPLIED_MODE != 0 {
             fchmod(&fd, Mode::from_raw_mode(IMPLIED_MODE)).map_err(|e| os("set the mode of", path, e))?;
         }
+        self.imply(fd.as_fd(), path)?;
         Ok(fd)
     }
 
@@ -236,14 +263,54 @@ impl Tree {
 
     /// Removes whatever `name` in the present parent is.
     pub fn clear(&self, name: &[u8], path: &[u8]) -> Result<()> {
-        sys::fs::remove_tree(self.top(), name).map_err(|e| os("replace", path, e))
+        sys::fs::remove_tree(self.top(), name).map_err(|e| os("replace", path, e))?;
+        self.forget(|| self.real_path(path))
+    }
+
+    /// Writes down that what was written down of a path, and of what is below it, holds no more.
+    pub fn forget<'a>(&self, path: impl FnOnce() -> Cow<'a, [u8]>) -> Result<()> {
+        match self.unset.borrow_mut().as_mut().filter(|unset| unset.lines() > 0) {
+            Some(unset) => unset.write(&Line::removed(&path())),
+            None => Ok(()),
+        }
+    }
+
+    /// `path`, of something in the present parent, as it is without the symbolic links on the way.
+    fn real_path<'a>(&self, path: &'a [u8]) -> Cow<'a, [u8]> {
+        if !self.through_link {
+            return path.into();
+        }
+        let (dir, name) = split(path);
+        crate::name::join(&self.real_dir(self.top(), dir), name).into()
+    }
+
+    /// The same of the directory gone to last.
+    pub fn real_here<'a>(&self, dir: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.through_link { self.real_dir(self.top(), dir) } else { dir.into() }
+    }
+
+    fn real_dir<'a>(&self, fd: BorrowedFd<'_>, path: &'a [u8]) -> Cow<'a, [u8]> {
+        let place = |fd: BorrowedFd<'_>| {
+            let link = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&fd));
+            rustix::fs::readlink(link, Vec::new()).map(std::ffi::CString::into_bytes)
+        };
+        // Of one that is too long to be told the archive's name has to do.
+        let (Ok(root), Ok(dir)) = (place(self.root()), place(fd)) else { return path.into() };
+        let root = root.strip_suffix(b"/").unwrap_or(&root);
+        match dir.strip_prefix(root) {
+            Some([b'/', rest @ ..]) => rest.to_vec().into(),
+            Some([]) => Cow::Borrowed(&[]),
+            _ => path.into(),
+        }
     }
 
     /// A new file in the present parent, open for writing.
     pub fn create(&self, name: &[u8], path: &[u8], mode: u32) -> Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // An ordinary user has to be allowed to write to it even to give it attributes.
+        let least = if self.manner.privileged { 0 } else { 0o600 };
         self.replacing(name, path, "create", |dir| {
-            openat(dir, name, flags, Mode::from_raw_mode(mode & 0o777))
+            openat(dir, name, flags, Mode::from_raw_mode(mode & 0o777 | least))
         })
     }
 
@@ -289,82 +356,11 @@ impl Tree {
             set_opaque(&fd, self.manner).map_err(|e| os("mark as opaque", path, e))?;
         }
         if existed && !self.manner.overlay {
-            drop_xattrs(fd.as_fd(), metadata.xattrs).map_err(|e| os("take attributes from", path, e))?;
+            dress::drop_xattrs(fd.as_fd(), metadata.xattrs)
+                .map_err(|e| os("take attributes from", path, e))?;
         }
-        self.dress_dir(fd.as_fd(), metadata, path)?;
+        self.dress_dir(fd.as_fd(), metadata, path, existed)?;
         self.push(fd, path, Some(metadata.times.clone()))
-    }
-
-    /// The entry for the root itself.
-    pub fn dress_root(&mut self, metadata: &Metadata<'_>) -> Result<()> {
-        let root =
-            self.frames[0].fd.try_clone().map_err(|e| Fault::failed("duplicate a descriptor").because(e))?;
-        self.dress_dir(root.as_fd(), metadata, b".")?;
-        self.frames[0].times = Some(metadata.times.clone());
-        Ok(())
-    }
-
-    fn dress_dir(&mut self, fd: BorrowedFd<'_>, metadata: &Metadata<'_>, path: &[u8]) -> Result<()> {
-        // An ordinary user could not fill a directory without these rights.
-        let mode = if self.manner.privileged { metadata.mode } else { metadata.mode | 0o700 };
-        self.dress(fd, &Metadata { mode, times: metadata.times.clone(), ..*metadata }, path)?;
-        set_xattrs(metadata.xattrs, path, &mut self.skipped, |name, value| {
-            fsetxattr(fd, name, value, XattrFlags::empty())
-        })
-    }
-
-    /// Owner, then mode (chown takes set-uid away), of a file or directory that is open.
-    fn dress(&self, fd: BorrowedFd<'_>, metadata: &Metadata<'_>, path: &[u8]) -> Result<()> {
-        let stat = fstat(fd).map_err(|e| os("read", path, e))?;
-        if self.manner.privileged && (stat.st_uid != metadata.uid || stat.st_gid != metadata.gid) {
-            let (owner, group) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
-            fchown(fd, Some(owner), Some(group)).map_err(|e| os("set the owner of", path, e))?;
-        }
-        if stat.st_mode & 0o7777 != metadata.mode {
-            fchmod(fd, Mode::from_raw_mode(metadata.mode)).map_err(|e| os("set the mode of", path, e))?;
-        }
-        Ok(())
-    }
-
-    /// Everything about a file that was written: the times last.
-    pub fn dress_file(&mut self, fd: BorrowedFd<'_>, metadata: &Metadata<'_>, path: &[u8]) -> Result<()> {
-        self.dress(fd, metadata, path)?;
-        // After chown and after the last write: both take security.capability away.
-        set_xattrs(metadata.xattrs, path, &mut self.skipped, |name, value| {
-            fsetxattr(fd, name, value, XattrFlags::empty())
-        })?;
-        futimens(fd, &metadata.times).map_err(|e| os("set the times of", path, e))
-    }
-
-    /// Owner, mode and times of what cannot be opened: symbolic links, devices, pipes.
-    pub fn dress_special(
-        &mut self,
-        name: &[u8],
-        metadata: &Metadata<'_>,
-        mode: bool,
-        path: &[u8],
-    ) -> Result<()> {
-        let dir = self.frames[self.frames.len() - 1].fd.as_fd();
-        if self.manner.privileged {
-            let (owner, group) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
-            rustix::fs::chownat(dir, name, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|e| os("set the owner of", path, e))?;
-        }
-        if mode {
-            // Made a moment ago and no symbolic link, so there is none to follow.
-            rustix::fs::chmodat(dir, name, Mode::from_raw_mode(metadata.mode), AtFlags::empty())
-                .map_err(|e| os("set the mode of", path, e))?;
-        }
-        if !metadata.xattrs.is_empty() {
-            // A link is not followed by lsetxattr, and the last component is never `..`.
-            let mut by_path = format!("/proc/self/fd/{}/", rustix::fd::AsRawFd::as_raw_fd(&dir)).into_bytes();
-            by_path.extend_from_slice(name);
-            set_xattrs(metadata.xattrs, path, &mut self.skipped, |name, value| {
-                rustix::fs::lsetxattr(by_path.as_slice(), name, value, XattrFlags::empty())
-            })?;
-        }
-        rustix::fs::utimensat(dir, name, &metadata.times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| os("set the times of", path, e))
     }
 
     /// A hard link at `name` in the present parent to something already in the tree.
@@ -396,7 +392,16 @@ impl Tree {
         // Flags empty: a symbolic link is linked itself, never what it points to.
         self.replacing(name, path, "link", |dir| {
             rustix::fs::linkat(from, target_name, dir, name, AtFlags::empty())
-        })
+        })?;
+        match self.unset.borrow_mut().as_mut() {
+            // What was written down of the other name is to be found by this one, too.
+            Some(unset) if !self.manner.privileged || unset.lines() > 0 => {
+                let dir = if same { target_dir.into() } else { self.real_dir(from, target_dir) };
+                let target = crate::name::join(&dir, target_name);
+                unset.write(&Line::hard_link(&self.real_path(path), &target))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Hides what lower layers have at `name` in the present parent. What this layer itself has there stays; a directory
@@ -447,53 +452,6 @@ pub fn is_whiteout(stat: &Stat) -> bool {
 /// The attribute overlayfs reads; an ordinary user's overlay (option `userxattr`) has its own.
 pub fn opaque_attribute(privileged: bool) -> &'static str {
     if privileged { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
-}
-
-fn set_xattrs(
-    xattrs: &[(Vec<u8>, Vec<u8>)],
-    path: &[u8],
-    skipped: &mut Skipped,
-    set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>,
-) -> Result<()> {
-    for (name, value) in xattrs {
-        if is_overlays(name) {
-            skipped.note(|s| &mut s.overlay_xattrs, path, name);
-            continue;
-        }
-        match set(name, value) {
-            Ok(()) => {}
-            Err(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => {
-                skipped.note(|s| &mut s.xattrs, path, name);
-            }
-            // ext4 says the disk is full when attributes do not fit into their one block.
-            Err(error @ (Errno::NOSPC | Errno::TOOBIG | Errno::RANGE | Errno::INVAL)) => {
-                let what =
-                    format!("set the attribute {} of {} ({} bytes)", show(name), show(path), value.len());
-                return Err(Fault::input(what).because(io(error)));
-            }
-            Err(error) => return Err(os(&format!("set the attribute {} of", show(name)), path, error)),
-        }
-    }
-    Ok(())
-}
-
-/// A directory of an upper layer has its own attributes, not those of the lower one it lies over.
-fn drop_xattrs(fd: BorrowedFd<'_>, keep: &[(Vec<u8>, Vec<u8>)]) -> rustix::io::Result<()> {
-    let mut buffer = [0u8; 1024];
-    let names = match rustix::fs::flistxattr(fd, &mut buffer) {
-        Ok(length) => &buffer[..length],
-        // Without support there are none; with more than fit, they are the file system's own.
-        Err(_) => return Ok(()),
-    };
-    for name in names.split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        if !keep.iter().any(|(kept, _)| kept == name) && !name.starts_with(b"security.selinux") {
-            match rustix::fs::fremovexattr(fd, name) {
-                Ok(()) | Err(Errno::NODATA | Errno::PERM | Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
 }
 
 fn set_opaque(fd: impl AsFd, manner: Manner) -> rustix::io::Result<()> {

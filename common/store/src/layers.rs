@@ -1,4 +1,4 @@
-//! `layers/sha256-<diff id>/{fs,layer.json}`: layers unpacked once, ready to lie under an overlay, shared by all
+//! `layers/sha256-<diff id>/{fs,layer.json,unset.ndjson}`: layers unpacked once, ready to lie under an overlay, shared by all
 //! images that have them.
 //!
 //! A layer is made in `tmp/` and renamed to its place when it is complete; `layer.json` is the object that is
@@ -17,6 +17,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+/// What of the entries' metadata could not be set, a line of JSON each; absent if all could.
+pub const UNSET: &str = "unset.ndjson";
+
 /// `layer.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerInfo {
@@ -32,6 +35,9 @@ pub struct LayerInfo {
     /// Process that made it, as in the names in `tmp/`. While it lives the layer is not swept: the image it belongs
     /// to may not be in `index.json` yet.
     pub owner: String,
+    /// Lines of `unset.ndjson`, which tell what of the entries' metadata could not be set.
+    #[serde(default)]
+    pub unset: u64,
 }
 
 /// A layer being made. Dropped before [`NewLayer::commit`], nothing is left of it.
@@ -53,6 +59,11 @@ impl Store {
     /// `$STAVES_ROOT/layers/sha256-<hex>`, whether or not it is there.
     pub fn layer_dir(&self, diff_id: &Digest) -> PathBuf {
         self.root().join("layers").join(format!("{}-{}", diff_id.algorithm().name(), diff_id.hex()))
+    }
+
+    /// What of the metadata of the layer's entries could not be set, if there was anything.
+    pub fn layer_unset(&self, diff_id: &Digest) -> PathBuf {
+        self.layer_dir(diff_id).join(UNSET)
     }
 
     /// The tree itself, what `rootfs.layers` of a record holds.
@@ -222,6 +233,11 @@ impl NewLayer {
         self.scratch.path().join("fs")
     }
 
+    /// Where it is written down what of the entries' metadata cannot be set.
+    pub fn unset(&self) -> PathBuf {
+        self.scratch.path().join(UNSET)
+    }
+
     pub fn open_fs(&self) -> Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(CWD, self.fs(), flags, Mode::empty())
@@ -308,6 +324,7 @@ mod tests {
             entries: 0,
             created: "2026-01-01T00:00:00Z".into(),
             owner,
+            unset: 0,
         }
     }
 

@@ -20,7 +20,7 @@ pub use blobs::{BlobWriter, UnnamedBlob};
 pub use container::{ContainerDir, LastRun, LiveState, Status, check_name, is_id};
 pub use download::Download;
 pub use index::{Entry, NewEntry, NewImage, Swept};
-pub use layers::{LayerInfo, NewLayer, SweptLayers};
+pub use layers::{LayerInfo, NewLayer, SweptLayers, UNSET};
 pub use leases::{Lease, Leases, release_all};
 pub use lock::Lock;
 pub use scratch::{Scratch, owner_lives, start_time};

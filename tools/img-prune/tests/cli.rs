@@ -26,6 +26,7 @@ fn unpacked(place: &Place, tar: &[u8]) -> Digest {
         entries: 1,
         created: "2026-01-01T00:00:00Z".into(),
         owner: "1-1".into(),
+        unset: 0,
     };
     store(place).new_layer().unwrap().commit(&info, &Settle::new()).unwrap();
     diff_id

@@ -31,6 +31,7 @@ fn unpacked(place: &Place, tar: &[u8]) -> Digest {
         entries: 1,
         created: "2026-01-01T00:00:00Z".into(),
         owner: NewLayer::owner(),
+        unset: 0,
     };
     store(place).new_layer().unwrap().commit(&info, &Settle::new()).unwrap();
     diff_id

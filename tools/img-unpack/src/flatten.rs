@@ -30,12 +30,17 @@ pub fn flatten(
     settle: &Settle,
 ) -> Result<(Rootfs, Skipped)> {
     let dir = absolute(dir)?;
+    let unset = options.unset.map(|file| unset_file(file, &dir)).transpose()?;
     let place = Place::prepare(store, &dir)?;
     let fs = match shape {
         Shape::Tree => place.path().to_owned(),
         Shape::Bundle => place.path().join("rootfs"),
     };
-    let filled = fill(store, image, &fs, options, settle)
+    let unset = match shape {
+        Shape::Bundle => unset.or_else(|| Some(place.path().join(store::UNSET))),
+        Shape::Tree => unset,
+    };
+    let filled = fill(store, image, &fs, unset.as_deref(), options, settle)
         .and_then(|skipped| match shape {
             Shape::Tree => Ok(skipped),
             Shape::Bundle => bundle::write_config(image, place.path(), &dir).map(|()| skipped),
@@ -53,8 +58,26 @@ pub fn flatten(
         }
         Err(fault) => {
             place.undo();
+            if let Some(file) = unset {
+                let _ = std::fs::remove_file(file);
+            }
             Err(fault)
         }
+    }
+}
+
+/// Where it is written down what could not be set: a file there is not, outside the tree.
+fn unset_file(file: &Path, dir: &Path) -> Result<PathBuf> {
+    let file = absolute(file)?;
+    if file.starts_with(dir) {
+        return Err(Fault::usage("it would be a part of the tree")
+            .on(format!("--unset {}", file.display()))
+            .hint("give a file elsewhere"));
+    }
+    match file.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(file),
+        Err(error) => Err(error).explain(|| format!("look at {}", file.display())),
+        Ok(_) => Err(Fault::conflict("the file is there already").on(file.display().to_string())),
     }
 }
 
@@ -138,7 +161,14 @@ fn make_dir(dir: &Path) -> Result<()> {
         .explain(|| format!("make {}", dir.display()))
 }
 
-fn fill(store: &Store, image: &Image, fs: &Path, options: &Options<'_>, settle: &Settle) -> Result<Skipped> {
+fn fill(
+    store: &Store,
+    image: &Image,
+    fs: &Path,
+    unset: Option<&Path>,
+    options: &Options<'_>,
+    settle: &Settle,
+) -> Result<Skipped> {
     if !fs.is_dir() {
         make_dir(fs)?;
     }
@@ -146,6 +176,9 @@ fn fill(store: &Store, image: &Image, fs: &Path, options: &Options<'_>, settle: 
         .map_err(std::io::Error::from)
         .explain(|| format!("open {}", fs.display()))?;
     let mut target = Target::flat(root);
+    if let Some(file) = unset {
+        target = target.recording(file.to_owned());
+    }
     let mut skipped = Skipped::default();
     let stop = Stop::new(options.interrupt);
     for layer in &image.layers {

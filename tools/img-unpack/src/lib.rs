@@ -41,6 +41,12 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
 
+    /// Of what --to and --bundle make, write to this file what of owners, modes and attributes could not be set
+    ///
+    /// Without, it is BUNDLE/unset.ndjson for a bundle; for the store's layers it is beside each. No file is made when all could be set.
+    #[arg(long, value_name = "FILE")]
+    pub unset: Option<PathBuf>,
+
     /// Refuse layers larger than this when unpacked (b, k, m, g)
     #[arg(long, value_name = "SIZE")]
     pub max_size: Option<String>,
@@ -98,7 +104,13 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         return Err(Fault::usage("one directory cannot hold several images"));
     }
     let interrupt = reader::Interrupt::hold()?;
-    let options = Options { limits, progress: Some(&progress), interrupt: Some(&interrupt) };
+    if args.unset.is_some() && args.to.is_none() && args.bundle.is_none() {
+        return Err(
+            Fault::usage("--unset is for --to and --bundle").hint("the store's layers have a file each")
+        );
+    }
+    let unset = args.unset.as_deref();
+    let options = Options { limits, progress: Some(&progress), interrupt: Some(&interrupt), unset };
     let settle = Settle::new();
     context.each(subjects, |context, subject| {
         let (mut record, image) = subject.resolve(&store)?;
@@ -111,7 +123,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         let Some((rootfs, skipped)) = outcome.map_err(|fault| fault.on(image.reference.as_str()))? else {
             return Ok(());
         };
-        warn_of(&skipped, &image.reference, context);
+        warn_of(args, &skipped, &image.reference, context);
         record.set("rootfs", &rootfs)?;
         let place = rootfs.path.clone().unwrap_or_else(|| format!("{} layers", rootfs.layers.len()));
         context.print_result(&record, &image.digest, &format!("{}  {place}", image.reference))
@@ -192,14 +204,24 @@ fn print_plan(store: &Store, image: &Image, dir: Option<&PathBuf>, context: &mut
     Ok(())
 }
 
-fn warn_of(skipped: &Skipped, reference: &str, context: &Context) {
+fn warn_of(args: &Args, skipped: &Skipped, reference: &str, context: &Context) {
     let example = skipped.example.as_deref().unwrap_or_default();
+    let kept = match (&args.to, &args.unset) {
+        (_, Some(file)) => format!("{} has them", file.display()),
+        (Some(_), None) => "--unset FILE would keep them".to_owned(),
+        _ => format!("{} has them", store::UNSET),
+    };
+    if skipped.stand_ins > 0 {
+        let count = skipped.stand_ins;
+        context
+            .warn(reference, &format!("made {count} devices as empty files, as only root may make devices"));
+    }
     let parts = [
         (skipped.devices, "devices"),
         (skipped.xattrs, "extended attributes this file system or user cannot have"),
         (skipped.overlay_xattrs, "attributes of overlayfs"),
     ];
     for (count, what) in parts.into_iter().filter(|(count, _)| *count > 0) {
-        context.warn(reference, &format!("left out {count} {what} (first: {example})"));
+        context.warn(reference, &format!("left out {count} {what} (first: {example}); {kept}"));
     }
 }

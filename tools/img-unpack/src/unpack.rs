@@ -19,6 +19,8 @@ pub struct Options<'a> {
     pub progress: Option<&'a Progress>,
     /// Signals that end the work cleanly.
     pub interrupt: Option<&'a Interrupt>,
+    /// For a plain directory: where to write down what of the entries' metadata could not be set.
+    pub unset: Option<&'a Path>,
 }
 
 /// What unpacking came to.
@@ -85,7 +87,7 @@ pub fn unpack_stream(
         return Ok(());
     }
     let new = store.new_layer()?;
-    let mut target = Target::layer(new.open_fs()?);
+    let mut target = Target::layer(new.open_fs()?).recording(new.unset());
     let expected = Expected { digest: None, diff_id: Some(diff_id) };
     let applied = layer::apply(blob, expected, &Limits::default(), &mut target)?;
     drop(target);
@@ -237,7 +239,7 @@ impl Work<'_> {
         let digest = Digest::parse(&layer.digest)?;
         let blob = open_blob(self.store, self.image, layer, &digest, self.settle)?;
         let new = self.store.new_layer()?;
-        let mut target = Target::layer(new.open_fs()?);
+        let mut target = Target::layer(new.open_fs()?).recording(new.unset());
         let expected = Expected { digest: None, diff_id: Some(diff_id) };
         let mut watched = Watched::new(blob, stop, item);
         let applied = layer::apply(&mut watched, expected, &self.options.limits, &mut target)?;
@@ -263,6 +265,7 @@ fn commit(
         entries: applied.entries,
         created: jiff::Timestamp::now().to_string(),
         owner: NewLayer::owner(),
+        unset: applied.unset,
     };
     new.commit(&info, settle)
 }

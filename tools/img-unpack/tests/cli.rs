@@ -1,6 +1,7 @@
 //! The tool as a program, on images made by hand.
 
 mod images;
+mod ordinary_user;
 
 use images::{count, put, put_with, store, tar};
 use oci::Digest;

@@ -30,6 +30,7 @@ fn unpacked(place: &Place, tar: &[u8]) -> String {
         entries: 1,
         created: "2026-01-01T00:00:00Z".into(),
         owner: "1-1".into(),
+        unset: 0,
     };
     store(place).new_layer().unwrap().commit(&info, &Settle::new()).unwrap();
     store(place).layer_fs(&diff_id).display().to_string()
