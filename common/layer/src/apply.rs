@@ -48,6 +48,8 @@ pub struct Target {
     /// Only for whiteouts that are carried out: what the present layer wrote, which they spare.
     written: Option<Written>,
     layers: usize,
+    /// Names are names: nothing is a whiteout.
+    plain: bool,
 }
 
 impl Target {
@@ -61,9 +63,19 @@ impl Target {
         Target::new(root, false)
     }
 
+    /// An archive of files that is no layer: what is named like a whiteout is a file like any other.
+    pub fn plain(root: OwnedFd) -> Target {
+        Target { plain: true, ..Target::new(root, false) }
+    }
+
     fn new(root: OwnedFd, overlay: bool) -> Target {
         let privileged = rustix::process::geteuid().is_root();
-        Target { tree: Tree::new(root, Manner { overlay, privileged }), written: None, layers: 0 }
+        Target {
+            tree: Tree::new(root, Manner { overlay, privileged }),
+            written: None,
+            layers: 0,
+            plain: false,
+        }
     }
 
     /// What cannot be set goes into this file, a line of JSON for each entry. It is made when there is something to write.
@@ -165,11 +177,14 @@ fn one_entry<R: BufRead>(
     path: &[u8],
     target: &mut Target,
 ) -> Result<()> {
-    let name = match name::read(path)? {
-        Name::Plain(name) => name,
-        Name::Whiteout { dir, hidden } => return whiteout(dir, hidden, target),
-        Name::Opaque { dir } => return opaque(dir, target),
-        Name::Ignored => return Ok(()),
+    let name = match name::read(path) {
+        _ if target.plain => name::split(path).1,
+        read => match read? {
+            Name::Plain(name) => name,
+            Name::Whiteout { dir, hidden } => return whiteout(dir, hidden, target),
+            Name::Opaque { dir } => return opaque(dir, target),
+            Name::Ignored => return Ok(()),
+        },
     };
     if let Some(written) = &mut target.written {
         written.note(path);

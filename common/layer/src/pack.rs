@@ -48,6 +48,30 @@ impl<W: Write> Packer<W> {
     }
 
     pub fn begin(&mut self, member: &Member<'_>) -> Result<()> {
+        self.start(member, Vec::new())
+    }
+
+    /// A file with holes: `segments` are its parts that are not, in order, and all there is to follow by
+    /// [`Packer::data`] (GNU tar manual, "PAX Format, Version 1.0" of sparse files).
+    pub fn begin_sparse(&mut self, member: &Member<'_>, segments: &[(u64, u64)]) -> Result<()> {
+        let mut map = format!("{}\n", segments.len());
+        for (offset, length) in segments {
+            map += &format!("{offset}\n{length}\n");
+        }
+        let mut map = map.into_bytes();
+        map.resize(map.len().next_multiple_of(BLOCK), 0);
+        let mut extended = Vec::new();
+        record(b"GNU.sparse.major", b"1", &mut extended);
+        record(b"GNU.sparse.minor", b"0", &mut extended);
+        record(b"GNU.sparse.name", member.path, &mut extended);
+        record(b"GNU.sparse.realsize", member.size.to_string().as_bytes(), &mut extended);
+        let stored = segments.iter().fold(0u64, |sum, (_, length)| sum.saturating_add(*length));
+        let size = stored.saturating_add(map.len() as u64);
+        self.start(&Member { path: b"GNUSparseFile.0/file", size, ..*member }, extended)?;
+        self.data(&map)
+    }
+
+    fn start(&mut self, member: &Member<'_>, mut extended: Vec<u8>) -> Result<()> {
         self.end()?;
         let kind = match member.kind {
             ItemKind::File => EntryType::Regular,
@@ -65,7 +89,6 @@ impl<W: Write> Packer<W> {
         if kind == EntryType::Directory {
             path.push(b'/');
         }
-        let mut extended = Vec::new();
         let mut header = Header::new_ustar();
         put_text(&mut header.as_old_mut().name, &path, b"path", &mut extended);
         put_text(&mut header.as_old_mut().linkname, member.link, b"linkpath", &mut extended);

@@ -45,6 +45,13 @@ impl Lock {
         }
     }
 
+    /// Waits until nobody holds the directory's lock alone, and then shares it; not found if there is no such directory.
+    pub fn shared_directory(path: &Path) -> Result<Lock> {
+        let file = open_directory(path)?;
+        flock(&file, FlockOperation::LockShared).explain(|| format!("lock {}", path.display()))?;
+        Ok(Lock(file))
+    }
+
     /// Whether somebody holds it. A file that is not there is held by nobody.
     pub fn is_held(path: &Path) -> bool {
         let Ok(file) = File::open(path) else { return false };
