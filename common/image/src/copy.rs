@@ -1,7 +1,7 @@
 //! From one place to another: what has to be there, then what is missing, then the names.
 
 use crate::destination::{Destination, Place};
-use crate::{Format, Parts, Raw, Source, lock};
+use crate::{Convert, Format, Parts, Raw, Source, lock};
 use fault::{Fault, Kind, Result};
 use oci::manifest::{Document, MAX_CONFIG_BYTES, MAX_INDEX_ENTRIES};
 use oci::{Descriptor, ImageConfig, Platform};

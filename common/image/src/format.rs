@@ -3,50 +3,22 @@
 use crate::{Parts, Raw};
 use fault::{Explain, Fault, Kind, Result};
 use oci::Digest;
-use oci::manifest::media_type as t;
+pub use oci::Format;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Oci,
-    Docker,
-}
-
-/// Types in pairs: OCI's, docker's.
-const PAIRS: [(&str, &str); 6] = [
-    (t::OCI_MANIFEST, t::DOCKER_MANIFEST),
-    (t::OCI_INDEX, t::DOCKER_LIST),
-    (t::OCI_CONFIG, t::DOCKER_CONFIG),
-    (t::OCI_LAYER_GZIP, t::DOCKER_LAYER_GZIP),
-    (t::OCI_LAYER, t::DOCKER_LAYER),
-    (t::OCI_LAYER_ZSTD, t::DOCKER_LAYER_ZSTD),
-];
-
-impl Format {
-    /// The same type in this dialect; types of neither stay.
-    #[must_use]
-    pub fn translate(self, media_type: &str) -> &str {
-        let pair = PAIRS.iter().find(|(oci, docker)| *oci == media_type || *docker == media_type);
-        match (self, pair) {
-            (Format::Oci, Some((oci, _))) => oci,
-            (Format::Docker, Some((_, docker))) => docker,
-            (_, None) => media_type,
-        }
-    }
-
-    /// Whether a type is one of the other dialect.
-    #[must_use]
-    pub fn is_other(self, media_type: &str) -> bool {
-        self.translate(media_type) != media_type
-    }
-
+/// Documents from one dialect to the other.
+pub trait Convert {
     /// The document in this dialect; unchanged, to the byte, if it is already. `children` tells what manifests of an index
     /// have become.
     ///
     /// # Errors
     /// [`Kind::Input`] for what docker's dialect cannot say.
-    pub fn convert(self, raw: &Raw, children: &HashMap<Digest, Raw>) -> Result<Raw> {
+    fn convert(self, raw: &Raw, children: &HashMap<Digest, Raw>) -> Result<Raw>;
+}
+
+impl Convert for Format {
+    fn convert(self, raw: &Raw, children: &HashMap<Digest, Raw>) -> Result<Raw> {
         let mut json: Value =
             serde_json::from_slice(&raw.bytes).explain_as(Kind::Input, || "malformed manifest".into())?;
         let before = json.clone();
@@ -61,10 +33,10 @@ impl Format {
             match json.get_mut(*member) {
                 Some(Value::Array(descriptors)) => {
                     for descriptor in descriptors {
-                        self.descriptor(descriptor, children);
+                        descriptor_in(self, descriptor, children);
                     }
                 }
-                Some(descriptor @ Value::Object(_)) => self.descriptor(descriptor, children),
+                Some(descriptor @ Value::Object(_)) => descriptor_in(self, descriptor, children),
                 _ => {}
             }
         }
@@ -79,17 +51,16 @@ impl Format {
         let bytes = json.to_string().into_bytes();
         Ok(Raw { digest: Digest::of(&bytes), bytes, media_type })
     }
+}
 
-    fn descriptor(self, descriptor: &mut Value, children: &HashMap<Digest, Raw>) {
-        let media_type = descriptor.get("mediaType").and_then(Value::as_str).unwrap_or_default();
-        descriptor["mediaType"] = json!(self.translate(media_type));
-        let digest =
-            descriptor.get("digest").and_then(Value::as_str).and_then(|text| Digest::parse(text).ok());
-        if let Some(child) = digest.and_then(|digest| children.get(&digest)) {
-            descriptor["mediaType"] = json!(child.media_type);
-            descriptor["digest"] = json!(child.digest);
-            descriptor["size"] = json!(child.bytes.len());
-        }
+fn descriptor_in(format: Format, descriptor: &mut Value, children: &HashMap<Digest, Raw>) {
+    let media_type = descriptor.get("mediaType").and_then(Value::as_str).unwrap_or_default();
+    descriptor["mediaType"] = json!(format.translate(media_type));
+    let digest = descriptor.get("digest").and_then(Value::as_str).and_then(|text| Digest::parse(text).ok());
+    if let Some(child) = digest.and_then(|digest| children.get(&digest)) {
+        descriptor["mediaType"] = json!(child.media_type);
+        descriptor["digest"] = json!(child.digest);
+        descriptor["size"] = json!(child.bytes.len());
     }
 }
 
@@ -107,6 +78,7 @@ fn refuse_oci_only(json: &Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oci::manifest::media_type as t;
 
     fn raw(json: &Value) -> Raw {
         let bytes = json.to_string().into_bytes();

@@ -17,29 +17,15 @@ pub mod source;
 pub use bars::Bars;
 pub use copy::{Choice, Copied, Copy, Plan, Watch, config_bytes};
 pub use destination::Destination;
-pub use format::Format;
+pub use format::{Convert, Format};
 pub use load::{Loaded, Loader};
 pub use location::Location;
 pub use raw::{Parts, Raw};
 pub use source::Source;
 
-use fault::{Fault, Kind, Result};
-use oci::Reference;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+pub use oci::reference::new_name;
 
-/// A name a user gives to an image. A digest is no name that can be given: it is the content's own.
-///
-/// # Errors
-/// [`Kind::Usage`].
-pub fn new_name(text: &str) -> Result<Reference> {
-    let reference = Reference::parse(text).map_err(|fault| fault.on(text).as_kind(Kind::Usage))?;
-    if reference.digest().is_some() {
-        return Err(
-            Fault::usage("a name with a digest cannot be given: the digest is the content's").on(text)
-        );
-    }
-    Ok(reference)
-}
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

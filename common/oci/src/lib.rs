@@ -5,6 +5,7 @@
 pub mod artifact;
 pub mod capabilities;
 pub mod digest;
+pub mod format;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
@@ -15,6 +16,7 @@ pub mod wishes;
 
 pub use artifact::Artifact;
 pub use digest::Digest;
+pub use format::Format;
 pub use manifest::{Descriptor, Document, ImageConfig, Index, Manifest};
 pub use platform::Platform;
 pub use reference::Reference;

@@ -3,7 +3,7 @@
 
 use crate::Digest;
 use crate::digest::{is_hex, shorten};
-use fault::{Fault, Result};
+use fault::{Fault, Kind, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
@@ -27,6 +27,20 @@ pub struct Reference {
     path: String,
     tag: Option<String>,
     digest: Option<Digest>,
+}
+
+/// A name a user gives to an image. A digest is no name that can be given: it is the content's own.
+///
+/// # Errors
+/// [`Kind::Usage`].
+pub fn new_name(text: &str) -> Result<Reference> {
+    let reference = Reference::parse(text).map_err(|fault| fault.on(text).as_kind(Kind::Usage))?;
+    if reference.digest().is_some() {
+        return Err(
+            Fault::usage("a name with a digest cannot be given: the digest is the content's").on(text)
+        );
+    }
+    Ok(reference)
 }
 
 impl Reference {

@@ -24,7 +24,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
             Fault::usage("stdin cannot be both the records and the configuration").hint("name the image")
         );
     }
-    let name = args.tag.as_deref().map(image::new_name).transpose()?;
+    let name = args.tag.as_deref().map(oci::reference::new_name).transpose()?;
     let subjects: Vec<Subject> = match &args.image {
         Some(image) => vec![Subject::Name(image.clone())],
         None => context.require_records()?.into_iter().map(Subject::from).collect(),

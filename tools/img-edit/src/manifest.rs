@@ -59,8 +59,8 @@ pub fn set_format(manifest: &mut Value, format: Format) -> Result<()> {
 pub fn translate(descriptor: &mut Value, format: Format) {
     let Some(own) = descriptor["mediaType"].as_str() else { return };
     let dialect = match format {
-        Format::Oci => image::Format::Oci,
-        Format::Docker => image::Format::Docker,
+        Format::Oci => oci::Format::Oci,
+        Format::Docker => oci::Format::Docker,
     };
     descriptor["mediaType"] = json!(dialect.translate(own));
 }

@@ -2,7 +2,7 @@
 
 use crate::Args;
 use cli::{Explain, Fault, Kind, Result};
-use image::{Format, Raw};
+use image::{Convert, Format, Raw};
 use oci::manifest::{MAX_INDEX_ENTRIES, MAX_MANIFEST_BYTES, media_type as t};
 use oci::{Digest, Platform};
 use serde_json::{Map, Value, json};
