@@ -1,7 +1,9 @@
 //! Writing an archive: POSIX pax headers ("pax Interchange Format"), extended ones where a plain one cannot say it.
 
+use crate::archive::sparse::Segment;
 use crate::scan::{ItemKind, Time, Xattr};
 use fault::{Fault, Kind, Result};
+use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
 use tar::{EntryType, Header};
 
@@ -48,30 +50,39 @@ impl<W: Write> Packer<W> {
     }
 
     pub fn begin(&mut self, member: &Member<'_>) -> Result<()> {
-        self.start(member, Vec::new())
+        self.head(member, member.path, Vec::new())
     }
 
-    /// A file with holes: `segments` are its parts that are not, in order, and all there is to follow by
-    /// [`Packer::data`] (GNU tar manual, "PAX Format, Version 1.0" of sparse files).
-    pub fn begin_sparse(&mut self, member: &Member<'_>, segments: &[(u64, u64)]) -> Result<()> {
+    /// A file with holes: only the bytes of its segments, which lie in order within its size, follow. (GNU tar's manual, "PAX Format, Version
+    /// 1.0": a map in front of the data.) Readers that do not know the format find a file of the map and the data, in a directory
+    /// named `GNUSparseFile.0`.
+    pub fn begin_sparse(&mut self, member: &Member<'_>, segments: &[Segment]) -> Result<()> {
+        let mut segments = segments.to_vec();
+        let end = segments.last().map_or(0, |last| last.offset + last.length);
+        if end < member.size {
+            // The size is told by what is last.
+            segments.push(Segment { offset: member.size, length: 0 });
+        }
         let mut map = format!("{}\n", segments.len());
-        for (offset, length) in segments {
-            map += &format!("{offset}\n{length}\n");
+        for Segment { offset, length } in &segments {
+            let _ = writeln!(map, "{offset}\n{length}");
         }
         let mut map = map.into_bytes();
         map.resize(map.len().next_multiple_of(BLOCK), 0);
+        let data: u64 = segments.iter().map(|segment| segment.length).sum();
         let mut extended = Vec::new();
         record(b"GNU.sparse.major", b"1", &mut extended);
         record(b"GNU.sparse.minor", b"0", &mut extended);
         record(b"GNU.sparse.name", member.path, &mut extended);
         record(b"GNU.sparse.realsize", member.size.to_string().as_bytes(), &mut extended);
-        let stored = segments.iter().fold(0u64, |sum, (_, length)| sum.saturating_add(*length));
-        let size = stored.saturating_add(map.len() as u64);
-        self.start(&Member { path: b"GNUSparseFile.0/file", size, ..*member }, extended)?;
+        let (dir, name) = crate::name::split(member.path);
+        let shown = crate::name::join(&crate::name::join(dir, b"GNUSparseFile.0"), name);
+        let stored = Member { size: map.len() as u64 + data, ..*member };
+        self.head(&stored, &shown, extended)?;
         self.data(&map)
     }
 
-    fn start(&mut self, member: &Member<'_>, mut extended: Vec<u8>) -> Result<()> {
+    fn head(&mut self, member: &Member<'_>, path: &[u8], mut extended: Vec<u8>) -> Result<()> {
         self.end()?;
         let kind = match member.kind {
             ItemKind::File => EntryType::Regular,
@@ -85,7 +96,7 @@ impl<W: Write> Packer<W> {
                 return Err(Fault::failed("a whiteout is no member of an archive of files"));
             }
         };
-        let mut path = if member.path.is_empty() { b".".to_vec() } else { member.path.to_vec() };
+        let mut path = if path.is_empty() { b".".to_vec() } else { path.to_vec() };
         if kind == EntryType::Directory {
             path.push(b'/');
         }

@@ -2,6 +2,7 @@
 
 use fault::{Explain, Fault, Result};
 use layer::pack::{Member, Packer};
+use layer::archive::sparse::Segment;
 use layer::{ItemKind, Time};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, openat, readlinkat, seek, statat,
@@ -144,12 +145,10 @@ impl<W: Write> Walk<'_, W> {
             self.packer.begin(&member)?;
             return self.content(file, 0, size, path);
         }
-        let mut segments: Vec<(u64, u64)> =
-            extents.iter().map(|(start, end)| (*start, end - start)).collect();
-        // A hole at its end is told by an empty segment there, as GNU tar does.
-        if segments.last().is_none_or(|(start, length)| start + length < size) {
-            segments.push((size, 0));
-        }
+        let segments: Vec<Segment> = extents
+            .iter()
+            .map(|(start, end)| Segment { offset: *start, length: end - start })
+            .collect();
         self.packer.begin_sparse(&member, &segments)?;
         extents.into_iter().try_for_each(|(start, end)| self.content(file, start, end, path))
     }
