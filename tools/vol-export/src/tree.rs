@@ -1,8 +1,8 @@
 //! A directory becomes an archive.
 
 use fault::{Explain, Fault, Result};
-use layer::pack::{Member, Packer};
 use layer::archive::sparse::Segment;
+use layer::pack::{Member, Packer};
 use layer::{ItemKind, Time};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, openat, readlinkat, seek, statat,
@@ -145,10 +145,8 @@ impl<W: Write> Walk<'_, W> {
             self.packer.begin(&member)?;
             return self.content(file, 0, size, path);
         }
-        let segments: Vec<Segment> = extents
-            .iter()
-            .map(|(start, end)| Segment { offset: *start, length: end - start })
-            .collect();
+        let segments: Vec<Segment> =
+            extents.iter().map(|(start, end)| Segment { offset: *start, length: end - start }).collect();
         self.packer.begin_sparse(&member, &segments)?;
         extents.into_iter().try_for_each(|(start, end)| self.content(file, start, end, path))
     }
