@@ -65,8 +65,12 @@ fresh() {
     sync
 }
 gone() {
-    sync
-    umount "$work/fs"
+    # Whoever makes it durable in the background may still be at it.
+    for _ in $(seq 100); do
+        sync
+        umount "$work/fs" 2>/dev/null && break
+        sleep 0.1
+    done
     rm -f "$work/disk"
     rm -rf "${STAVES_RUN:?}"/*
 }
@@ -116,6 +120,7 @@ once() {
     case $1 in
     pull-unpack) measure "$1" sh -c "img-pull -q $reference >/dev/null; img-unpack -q $reference" ;;
     pipeline) measure "$1" sh -c "img-pull $reference | img-unpack" ;;
+    one-process) measure "$1" img-pull --unpack "$reference" ;;
     pull) measure "$1" img-pull "$reference" ;;
     floor-in-a-row) INFLATE='zcat' measure "$1" sh -c "for it in $digests; do $work/one-layer \$it $work/fs/floor; done" ;;
     floor-two-lanes) INFLATE="igzip -dc" measure "$1" sh -c "printf '%s\n' $digests | xargs -P 2 -I{} $work/one-layer {} $work/fs/floor" ;;
@@ -167,13 +172,15 @@ once() {
     esac
     gone
 }
+# What processes the tool itself started had; a daemon's time on a processor is not in it.
 memory() {
     local name
-    printf '\n%-34s %10s %10s\n' "peak memory, MiB" tool daemon
+    printf '\n%-34s %10s %10s %10s\n' "peak memory, MiB" tool daemon 'cpu s'
     for name in "$@"; do
         [ -s "$work/times/$name" ] || continue
-        printf '%-34s %10s %10s\n' "$name" "$(awk '{ if ($2 > most) most = $2 } END { printf "%.1f", most / 1024 }' "$work/times/$name")" \
-            "$([ ! -s "$work/times/$name.daemon" ] || awk '{ if ($1 > most) most = $1 } END { printf "%.1f", most / 1024 }' "$work/times/$name.daemon")"
+        printf '%-34s %10s %10s %10s\n' "$name" "$(awk '{ if ($2 > most) most = $2 } END { printf "%.1f", most / 1024 }' "$work/times/$name")" \
+            "$([ ! -s "$work/times/$name.daemon" ] || awk '{ if ($1 > most) most = $1 } END { printf "%.1f", most / 1024 }' "$work/times/$name.daemon")" \
+            "$(awk '{ sum += $3 } END { printf "%.2f", sum / NR / 1000000 }' "$work/times/$name")"
     done
 }
 
@@ -189,8 +196,8 @@ echo "$(nproc) processors, $(uname -sr), $rounds rounds; $(blobs | wc -l) layers
 $(jq '[.layers[].size] | add / 1048576 | floor' <<<"$manifest_text") MiB packed, about $megabytes MiB unpacked"
 
 if wants pull; then
-    contenders=(floor-in-a-row pipeline)
-    ! command -v igzip >/dev/null || contenders=(floor-in-a-row floor-two-lanes pipeline)
+    contenders=(floor-in-a-row pipeline one-process)
+    ! command -v igzip >/dev/null || contenders=(floor-in-a-row floor-two-lanes pipeline one-process)
     for name in docker podman containerd; do if has $name; then contenders+=("$name-pull"); fi; done
     ! has skopeo || contenders+=(skopeo-umoci)
     rounds_of "${contenders[@]}"
