@@ -18,6 +18,7 @@ pub mod login;
 mod paths;
 mod proxy;
 mod reader;
+mod referrers;
 mod registries_conf;
 mod repository;
 mod retry;

@@ -118,7 +118,7 @@ impl Repository {
     }
 
     /// `None` from a registry that does not know referrers.
-    fn listed_referrers(
+    pub(crate) fn listed_referrers(
         &self,
         digest: &Digest,
         artifact_type: Option<&str>,
@@ -232,12 +232,12 @@ impl Repository {
 }
 
 /// `sha256-<hex>`: the tag whose index lists what refers to a manifest.
-fn referrers_tag(digest: &Digest) -> String {
+pub(crate) fn referrers_tag(digest: &Digest) -> String {
     // A tag has at most 128 characters.
     format!("{}-{}", digest.algorithm().name(), digest.hex()).chars().take(128).collect()
 }
 
-fn malformed(what: &str) -> String {
+pub(crate) fn malformed(what: &str) -> String {
     format!("the registry's list of {what} is malformed")
 }
 

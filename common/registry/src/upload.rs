@@ -7,6 +7,7 @@
 mod session;
 
 use crate::blob::own_failure;
+use crate::referrers::subject_of;
 use crate::repository::{Repository, Target, content_length, header, lock};
 use crate::retry::{Failed, Patience};
 use crate::transport::Content;
@@ -48,7 +49,7 @@ pub enum Mount {
 pub struct Stored {
     pub digest: Digest,
     /// `OCI-Subject`: the registry lists it among the referrers of this digest. `None` from one that does not know
-    /// referrers: whoever sent a manifest with a subject has to keep the list in a tag.
+    /// referrers: it is listed in a tag then, if it has a subject.
     pub subject: Option<Digest>,
 }
 
@@ -178,11 +179,23 @@ impl Repository {
         }
     }
 
-    /// Puts a manifest or an index under a tag or its digest (distribution spec, "Pushing Manifests").
+    /// Puts a manifest or an index under a tag or its digest (distribution spec, "Pushing Manifests"). One that is about another
+    /// is listed with that, by the registry or else in the tag that stands in for its list.
     ///
     /// # Errors
-    /// As [`Repository::put_blob`]; [`Kind::Input`] when the registry says it has another digest.
+    /// As [`Repository::put_blob`]; [`Kind::Input`] when the registry says it has another digest; [`Kind::Conflict`] when others
+    /// change the list again and again. The manifest is there when only the list could not be changed.
     pub fn put_manifest(&self, bytes: &[u8], media_type: &str, identifier: &str) -> Result<Stored> {
+        let stored = self.put_raw(bytes, media_type, identifier)?;
+        if let Some((subject, artifact)) = subject_of(bytes, Some(media_type))
+            && stored.subject.as_ref() != Some(&subject.digest)
+        {
+            self.list_referrer(&subject.digest, bytes, &stored.digest, &artifact)?;
+        }
+        Ok(stored)
+    }
+
+    pub(crate) fn put_raw(&self, bytes: &[u8], media_type: &str, identifier: &str) -> Result<Stored> {
         self.want("pull,push")?;
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(Fault::input(format!("the manifest is larger than {MAX_MANIFEST_BYTES} bytes")));
@@ -207,12 +220,22 @@ impl Repository {
         })
     }
 
-    /// Removes a manifest by its digest, or a tag (distribution spec, "Deleting"; registries may refuse either).
+    /// Removes a manifest by its digest, or a tag (distribution spec, "Deleting"; registries may refuse either). A manifest that
+    /// was about another is taken out of the tag that lists it there, unless the registry lists referrers itself.
     ///
     /// # Errors
     /// As [`Repository::manifest`]; [`Kind::Denied`] where nothing can be removed.
     pub fn delete_manifest(&self, identifier: &str) -> Result<()> {
         self.want("pull,push,delete")?;
+        let listed = match Digest::parse(identifier) {
+            // It says itself what it is about, as long as it is there.
+            Ok(digest) => {
+                let fetched = self.manifest(identifier)?;
+                let subject = subject_of(&fetched.bytes, fetched.media_type.as_deref());
+                subject.map(|(subject, _)| (subject.digest, digest))
+            }
+            Err(_) => None,
+        };
         let what = format!("manifests/{identifier}");
         let deleted = Patience::new(&self.transport.options)
             .until_done(|| self.request(&Method::DELETE, &what, &[]).map(drop));
@@ -220,7 +243,13 @@ impl Repository {
             // 405 and 400 UNSUPPORTED.
             Kind::Input => fault.as_kind(Kind::Denied).within("it cannot be removed"),
             _ => fault,
-        })
+        })?;
+        match listed {
+            Some((subject, own)) if self.listed_referrers(&subject, None)?.is_none() => {
+                self.unlist_referrer(&subject, &own)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

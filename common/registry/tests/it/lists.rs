@@ -4,8 +4,9 @@ use crate::{client, descriptor, lines, repository};
 use fault::Kind;
 use oci::manifest::media_type;
 use oci::{Digest, Reference};
+use registry::{Client, Options, Repository};
 use serde_json::json;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use testkit::{Behaviour, FakeRegistry};
 
@@ -133,4 +134,165 @@ fn referrers_from_the_registry_and_from_the_tag() {
     assert_eq!((found.len(), &found[0].digest), (1, &signature));
     registry.put_manifest("team/app", &tag, media_type::OCI_INDEX, b"{\"schemaVersion\":2}");
     assert_eq!(repository.referrers(&image.manifest, None).unwrap_err().kind(), Kind::Input);
+}
+
+fn about(subject: &Digest, note: &str) -> String {
+    let empty =
+        json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2});
+    json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": "application/vnd.example.note",
+        "config": empty, "layers": [empty], "annotations": {"note": note},
+        "subject": {"mediaType": media_type::OCI_MANIFEST, "digest": subject, "size": 1}})
+    .to_string()
+}
+
+fn digests(repository: &Repository, subject: &Digest) -> Vec<Digest> {
+    let mut found: Vec<Digest> =
+        repository.referrers(subject, None).unwrap().into_iter().map(|referrer| referrer.digest).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn who_attaches_to_a_registry_without_referrers_keeps_the_list() {
+    let registry = FakeRegistry::start();
+    let repository = repository(&registry, 0);
+    let image = registry.put_image("team/app", "v1", &[b"x"]).manifest;
+    let tag = image.as_str().replace(':', "-");
+    let put = |note: &str| {
+        let bytes = about(&image, note);
+        let digest = Digest::of(bytes.as_bytes());
+        repository.put_manifest(bytes.as_bytes(), media_type::OCI_MANIFEST, digest.as_str()).unwrap();
+        digest
+    };
+    // The registry's own list is enough.
+    put("zero");
+    assert!(registry.manifest_bytes("team/app", &tag).is_empty());
+    registry.know_no_referrers();
+    let one = put("one");
+    let found = repository.referrers(&image, None).unwrap();
+    assert_eq!((found.len(), &found[0].digest, found[0].size), (1, &one, about(&image, "one").len() as u64));
+    assert_eq!(found[0].artifact_type.as_deref(), Some("application/vnd.example.note"));
+    assert_eq!(found[0].annotations.as_ref().unwrap()["note"], "one");
+    // What others wrote stays; the same again changes nothing.
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&registry.manifest_bytes("team/app", &tag)).unwrap();
+    index["annotations"] = json!({"of": "others"});
+    index["manifests"][0]["unknown"] = json!(1);
+    registry.put_manifest("team/app", &tag, media_type::OCI_INDEX, index.to_string().as_bytes());
+    let two = put("two");
+    put("one");
+    let after: serde_json::Value =
+        serde_json::from_slice(&registry.manifest_bytes("team/app", &tag)).unwrap();
+    assert_eq!(
+        (&after["annotations"], &after["manifests"][0]),
+        (&index["annotations"], &index["manifests"][0])
+    );
+    let mut both = [one.clone(), two.clone()];
+    both.sort();
+    assert_eq!(digests(&repository, &image), both);
+    // What is removed is listed no more.
+    repository.delete_manifest(one.as_str()).unwrap();
+    assert_eq!(digests(&repository, &image), [two]);
+    // Something else in the list's place is left alone.
+    registry.put_manifest("team/app", &tag, media_type::OCI_MANIFEST, about(&image, "x").as_bytes());
+    let bytes = about(&image, "three");
+    let failed = repository.put_manifest(bytes.as_bytes(), media_type::OCI_MANIFEST, "three").unwrap_err();
+    assert_eq!(failed.kind(), Kind::Input);
+    assert!(failed.to_string().contains("list it in the tag sha256-"), "{failed}");
+    assert_eq!(registry.manifest_bytes("team/app", "three"), bytes.as_bytes());
+}
+
+#[test]
+fn several_that_attach_at_once_are_all_listed() {
+    let registry = FakeRegistry::start();
+    registry.know_no_referrers();
+    let image = registry.put_image("team/app", "v1", &[b"x"]).manifest;
+    let mut all: Vec<Digest> = std::thread::scope(|scope| {
+        let one = |number: u32| {
+            let (registry, image) = (&registry, &image);
+            scope.spawn(move || {
+                let bytes = about(image, &number.to_string());
+                let digest = Digest::of(bytes.as_bytes());
+                let stored = repository(registry, 2).put_manifest(
+                    bytes.as_bytes(),
+                    media_type::OCI_MANIFEST,
+                    digest.as_str(),
+                );
+                stored.unwrap().digest
+            })
+        };
+        let threads: Vec<_> = (0..6).map(one).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    all.sort();
+    assert_eq!(digests(&repository(&registry, 0), &image), all);
+}
+
+#[test]
+fn a_list_that_others_keep_changing_is_given_up() {
+    let registry = FakeRegistry::start();
+    registry.know_no_referrers();
+    let image = registry.put_image("team/app", "v1", &[b"x"]).manifest;
+    let empty = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}).to_string();
+    let tag = image.as_str().replace(':', "-");
+    // However often it is put, it is not there when it is read.
+    registry.put_manifest("team/app", &tag, media_type::OCI_INDEX, empty.as_bytes());
+    let bytes = about(&image, "lost");
+    let digest = Digest::of(bytes.as_bytes());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let failed = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                registry.put_manifest("team/app", &tag, media_type::OCI_INDEX, empty.as_bytes());
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        let stored = repository(&registry, 0).put_manifest(
+            bytes.as_bytes(),
+            media_type::OCI_MANIFEST,
+            digest.as_str(),
+        );
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stored.unwrap_err()
+    });
+    assert_eq!(failed.kind(), Kind::Conflict);
+    assert!(failed.hint_text().is_some_and(|hint| !hint.is_empty()), "{failed}");
+}
+
+#[test]
+fn debians_registry_has_no_referrers_and_the_tag_does_for_it() {
+    let storage = tempfile::tempdir().unwrap();
+    let Some(registry) = testkit::DockerRegistry::start(storage.path(), false) else { return };
+    let reference = Reference::parse(&format!("{}/team/app", registry.address())).unwrap();
+    let repository = Client::new(Options::default()).repository(&reference).for_writing();
+    let mut source =
+        |_| -> fault::Result<Box<dyn Read + Send>> { Ok(Box::new(std::io::Cursor::new(b"{}".to_vec()))) };
+    repository.put_blob(&descriptor(b"{}"), None, &mut source, &mut |_| {}).unwrap();
+    // What it is about need not be there.
+    let image = Digest::of(b"image");
+    let put = |note: &str| {
+        let bytes = about(&image, note);
+        let digest = Digest::of(bytes.as_bytes());
+        let stored =
+            repository.put_manifest(bytes.as_bytes(), media_type::OCI_MANIFEST, digest.as_str()).unwrap();
+        assert_eq!(stored.subject, None);
+        digest
+    };
+    let (one, two) = (put("one"), put("two"));
+    let mut both = [one.clone(), two.clone()];
+    both.sort();
+    assert_eq!(digests(&repository, &image), both);
+    repository.delete_manifest(one.as_str()).unwrap();
+    assert_eq!(digests(&repository, &image), [two.clone()]);
+    repository.delete_manifest(two.as_str()).unwrap();
+    assert!(digests(&repository, &image).is_empty());
+    // Somebody removes one and leaves it in the list, which the registry does not take back so.
+    let gone = put("gone");
+    let what = format!("http://{}/v2/team/app/manifests/{gone}", registry.address());
+    if testkit::find_program("curl").is_some() {
+        let status = std::process::Command::new("curl").args(["-sfX", "DELETE", &what]).status().unwrap();
+        assert!(status.success());
+        let last = put("last");
+        assert!(digests(&repository, &image).contains(&last));
+    }
 }

@@ -215,9 +215,14 @@ impl State {
             let value = (media_type.clone(), body.to_vec());
             self.manifests.insert(format!("{repository}/{identifier}"), value);
         }
-        Answer { status: 201, headers: Vec::new(), body: Vec::new() }
+        let answer = Answer { status: 201, headers: Vec::new(), body: Vec::new() }
             .with("Location", format!("/v2/{repository}/manifests/{digest}"))
-            .with("Docker-Content-Digest", digest.as_str())
+            .with("Docker-Content-Digest", digest.as_str());
+        let manifest: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        match manifest["subject"]["digest"].as_str() {
+            Some(subject) if !self.knows_no_referrers => answer.with("OCI-Subject", subject),
+            _ => answer,
+        }
     }
 }
 
