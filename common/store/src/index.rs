@@ -5,7 +5,7 @@
 //! Changes are made under a lock on `blobs/`; skopeo and umoci know no lock, so a change of theirs that overlaps
 //! with one of ours can be lost, as it can between two of them.
 
-mod cache;
+pub(crate) mod cache;
 mod image;
 mod put;
 mod sweep;

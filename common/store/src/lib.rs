@@ -4,6 +4,7 @@
 
 pub mod atomic;
 mod blobs;
+mod cache;
 mod container;
 mod download;
 pub mod index;
@@ -17,6 +18,7 @@ mod tree;
 mod usage;
 
 pub use blobs::{BlobWriter, UnnamedBlob};
+pub use cache::Cached;
 pub use container::{ContainerDir, LastRun, LiveState, Status, check_name, is_id};
 pub use download::Download;
 pub use index::{Entry, NewEntry, NewImage, Swept};

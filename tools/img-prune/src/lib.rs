@@ -5,13 +5,13 @@ use cli::{Common, Context, OutputMode, Result, Tool};
 use record::Record;
 use serde_json::json;
 use std::fmt::Write;
-use store::{Entry, ImageUsers, Store};
+use store::{Cached, Entry, ImageUsers, Store};
 
 /// Remove images nobody needs, and what dead tools left
 ///
 /// Images without a name that no container uses; with --all, images with a name, too. Then every blob and every unpacked
-/// layer that no image and no container needs, and unfinished work of tools that no longer run. Prints one record with what
-/// was removed.
+/// layer that no image and no container needs, unfinished work of tools that no longer run, and what is of no use any more in
+/// the cache. Prints one record with what was removed.
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "img-prune",
@@ -23,7 +23,11 @@ pub struct Args {
     #[arg(short, long)]
     pub all: bool,
 
-    /// Print which images would be removed, one step a line, and do nothing
+    /// The whole cache, not only what is of no use in it; it is made again
+    #[arg(long)]
+    pub cache: bool,
+
+    /// Print which images and files of the cache would be removed, one step a line, and do nothing
     #[arg(long)]
     pub dry_run: bool,
 
@@ -54,6 +58,7 @@ struct Pruned {
     layers: u64,
     blobs: u64,
     unfinished: u64,
+    cached: u64,
     reclaimed_bytes: u64,
 }
 
@@ -63,6 +68,10 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if args.dry_run {
         for entry in &unused {
             let step = json!({"step": "delete", "image": entry.digest().as_str(), "name": entry.name()});
+            context.print(&format!("{step}\n"))?;
+        }
+        for cached in cached(&store, args.cache)? {
+            let step = json!({"step": "delete", "cache": cached.path, "size": cached.bytes});
             context.print(&format!("{step}\n"))?;
         }
         return Ok(());
@@ -79,6 +88,10 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
     }
     sweep(&store, &mut pruned, context);
+    // The images' own is of another index now.
+    if let Err(fault) = sweep_cache(&store, args.cache, &mut pruned) {
+        context.report(&fault.within("remove what is cached"));
+    }
     print(&pruned, context)
 }
 
@@ -97,6 +110,22 @@ fn is_used(entry: &Entry, users: &ImageUsers) -> bool {
         .into_iter()
         .flatten()
         .any(|digest| users.contains_key(digest.as_str()))
+}
+
+fn cached(store: &Store, all: bool) -> Result<Vec<Cached>> {
+    let mut cached = store.cached()?;
+    cached.retain(|cached| all || cached.is_stale);
+    Ok(cached)
+}
+
+fn sweep_cache(store: &Store, all: bool, pruned: &mut Pruned) -> Result<()> {
+    for cached in cached(store, all)? {
+        if store.remove_cached(&cached)? {
+            pruned.cached += 1;
+            pruned.reclaimed_bytes += cached.bytes;
+        }
+    }
+    Ok(())
 }
 
 /// Each by itself: one that fails must not keep the others.
@@ -147,7 +176,7 @@ fn print(pruned: &Pruned, context: &mut Context) -> Result<()> {
             record.set(
                 "pruned",
                 &json!({"images": images, "layers": pruned.layers, "blobs": pruned.blobs,
-                    "unfinished": pruned.unfinished, "reclaimed_bytes": pruned.reclaimed_bytes}),
+                    "unfinished": pruned.unfinished, "cached": pruned.cached, "reclaimed_bytes": pruned.reclaimed_bytes}),
             )?;
             context.print_record(&record)
         }
@@ -162,11 +191,12 @@ fn print(pruned: &Pruned, context: &mut Context) -> Result<()> {
             }
             let _ = writeln!(
                 text,
-                "{} images, {} layers, {} blobs, {} unfinished; reclaimed {}",
+                "{} images, {} layers, {} blobs, {} unfinished, {} cached; reclaimed {}",
                 pruned.images.len(),
                 pruned.layers,
                 pruned.blobs,
                 pruned.unfinished,
+                pruned.cached,
                 img_ls::words::size(pruned.reclaimed_bytes)
             );
             context.print(&text)

@@ -80,3 +80,35 @@ fn all_but_those_of_containers() {
     prune(&place, &["--all"]).expect(0);
     assert_eq!((store(&place).images().unwrap().len(), count(&place, "blobs/sha256")), (0, 0));
 }
+
+#[test]
+fn what_is_of_no_use_in_the_cache() {
+    let place = Place::new();
+    put(&place, "a", &[tar(&[("a", b"")])]);
+    let cache = place.root().join("cache");
+    fs::create_dir_all(cache.join("seccomp")).unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 24 * 3600);
+    let file = |name: &str, is_old: bool| {
+        let path = cache.join(name);
+        fs::write(&path, b"x").unwrap();
+        if is_old {
+            let times = fs::FileTimes::new().set_accessed(old).set_modified(old);
+            fs::File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
+        }
+    };
+    // Of another index.json; unused; left by a writer that was killed; and two that are neither.
+    file("images", false);
+    file("seccomp/aa", true);
+    file("seccomp/bb.77", true);
+    file("seccomp/cc", false);
+    file("seccomp/dd.88", false);
+    let stale = prune(&place, &["--dry-run"]).expect(0);
+    assert_eq!(stale.stdout.matches("\"cache\":").count(), 3, "{}", stale.stdout);
+    let pruned = prune(&place, &[]).expect(0).json()["pruned"].clone();
+    assert_eq!(pruned["cached"], 3);
+    assert!(pruned["reclaimed_bytes"].as_u64().unwrap() >= 3 * 512);
+    assert_eq!((count(&place, "cache"), count(&place, "cache/seccomp")), (1, 2));
+    assert_eq!(prune(&place, &["--cache"]).expect(0).json()["pruned"]["cached"], 2);
+    assert_eq!(count(&place, "cache/seccomp"), 0);
+    assert!(store(&place).find_image("a").is_ok());
+}

@@ -44,9 +44,19 @@ pub fn unfinished(store: &Store, verbose: bool, context: &mut Context) -> Result
     })
 }
 
+/// All of it can be given back; what is stale is of no use any more.
 pub fn cache(store: &Store, verbose: bool, context: &mut Context) -> Result<Row> {
-    each(&store.root().join("cache"), verbose, context, |row, name, size| {
-        row.add(size, false, || json!({"name": name, "size": size}));
+    let top = store.root().join("cache");
+    let mut stale: BTreeMap<String, u64> = BTreeMap::new();
+    for cached in store.cached()?.iter().filter(|cached| cached.is_stale) {
+        let name = cached.path.strip_prefix(&top).ok().and_then(|path| path.components().next());
+        if let Some(name) = name {
+            *stale.entry(name.as_os_str().to_string_lossy().into_owned()).or_default() += cached.bytes;
+        }
+    }
+    each(&top, verbose, context, |row, name, size| {
+        let stale = stale.get(name).copied().unwrap_or(0);
+        row.add(size, false, || json!({"name": name, "size": size, "stale": stale}));
     })
 }
 

@@ -46,7 +46,7 @@ const VOLUMES: Columns =
     &[("VOLUME", "name", Text), ("CONTAINERS", "containers", Text), ("SIZE", "size", Size)];
 const DOWNLOADS: Columns = &[("BLOB", "digest", Short), ("ACTIVE", "active", Text), ("SIZE", "size", Size)];
 const UNFINISHED: Columns = &[("NAME", "name", Text), ("ACTIVE", "active", Text), ("SIZE", "size", Size)];
-const CACHE: Columns = &[("NAME", "name", Text), ("SIZE", "size", Size)];
+const CACHE: Columns = &[("NAME", "name", Text), ("STALE", "stale", Size), ("SIZE", "size", Size)];
 
 pub fn print(disk: &Disk, context: &mut Context) -> Result<()> {
     if context.mode() == OutputMode::Json {
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(reclaimable(3_000_000, 2_000_000), "2MB (66%)");
         assert_eq!(reclaimable(u64::MAX, u64::MAX), "18.4EB (100%)");
         let row = crate::Row {
-            objects: Some(vec![json!({"name": "a\u{1b}b", "size": 7})]),
+            objects: Some(vec![json!({"name": "a\u{1b}b", "stale": 0, "size": 7})]),
             ..crate::Row::default()
         };
         let text = objects_table(row.objects.as_deref().unwrap(), CACHE).render(None);

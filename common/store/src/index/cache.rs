@@ -98,6 +98,16 @@ fn write(store: &Store, header: &str, entries: &[(Entry, &str)]) {
     }
 }
 
+/// Whether what is cached is of another `index.json` than the one there is, and of no use.
+pub(crate) fn is_stale(store: &Store) -> bool {
+    let Ok(status) = store.index_path().metadata() else { return true };
+    let header = header(&status);
+    let mut start = vec![0; header.len()];
+    let read =
+        File::open(store.root().join("cache/images")).and_then(|file| file.read_exact_at(&mut start, 0));
+    read.is_err() || start != header.as_bytes()
+}
+
 /// `None` when there is no cache of this very `index.json`.
 fn search_file(store: &Store, header: &str, key: &Key<'_>) -> Option<Vec<Entry>> {
     let file = File::open(store.root().join("cache/images")).ok()?;
