@@ -89,4 +89,12 @@ impl Lookup for Machine {
     fn profile(&self, _path: &str) -> Result<String> {
         Ok(self.profile.clone())
     }
+
+    fn cdi_files(&self) -> Result<oci::cdi::SpecFiles> {
+        Ok(oci::cdi::SpecFiles::default())
+    }
+
+    fn time_zone(&self, name: &str) -> Result<std::path::PathBuf> {
+        Ok(std::path::Path::new("/usr/share/zoneinfo").join(name))
+    }
 }

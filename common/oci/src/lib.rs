@@ -4,6 +4,7 @@
 
 pub mod artifact;
 pub mod capabilities;
+pub mod cdi;
 pub mod digest;
 pub mod format;
 pub mod manifest;

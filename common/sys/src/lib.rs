@@ -9,5 +9,6 @@ pub mod fs;
 pub mod mount;
 pub mod overlay;
 pub mod process;
+pub mod regex;
 pub mod scheduling;
 pub mod seccomp;

@@ -91,6 +91,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         input: input.filter(|_| wants_input),
         interactive: wants_input,
         terminal: config.tty,
+        outputs: [true, true],
         detach_keys: keys,
         signal_proxy: !args.no_sig_proxy && !config.tty,
     };

@@ -1,6 +1,18 @@
 //! The flags that say what a container is to be like, docker's names and meanings, and how they become a record's
 //! `config`. `ctr-create`, `ctr-run` and `ctr-spec` share them.
 
+mod limits;
+mod network;
+mod process;
+mod refused;
+mod rest;
+
+pub use limits::LimitFlags;
+pub use network::NameFlags;
+pub use process::ProcessFlags;
+pub use refused::Refused;
+pub use rest::RestFlags;
+
 use clap::{ArgAction, Args};
 use cli::{Explain, Fault, Kind, Result};
 use oci::wishes::{self, MountPlan, Wishes, mount};
@@ -132,8 +144,8 @@ pub struct CreateFlags {
     #[arg(long, help_heading = "Files")]
     pub read_only: bool,
 
-    /// Give a device of the host
-    #[arg(long, value_name = "HOST[:TARGET[:rwm]]", help_heading = "Files")]
+    /// Give a device of the host, or one by its CDI name
+    #[arg(long, value_name = "HOST[:TARGET[:rwm]]|VENDOR/CLASS=NAME", help_heading = "Files")]
     pub device: Vec<String>,
 
     /// Add a capability, or ALL
@@ -148,7 +160,8 @@ pub struct CreateFlags {
     #[arg(long, help_heading = "Security")]
     pub privileged: bool,
 
-    /// no-new-privileges, seccomp=unconfined|builtin|FILE, apparmor=PROFILE
+    /// no-new-privileges, seccomp=unconfined|builtin|FILE, apparmor=PROFILE, systempaths=unconfined, mask=PATH:…,
+    /// unmask=PATH:…|ALL, proc-opts=OPTION,…, writable-cgroups, label=disable
     #[arg(long, value_name = "OPTION", help_heading = "Security")]
     pub security_opt: Vec<String>,
 
@@ -196,14 +209,31 @@ pub struct CreateFlags {
     #[arg(long, value_name = "MODE", help_heading = "Namespaces")]
     pub ipc: Option<String>,
 
-    /// private, host
+    /// private, host, container:NAME
     #[arg(long, value_name = "MODE", help_heading = "Namespaces")]
     pub uts: Option<String>,
+
+    #[command(flatten)]
+    pub limits: LimitFlags,
+
+    #[command(flatten)]
+    pub names: NameFlags,
+
+    #[command(flatten)]
+    pub process: ProcessFlags,
+
+    #[command(flatten)]
+    pub rest: RestFlags,
+
+    #[command(flatten)]
+    pub refused: Refused,
 }
 
 /// What the meaning of a flag depends on beside its text.
 struct Caller<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
+    /// All of the environment's that are UTF-8, `NAME=value` each.
+    environment: &'a dyn Fn() -> Vec<String>,
     /// Makes a path absolute.
     absolute: &'a dyn Fn(&Path) -> Result<PathBuf>,
 }
@@ -217,12 +247,19 @@ impl CreateFlags {
     pub fn apply(&self, command: &[String], config: &mut Config) -> Result<()> {
         let caller = Caller {
             variable: &|name| std::env::var(name).ok(),
+            environment: &|| {
+                let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+                    Some(format!("{}={}", name.into_string().ok()?, value.into_string().ok()?))
+                };
+                std::env::vars_os().filter_map(text).collect()
+            },
             absolute: &|path| std::path::absolute(path).explain(|| format!("find {}", path.display())),
         };
         self.apply_for(&caller, command, config)
     }
 
     fn apply_for(&self, caller: &Caller<'_>, command: &[String], config: &mut Config) -> Result<()> {
+        self.refused.check()?;
         let asked = self.asked(caller, command).map_err(as_usage)?;
         let wishes = Wishes::parse(&asked).map_err(as_usage)?;
         merge(config, asked, &wishes.mounts);
@@ -232,7 +269,7 @@ impl CreateFlags {
     /// What the flags alone ask for.
     fn asked(&self, caller: &Caller<'_>, command: &[String]) -> Result<Config> {
         let path = |path: &Path| (caller.absolute)(path).and_then(into_text);
-        Ok(Config {
+        let mut config = Config {
             name: self.name.clone(),
             command: (!command.is_empty()).then(|| command.to_vec()),
             entrypoint: self.entrypoint.as_ref().map(|program| vec![program.clone()]),
@@ -268,7 +305,7 @@ impl CreateFlags {
             ipc: self.ipc.clone(),
             uts: self.uts.clone(),
             ports: self.publish.iter().cloned().map(PortWish::Text).collect(),
-            labels: pairs("label", &self.label, true)?,
+            labels: self.process.labels(&self.label)?,
             annotations: pairs("annotation", &self.annotation, false)?,
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_timeout,
@@ -278,13 +315,18 @@ impl CreateFlags {
             runtime: self.runtime.as_deref().map(|runtime| runtime_path(runtime, &path)).transpose()?,
             rootfs: self.rootfs.as_deref().map(path).transpose()?,
             platform: self.platform.clone(),
-            extra: record::Extra::default(),
-        })
+            ..Config::default()
+        };
+        self.limits.put(&mut config)?;
+        self.names.put(&mut config);
+        self.process.put(caller, &mut config)?;
+        self.rest.put(&path, &mut config)?;
+        Ok(config)
     }
 
     /// Files first, then `-e`, so that the latter wins.
     fn environment(&self, caller: &Caller<'_>) -> Result<Vec<String>> {
-        let mut variables = Vec::new();
+        let mut variables = self.process.proxies(caller);
         for file in &self.env_file {
             let text = read_text(file)?;
             variables.extend(wishes::env::env_file(&text, &file.display().to_string())?);
@@ -407,179 +449,16 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
             target.is_none_or(|target| plans.iter().all(|plan| plan.target != target))
         });
     }
-    switches!(tty interactive auto_remove init read_only privileged);
+    switches!(tty interactive auto_remove init read_only privileged unsetenv_all read_only_tmpfs oom_kill_disable publish_all);
     wins!(name command entrypoint workdir user hostname memory cpus cpu_shares cpuset_cpus pids_limit network pid ipc uts
         stop_signal stop_timeout restart log_driver runtime rootfs platform);
+    wins!(passwd_entry group_entry umask domainname tz shm_size memory_reservation memory_swap memory_swappiness oom_score_adj
+        cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpuset_mems blkio_weight rdt_class personality cgroupns
+        cgroup_parent timeout pidfile);
     joins!(env group_add mounts devices cap_add cap_drop security_opt ulimits sysctls ports labels annotations log_opts);
+    joins!(env_host env_merge unsetenv storage_opts device_cgroup_rules blkio_weight_devices device_read_bps
+        device_write_bps device_read_iops device_write_iops cgroup_conf expose add_host dns dns_search dns_option hooks_dir);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::{CommandFactory, Parser};
-
-    #[derive(Debug, Parser)]
-    #[command(name = "x", version)]
-    struct Both {
-        #[command(flatten)]
-        flags: CreateFlags,
-        #[command(flatten)]
-        words: CommandWords,
-        #[command(flatten)]
-        common: cli::Common,
-    }
-
-    fn parse(line: &[&str]) -> std::result::Result<Both, clap::Error> {
-        Both::try_parse_from(std::iter::once("x").chain(line.iter().copied()))
-    }
-
-    fn apply_to(record: &str, line: &[&str]) -> Result<Config> {
-        let both = parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
-        let mut config: Config = serde_json::from_str(record).unwrap();
-        let variable = |name: &str| (name == "FROM_HERE").then(|| "here".to_owned());
-        let caller = Caller { variable: &variable, absolute: &|path| Ok(Path::new("/here").join(path)) };
-        both.flags.apply_for(&caller, &both.words.command, &mut config)?;
-        Ok(config)
-    }
-
-    fn json(record: &str, line: &[&str]) -> serde_json::Value {
-        serde_json::to_value(apply_to(record, line).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn the_definition_is_consistent() {
-        Both::command().debug_assert();
-    }
-
-    #[test]
-    fn every_flag_reaches_its_member() {
-        let line = "--name n -h h -e A=1 -e FROM_HERE -e GONE -w /w -u 1:2 --group-add 3 --entrypoint /e -t -i --rm --init -l a \
-            --label b=c --annotation d=e --stop-signal INT --stop-timeout -1 --log-driver json-file \
-            --log-opt max-size=1m --platform linux/amd64 --runtime ./crun --rootfs r -v ./s:/s:ro -v vol:/v --tmpfs /t:size=1m \
-            --mount type=bind,src=/m,dst=/m --read-only --device /dev/fuse --cap-add NET_ADMIN --cap-drop ALL --privileged \
-            --security-opt no-new-privileges --security-opt seccomp=p.json -m 1g --cpus 1.5 -c 512 --cpuset-cpus 0 \
-            --pids-limit -1 --ulimit nofile=1 --sysctl net.a=1 --net none -p 80:80 --pid host --ipc none --uts private cmd -x --name";
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let expected = serde_json::json!({
-            "name":"n","command":["cmd","-x","--name"],"entrypoint":["/e"],"env":["A=1","FROM_HERE=here","GONE"],"workdir":"/w",
-            "user":"1:2","group_add":["3"],"hostname":"h","tty":true,"interactive":true,"auto_remove":true,"init":true,
-            "mounts":[
-                {"type":"bind","source":"/here/./s","target":"/s","read_only":true,"create_source":true},
-                {"type":"volume","source":"vol","target":"/v"},
-                {"type":"bind","source":"/m","target":"/m"},
-                {"type":"tmpfs","target":"/t","size":"1m"}],
-            "read_only":true,"devices":["/dev/fuse"],"cap_add":["NET_ADMIN"],"cap_drop":["ALL"],"privileged":true,
-            "security_opt":["no-new-privileges","seccomp=/here/p.json"],"memory":"1g","cpus":"1.5","cpu_shares":512,
-            "cpuset_cpus":"0","pids_limit":-1,"ulimits":["nofile=1"],"sysctls":{"net.a":"1"},"network":"none","pid":"host",
-            "ipc":"none","uts":"private","ports":["80:80"],"labels":{"a":"","b":"c"},"annotations":{"d":"e"},"stop_signal":"INT",
-            "stop_timeout":-1,"log_driver":"json-file","log_opts":{"max-size":"1m"},"runtime":"/here/./crun",
-            "rootfs":"/here/r","platform":"linux/amd64"});
-        assert_eq!(json("{}", &words), expected);
-    }
-
-    #[test]
-    fn a_flag_wins_and_lists_join() {
-        let record = r#"{"name":"old","command":["a"],"env":["A=1"],"mounts":["/x:/m:ro",{"target":"/keep"}],"tty":true,
-            "labels":{"a":"1"},"later":5}"#;
-        let config = json(record, &["--name", "new", "-e", "B=2", "-v", "/y:/m/", "-l", "a=2"]);
-        assert_eq!(config["name"], "new");
-        assert_eq!(config["command"], serde_json::json!(["a"]));
-        assert_eq!(config["env"], serde_json::json!(["A=1", "B=2"]));
-        assert_eq!(config["mounts"][0]["target"], "/keep");
-        assert_eq!(
-            (&config["mounts"][1]["source"], &config["mounts"][2]),
-            (&"/y".into(), &serde_json::Value::Null)
-        );
-        assert_eq!(
-            (&config["tty"], &config["labels"]["a"], &config["later"]),
-            (&true.into(), &"2".into(), &5.into())
-        );
-        assert_eq!(
-            json(record, &[]),
-            serde_json::to_value(serde_json::from_str::<Config>(record).unwrap()).unwrap()
-        );
-    }
-
-    #[test]
-    fn the_command_begins_at_the_first_word() {
-        for line in [&["--rm", "ls", "--rm", "-l"][..], &["--rm", "--", "ls", "--rm", "-l"]] {
-            assert_eq!(json("{}", line)["command"], serde_json::json!(["ls", "--rm", "-l"]));
-        }
-        assert_eq!(json("{}", &["--", "-x"])["command"], serde_json::json!(["-x"]));
-        assert_eq!(json("{}", &["ls", "--", "-l"])["command"], serde_json::json!(["ls", "--", "-l"]));
-    }
-
-    #[test]
-    fn the_last_of_a_flag_given_twice_counts() {
-        assert_eq!(json("{}", &["-m", "1g", "--memory", "2g", "-t", "-t"])["memory"], "2g");
-    }
-
-    #[test]
-    fn what_is_not_a_flag_is_an_error() {
-        for line in
-            [&["--link", "x"][..], &["--gpus=all"], &["-Q"], &["--pids-limit", "x"], &["--cpu-shares", "-1"]]
-        {
-            assert!(parse(line).is_err(), "{line:?}");
-        }
-        let help = parse(&["--help"]).unwrap_err();
-        assert_eq!(help.kind(), clap::error::ErrorKind::DisplayHelp);
-        assert!(help.to_string().contains("--security-opt"));
-    }
-
-    #[test]
-    fn wrong_values_are_usage_errors() {
-        for line in [
-            "-m lots",
-            "--cpus x",
-            "-v x/y:/x",
-            "-v a:b:c:d",
-            "--mount type=x,dst=/y",
-            "--tmpfs x",
-            "--cap-add FLY",
-            "--ulimit n=1",
-            "--security-opt label=disable",
-            "--security-opt seccomp=",
-            "--device fuse",
-            "--network n e t",
-            "--pid none",
-            "--restart maybe",
-            "--log-driver syslog",
-            "--log-opt max-size",
-            "-p 70000:80",
-            "-l =x",
-            "--sysctl vm.x=1",
-            "--stop-signal NO",
-            "--rm --restart always",
-            "-e =x",
-            "-v /a:/x -v /b:/x",
-            "--uts host -h name",
-            "--platform a/b/c/d/e",
-            "--pids-limit -7",
-        ] {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let fault = apply_to("{}", &words).expect_err(line);
-            assert_eq!(fault.kind(), Kind::Usage, "{line}: {fault}");
-        }
-    }
-
-    /// Port 0 of the host is any free one, as docker's.
-    #[test]
-    fn a_port_may_be_any() {
-        assert_eq!(json("{}", &["-p", "0:80"])["ports"], serde_json::json!(["0:80"]));
-    }
-
-    #[test]
-    fn environment_files() {
-        let path = std::env::temp_dir().join(format!("ctr-create-env-{}", std::process::id()));
-        std::fs::write(&path, "A=file\n#x\nFROM_HERE\n").unwrap();
-        let name = path.to_str().unwrap();
-        assert_eq!(
-            json("{}", &["-e", "A=flag", "--env-file", name])["env"],
-            serde_json::json!(["A=file", "FROM_HERE=here", "A=flag"])
-        );
-        std::fs::write(&path, "A B=x\n").unwrap();
-        assert_eq!(apply_to("{}", &["--env-file", name]).unwrap_err().kind(), Kind::Usage);
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(apply_to("{}", &["--env-file", name]).unwrap_err().kind(), Kind::NotFound);
-    }
-}
+mod tests;

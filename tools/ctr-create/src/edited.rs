@@ -1,6 +1,7 @@
 //! What an edited record would change about a container that exists, for `--dry-run`: looks, and changes nothing.
 
 use crate::facts::{identity, specification};
+use crate::hooks;
 use cli::{Explain, Fault, Kind, Result};
 use record::{Config, Container, Record};
 use serde_json::Value;
@@ -60,7 +61,7 @@ pub fn edit(
 pub fn refreshed(store: &Store, dir: &ContainerDir, warn: &mut dyn FnMut(&str)) -> Result<Option<Rewrite>> {
     let stored = dir.load()?;
     let config = stored.config()?;
-    let joins = [&config.network, &config.pid, &config.ipc];
+    let joins = [&config.network, &config.pid, &config.ipc, &config.uts];
     if joins.into_iter().flatten().any(|mode| mode.starts_with("container:")) {
         return rewrite(store, dir, &stored, &config, warn).map(Some);
     }
@@ -85,6 +86,7 @@ fn rewrite(
         }
         None => generated.json()?,
     };
+    let spec = hooks::apply(spec, config, !generated.binds.is_empty())?;
     let missing = |path: &PathBuf| std::fs::symlink_metadata(path).is_err();
     let binds = generated.binds.into_iter().filter(|bind| bind.create).map(|bind| bind.source);
     let volumes = generated.volumes.into_iter().filter(|volume| missing(&volume.path));

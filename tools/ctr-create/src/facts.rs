@@ -3,6 +3,7 @@
 use crate::userfiles;
 use cli::{Explain, Fault, Kind, Result};
 use oci::capabilities::CapSet;
+use oci::cdi::{SpecFile, SpecFiles};
 use oci::seccomp::Architecture;
 use oci::spec::{Facts, Generated, HostDevice, Identity, Lookup, Peer};
 use oci::users::UserFiles;
@@ -30,7 +31,7 @@ pub fn gather(config: &Config) -> Result<Facts> {
         capabilities: capabilities()?,
         apparmor: asks_apparmor && apparmor(),
         cpus: if config.cpus.is_some() { cpus() } else { 0 },
-        swap_accounting: config.memory.is_some() && swap_accounting(cgroup_v2),
+        swap_accounting: (config.memory.is_some() || config.memory_swap.is_some()) && swap_accounting(cgroup_v2),
         hard_limits: hard_limits(config),
         hostname: uname.nodename().to_string_lossy().into_owned(),
         // The shim is the init as well: it is static, so it runs in any root file system.
@@ -81,6 +82,10 @@ pub fn identity(store: &Store, id: &str, name: &str) -> Identity {
         volumes: store.root().join("volumes"),
     }
 }
+
+/// Where vendors put what their devices need; what is generated at boot counts more.
+const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+const MAX_CDI_FILES: usize = 1000;
 
 /// Looks things up on this machine.
 pub struct Machine<'a> {
@@ -137,6 +142,39 @@ impl Lookup for Machine<'_> {
 
     fn profile(&self, path: &str) -> Result<String> {
         read_limited(path, 4 << 20)
+    }
+
+    fn cdi_files(&self) -> Result<SpecFiles> {
+        let mut files = SpecFiles::default();
+        for (priority, dir) in CDI_DIRECTORIES.iter().enumerate() {
+            let Ok(entries) = std::fs::read_dir(dir) else { continue };
+            let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+            paths.sort();
+            for path in paths.into_iter().take(MAX_CDI_FILES) {
+                let Some(name) = path.to_str() else { continue };
+                match path.extension().and_then(|end| end.to_str()) {
+                    Some("json") => {
+                        let text = read_limited(name, 4 << 20)?;
+                        files.json.push(SpecFile { path: name.to_owned(), priority, text });
+                    }
+                    Some("yaml" | "yml") => files.yaml.push(name.to_owned()),
+                    _ => {}
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    fn time_zone(&self, name: &str) -> Result<PathBuf> {
+        let path = match name {
+            "local" => PathBuf::from("/etc/localtime"),
+            name => Path::new("/usr/share/zoneinfo").join(name),
+        };
+        let found = std::fs::canonicalize(&path).ok().filter(|path| path.is_file());
+        found.ok_or_else(|| {
+            Fault::not_found(format!("there is no time zone {name}: {} is not a file", path.display()))
+                .hint("install tzdata on this machine, or set TZ with -e")
+        })
     }
 }
 

@@ -3,13 +3,18 @@
 
 pub mod args;
 pub mod edited;
+mod etc;
+mod exposed;
 pub mod facts;
+mod hooks;
 mod make;
+mod replace;
 mod names;
 pub mod userfiles;
 mod volumes;
 
 pub use make::{Plan, create, dry_run, prepare, refresh, update};
+pub use replace::make_way;
 
 use args::{CommandWords, CreateFlags};
 use cli::{Common, Context, Explain, Fault, Result, Tool};
@@ -109,6 +114,9 @@ fn one(
         let plan = dry_run(store, &record, config, &mut |warning| context.warn("", warning))?;
         let text = serde_json::to_string(&plan).explain(|| "write the plan".into())?;
         return context.print(&format!("{text}\n"));
+    }
+    if args.flags.rest.replace {
+        make_way(store, config.name.as_deref())?;
     }
     let cidfile = args.flags.cidfile.as_deref();
     let made = create_with_cidfile(store, record, config, cidfile, prepared, &mut |warning| {

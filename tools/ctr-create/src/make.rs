@@ -1,7 +1,8 @@
 //! From a record to a container that waits: plan (pure but for look-ups), then apply, then undo if a step fails.
 
+use crate::etc::Etc;
 use crate::facts::{identity, specification};
-use crate::{names, volumes};
+use crate::{exposed, hooks, names, volumes};
 use cli::{Explain, Fault, Result};
 use oci::spec::{BindUse, VolumeUse};
 use record::{Config, Container, Record, Rootfs, Volume};
@@ -37,6 +38,9 @@ struct Uses {
     binds: Vec<BindUse>,
     hostname: String,
     stop_signal: Option<i32>,
+    /// Further files of the bundle.
+    files: Vec<(&'static str, String)>,
+    etc: Etc,
 }
 
 /// A warning about one container.
@@ -145,11 +149,12 @@ fn rootfs_of(record: &Record, config: &Config) -> Result<Rootfs> {
 fn plan_for(
     store: &Store,
     record: &Record,
-    config: Config,
+    mut config: Config,
     rootfs: Rootfs,
     (id, name): (String, String),
     warn: Warn<'_>,
 ) -> Result<Plan> {
+    exposed::publish(record, &mut config)?;
     let who = identity(store, &id, &name);
     let generated = specification(store, record, &config, &who)?;
     for warning in &generated.warnings {
@@ -162,6 +167,7 @@ fn plan_for(
         }
         None => generated.json()?,
     };
+    let spec = hooks::apply(spec, &config, !generated.binds.is_empty())?;
     // An edited specification may name the host otherwise.
     let hostname = spec["hostname"].as_str().map_or(generated.hostname, str::to_owned);
     let missing = |bind: &&BindUse| bind.create && std::fs::symlink_metadata(&bind.source).is_err();
@@ -179,6 +185,12 @@ fn plan_for(
             binds: generated.binds,
             hostname,
             stop_signal: Some(generated.stop_signal),
+            files: generated.files,
+            etc: Etc {
+                hosts: generated.wishes.hosts,
+                resolver: generated.wishes.resolver,
+                network: generated.wishes.network,
+            },
         },
     })
 }
@@ -254,20 +266,17 @@ fn write_files(dir: &ContainerDir, plan: &Plan) -> Result<()> {
     let spec = serde_json::to_vec(&plan.spec).explain(|| "write the specification".into())?;
     write(&path("config.json"), &spec, 0o600)?;
     write(&path("hostname"), format!("{}\n", plan.uses.hostname).as_bytes(), 0o644)?;
-    let host_network = plan.config.network.as_deref() == Some("host");
-    let hosts =
-        if host_network { std::fs::read("/etc/hosts").unwrap_or_default() } else { LOCAL_HOSTS.into() };
-    write(&path("hosts"), &hosts, 0o644)?;
-    let resolvers = std::fs::read("/etc/resolv.conf").unwrap_or_default();
-    write(&path("resolv.conf"), &resolvers, 0o644)?;
+    write(&path("hosts"), plan.uses.etc.hosts().as_bytes(), 0o644)?;
+    write(&path("resolv.conf"), plan.uses.etc.resolv_conf().as_bytes(), 0o644)?;
+    for (name, text) in &plan.uses.files {
+        write(&path(name), text.as_bytes(), 0o644)?;
+    }
     if plan.rootfs.driver == "overlay" {
         let top = plan.rootfs.layers.last().map(String::as_str).unwrap_or_default();
         make_writable_layer(dir, Path::new(top))?;
     }
     Ok(())
 }
-
-const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
 /// Not through a temporary file: the directory is no container yet. The mode is set whatever the umask.
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
@@ -381,7 +390,7 @@ pub fn update(
 pub fn refresh(store: &Store, dir: &ContainerDir, warn: Warn<'_>) -> Result<()> {
     let stored = dir.load()?;
     let config = stored.config()?;
-    let joins = [&config.network, &config.pid, &config.ipc];
+    let joins = [&config.network, &config.pid, &config.ipc, &config.uts];
     if joins.into_iter().flatten().any(|mode| mode.starts_with("container:")) {
         rewrite(store, dir, stored, None, config, warn)?;
     }
@@ -397,6 +406,7 @@ fn rewrite(
     warn: Warn<'_>,
 ) -> Result<()> {
     let mut container: Container = stored.require("container")?;
+    let old = stored.config()?;
     if let Some(spec) = edited.and_then(|record| record.raw("spec")) {
         stored.set_raw("spec", spec.to_owned())?;
     }
@@ -409,6 +419,10 @@ fn rewrite(
     let spec = serde_json::to_vec(&plan.spec).explain(|| "write the specification".into())?;
     atomic::write(&dir.bundle.join("config.json"), &spec, 0o600)?;
     atomic::write(&dir.bundle.join("hostname"), format!("{}\n", plan.uses.hostname).as_bytes(), 0o644)?;
+    plan.uses.etc.rewrite(&old, &dir.bundle)?;
+    for (name, text) in &plan.uses.files {
+        atomic::write(&dir.bundle.join(name), text.as_bytes(), 0o644)?;
+    }
     container.extra.extend(stop_signal(&plan));
     dir.update(|stored| {
         let networks = stored.raw("networks").map(str::to_owned);

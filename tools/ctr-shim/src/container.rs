@@ -3,9 +3,11 @@
 use crate::foreign;
 use crate::settings::Settings;
 use fault::{Explain, Result};
-use runtime::{Created, Gate, Manners, Spec, StartFailure, Stdio};
+use runtime::hooks::{self, Hooks, Place, Point};
+use runtime::{Created, Gate, Manners, Spec, StartFailure, State, Status, Stdio};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use store::ContainerDir;
@@ -26,6 +28,9 @@ pub struct Run {
     /// everybody has been told of the end. `None` where something of the host's is mounted: that is free when
     /// the container has ended.
     pub mounts: Option<OwnedFd>,
+    /// Hooks that are run when it has started and when it has ended, and the specification's annotations for them. Not of
+    /// another runtime's containers: that runs them itself.
+    hooks: Option<(Hooks, BTreeMap<String, String>)>,
 }
 
 enum Process {
@@ -42,7 +47,7 @@ pub fn create(
 ) -> Result<Run> {
     let (stdio, ends) =
         if settings.terminal { (Stdio::Terminal, Ends::default()) } else { streams(settings)? };
-    let (process, terminal, cgroup, mounts) = match &settings.runtime {
+    let (process, terminal, cgroup, mounts, hooks) = match &settings.runtime {
         None => {
             let spec = Spec::load(&dir.bundle)?;
             let created = runtime::create(runtime::Options {
@@ -60,17 +65,19 @@ pub fn create(
             let cgroup = created.cgroup.directories().to_vec();
             let mounts =
                 if has_host_mounts(&spec, &dir.bundle) { None } else { namespace_of(created.pid, "mnt") };
-            (Process::Own(Box::new(created)), None, cgroup, mounts)
+            let later = !(spec.hooks.poststart.is_empty() && spec.hooks.poststop.is_empty());
+            let hooks = later.then_some((spec.hooks, spec.annotations));
+            (Process::Own(Box::new(created)), None, cgroup, mounts, hooks)
         }
         Some(program) => {
             let (created, terminal) = foreign::create(program, dir, settings, stdio)?;
-            (Process::Foreign(created), terminal, Vec::new(), None)
+            (Process::Foreign(created), terminal, Vec::new(), None, None)
         }
     };
     for fd in ends.outputs.iter().chain([&ends.input]).flatten() {
         set_nonblocking(fd)?;
     }
-    let mut run = Run { process, input: ends.input, outputs: ends.outputs, terminal: None, cgroup, mounts };
+    let mut run = Run { process, input: ends.input, outputs: ends.outputs, terminal: None, cgroup, mounts, hooks };
     if let Some(master) = terminal {
         run.take_terminal(master)?;
     }
@@ -157,6 +164,33 @@ impl Run {
         match &self.process {
             Process::Own(created) => created.start(),
             Process::Foreign(created) => created.start(id),
+        }
+    }
+
+    /// Runs the hooks `poststart`; the first that fails is the result.
+    pub fn after_start(&self, dir: &ContainerDir) -> Result<()> {
+        let Some((hooks, annotations)) = &self.hooks else { return Ok(()) };
+        let state = self.state(dir, Status::Running, Some(self.pid()), annotations);
+        let place = Place { directory: Some(&dir.bundle), environment: None };
+        hooks::run(hooks, Point::Poststart, &state, place)
+    }
+
+    /// Runs the hooks `poststop`. There is nobody to tell of what fails.
+    pub fn after_stop(&self, dir: &ContainerDir) {
+        let Some((hooks, annotations)) = &self.hooks else { return };
+        let state = self.state(dir, Status::Stopped, None, annotations);
+        let place = Place { directory: Some(&dir.bundle), environment: None };
+        drop(hooks::run_all(hooks, Point::Poststop, &state, place));
+    }
+
+    fn state(&self, dir: &ContainerDir, status: Status, pid: Option<i32>, annotations: &BTreeMap<String, String>) -> State {
+        State {
+            oci_version: runtime::spec::OCI_VERSION.to_owned(),
+            id: dir.id.clone(),
+            status,
+            pid,
+            bundle: dir.bundle.clone(),
+            annotations: annotations.clone(),
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Server {
     mounts: Option<OwnedFd>,
     phase: Phase,
     started: Option<Instant>,
+    /// When it is killed for having run too long.
+    deadline: Option<Instant>,
     last_run: LastRun,
     restarts: u32,
     back_off: BackOff,
@@ -104,6 +106,7 @@ impl Server {
             mounts: None,
             phase: Phase::Waiting,
             started: None,
+            deadline: None,
             last_run,
             restarts: 0,
             back_off: BackOff::new(),
@@ -147,6 +150,11 @@ impl Server {
     /// Waits for something to happen and deals with it.
     fn turn(&mut self) {
         let (ready, timeout) = self.wait();
+        if self.deadline.is_some_and(|at| Instant::now() >= at) {
+            self.deadline = None;
+            // Its end comes as that of any other.
+            let _ = self.signal(libc::SIGKILL);
+        }
         if timeout {
             self.restart();
         }
@@ -216,7 +224,7 @@ impl Server {
         let limit = match self.phase {
             Phase::Restarting(at) => Some(at.saturating_duration_since(Instant::now())),
             Phase::Over => Some(Duration::from_secs(1)),
-            _ => None,
+            _ => self.deadline.map(|at| at.saturating_duration_since(Instant::now())),
         };
         let limit = limit.and_then(|limit| rustix::event::Timespec::try_from(limit).ok());
         let happened = poll(&mut fds, limit.as_ref()).unwrap_or(0);

@@ -5,6 +5,7 @@ use oci::wishes::{LogWish, RestartPolicy};
 use record::{Record, Rootfs};
 use runtime::RootFs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Debug)]
 pub struct Settings {
@@ -15,6 +16,9 @@ pub struct Settings {
     pub log: LogWish,
     pub runtime: Option<PathBuf>,
     pub rootfs: RootFs,
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+    pub pidfile: Option<PathBuf>,
 }
 
 impl Settings {
@@ -27,6 +31,8 @@ impl Settings {
             restart: RestartPolicy::parse(config.restart.as_deref().unwrap_or("no"))?,
             log: LogWish::parse(config.log_driver.as_deref(), &config.log_opts)?,
             runtime: config.runtime.as_deref().map(find_runtime).transpose()?,
+            timeout: config.timeout.map(Duration::from_secs),
+            pidfile: config.pidfile.as_deref().map(PathBuf::from),
             rootfs: root_fs(record.rootfs()?, bundle, config.auto_remove)?,
         })
     }

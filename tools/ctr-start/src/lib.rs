@@ -212,6 +212,7 @@ fn options(
         input: input.filter(|_| config.interactive),
         interactive: interactive && config.interactive,
         terminal: config.tty,
+        outputs: [true, true],
         detach_keys: keys,
         signal_proxy: !args.no_sig_proxy && !config.tty,
     })

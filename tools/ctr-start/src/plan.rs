@@ -116,7 +116,7 @@ fn session(options: &Options) -> Result<Step> {
     if options.terminal && stdin {
         terminal::open()?;
     }
-    Ok(Step::Attach { stdin, stdout: true, stderr: !options.terminal })
+    Ok(Step::Attach { stdin, stdout: options.outputs[0], stderr: options.outputs[1] && !options.terminal })
 }
 
 fn stored_spec(dir: &ContainerDir) -> Result<Value> {

@@ -18,6 +18,8 @@ pub struct Options {
     /// With a terminal: pass on what is typed.
     pub interactive: bool,
     pub terminal: bool,
+    /// Whether stdout and stderr are wanted; what a terminal shows is stdout.
+    pub outputs: [bool; 2],
     pub detach_keys: DetachKeys,
     /// Pass signals that come to this process on to the container.
     pub signal_proxy: bool,
@@ -60,9 +62,6 @@ impl Session {
             (false, _) => None,
         };
         let with_input = if options.terminal { options.interactive } else { options.input.is_some() };
-        let (out, shim_out) = pipe()?;
-        // Without room for a larger one the usual size does.
-        let _ = rustix::pipe::fcntl_setpipe_size(&out, 1 << 20);
         let mut theirs = Vec::new();
         let mut to_container = None;
         if with_input {
@@ -70,14 +69,21 @@ impl Session {
             theirs.push(read);
             to_container = Some(write);
         }
-        theirs.push(shim_out);
+        let mut out = None;
+        if options.outputs[0] {
+            let (read, write) = pipe()?;
+            // Without room for a larger one the usual size does.
+            let _ = rustix::pipe::fcntl_setpipe_size(&read, 1 << 20);
+            theirs.push(write);
+            out = Some(read);
+        }
         let mut err = None;
-        if !options.terminal {
+        if options.outputs[1] && !options.terminal {
             let (read, write) = pipe()?;
             theirs.push(write);
             err = Some(read);
         }
-        let request = Request::Attach { stdin: with_input, stdout: true, stderr: err.is_some() };
+        let request = Request::Attach { stdin: with_input, stdout: out.is_some(), stderr: err.is_some() };
         let fds: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
         client.request(&request, &fds)?;
         let signals = sys::process::signal_descriptor(&[
@@ -98,7 +104,7 @@ impl Session {
             signals,
             tty,
             to_container,
-            from_container: [Some(out), err],
+            from_container: [out, err],
         })
     }
 

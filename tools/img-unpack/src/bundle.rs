@@ -111,4 +111,12 @@ impl Lookup for NoLookup {
     fn profile(&self, path: &str) -> Result<String> {
         Err(Fault::not_found("a bundle has the default profile").on(path))
     }
+
+    fn cdi_files(&self) -> Result<oci::cdi::SpecFiles> {
+        Ok(oci::cdi::SpecFiles::default())
+    }
+
+    fn time_zone(&self, name: &str) -> Result<PathBuf> {
+        Err(Fault::not_found(format!("there is no time zone {name}")))
+    }
 }

@@ -3,7 +3,9 @@
 //!
 //! Defaults are docker's throughout (moby `daemon/pkg/oci/defaults.go`, `daemon/oci_linux.go`).
 
+mod files;
 mod image;
+mod injected;
 mod mounts;
 mod process;
 mod resources;
@@ -12,12 +14,14 @@ pub use image::ImageDefaults;
 
 use crate::Platform;
 use crate::capabilities::CapSet;
+use crate::cdi;
 use crate::seccomp::{self, Architecture, Profile, Target};
 use crate::users::{self, UserFiles};
-use crate::wishes::{IpcMode, NetworkMode, PidMode, Seccomp, UtsMode, Wishes};
+use crate::wishes::{CgroupMode, IpcMode, NetworkMode, Personality, PidMode, Seccomp, UtsMode, Wishes};
 use fault::{Fault, Result};
 use oci_spec::runtime::{
-    Linux, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType, Root, Spec,
+    Linux, LinuxIntelRdt, LinuxNamespace, LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain, LinuxSeccomp,
+    PosixRlimitType, Root, Spec,
 };
 use record::Config;
 use std::path::PathBuf;
@@ -101,6 +105,10 @@ pub trait Lookup {
     fn peer(&self, container: &str) -> Result<Peer>;
     /// Text of a seccomp profile.
     fn profile(&self, path: &str) -> Result<String>;
+    /// Specifications of the Container Device Interface.
+    fn cdi_files(&self) -> Result<cdi::SpecFiles>;
+    /// The file of a time zone, `local` for this machine's; symbolic links are followed.
+    fn time_zone(&self, name: &str) -> Result<PathBuf>;
 }
 
 /// A volume the container uses; whoever makes the container sees that it is there.
@@ -140,6 +148,8 @@ pub struct Generated {
     pub hostname: String,
     /// The user's, else the image's, else SIGTERM.
     pub stop_signal: i32,
+    /// Files of the bundle beside `hostname`, `hosts` and `resolv.conf`, which have to be written: name, text.
+    pub files: Vec<(&'static str, String)>,
     pub wishes: Wishes,
 }
 
@@ -196,7 +206,7 @@ pub fn to_json(spec: &Spec) -> Result<serde_json::Value> {
             set.sort_unstable_by(|a, b| a.as_str().cmp(&b.as_str()));
         }
     }
-    for map in ["/annotations", "/linux/sysctl"] {
+    for map in ["/annotations", "/linux/sysctl", "/linux/resources/unified"] {
         if let Some(map) = json.pointer_mut(map).and_then(|map| map.as_object_mut()) {
             map.sort_keys();
         }
@@ -221,7 +231,11 @@ pub fn generate(
         check_platform(wanted, image)?;
     }
     let image = ImageDefaults::of(image)?;
-    Generator { image, config, container, facts, lookup, warnings: Vec::new(), wishes }.run(files)
+    let injected = match wishes.cdi_devices.as_slice() {
+        [] => cdi::Edits::default(),
+        names => cdi::edits(names, &lookup.cdi_files()?)?,
+    };
+    Generator { image, config, container, facts, lookup, warnings: Vec::new(), wishes, injected }.run(files)
 }
 
 fn check_platform(wanted: &Platform, image: &serde_json::Value) -> Result<()> {
@@ -243,6 +257,8 @@ struct Generator<'a> {
     lookup: &'a dyn Lookup,
     warnings: Vec<String>,
     wishes: Wishes,
+    /// What devices bring along.
+    injected: cdi::Edits,
 }
 
 impl Generator<'_> {
@@ -250,22 +266,26 @@ impl Generator<'_> {
         let network_peer = self.network_peer()?;
         let hostname = self.hostname(network_peer.as_ref());
         let wanted = self.config.user.as_deref().unwrap_or(&self.image.user);
-        let user = users::resolve(wanted, &self.config.group_add, files)?;
+        let mut user = users::resolve(wanted, &self.config.group_add, files)?;
+        self.add_groups(&mut user);
         let capabilities = self.capabilities();
 
         let mut linux = Linux::default();
         linux
-            .set_cgroups_path(Some(PathBuf::from(format!("/staves/{}", self.container.id))))
+            .set_cgroups_path(Some(self.cgroups_path()))
             .set_namespaces(Some(self.namespaces(network_peer.as_ref())?))
             .set_seccomp(self.seccomp(capabilities)?)
             .set_masked_paths(self.masked_paths())
             .set_readonly_paths(self.readonly_paths())
-            .set_sysctl(self.sysctls());
+            .set_sysctl(self.sysctls())
+            .set_personality(self.personality())
+            .set_intel_rdt(self.rdt_class());
         self.add_resources(&mut linux)?;
         self.add_devices(&mut linux)?;
 
         let process = self.process(&user, &hostname, capabilities)?;
-        let mounts = self.mounts(network_peer.as_ref())?;
+        let bundle_files = self.user_files(&user, files)?;
+        let mounts = self.mounts(network_peer.as_ref(), &bundle_files)?;
         linux.set_rootfs_propagation(mounts.rootfs_propagation.map(str::to_owned));
 
         let mut root = Root::default();
@@ -276,6 +296,8 @@ impl Generator<'_> {
             .set_process(Some(process))
             .set_mounts(Some(mounts.list))
             .set_hostname(Some(hostname.clone()).filter(|_| self.wishes.uts == UtsMode::Private))
+            .set_domainname(self.config.domainname.clone().filter(|name| !name.is_empty()))
+            .set_hooks(self.hooks()?)
             .set_annotations(self.annotations())
             .set_linux(Some(linux));
         let stop_signal = self.stop_signal()?;
@@ -286,6 +308,7 @@ impl Generator<'_> {
             binds: mounts.binds,
             hostname,
             stop_signal,
+            files: bundle_files,
             wishes: self.wishes,
         })
     }
@@ -307,7 +330,33 @@ impl Generator<'_> {
         if self.wishes.uts == UtsMode::Host || self.wishes.network == NetworkMode::Host {
             return self.facts.hostname.clone();
         }
+        if let UtsMode::Container(name) = &self.wishes.uts
+            && let Ok(peer) = self.lookup.peer(name)
+        {
+            return peer.hostname;
+        }
         self.container.id.chars().take(12).collect()
+    }
+
+    fn cgroups_path(&self) -> PathBuf {
+        let parent = self.wishes.cgroup_parent.as_deref().unwrap_or("/staves");
+        PathBuf::from(parent).join(&self.container.id)
+    }
+
+    fn personality(&self) -> Option<LinuxPersonality> {
+        let mut personality = LinuxPersonality::default();
+        personality.set_domain(match self.wishes.personality? {
+            Personality::Linux => LinuxPersonalityDomain::PerLinux,
+            Personality::Linux32 => LinuxPersonalityDomain::PerLinux32,
+        });
+        Some(personality)
+    }
+
+    fn rdt_class(&self) -> Option<LinuxIntelRdt> {
+        let class = self.config.rdt_class.clone().filter(|class| !class.is_empty())?;
+        let mut rdt = LinuxIntelRdt::default();
+        rdt.set_clos_id(Some(class));
+        Some(rdt)
     }
 
     fn stop_signal(&self) -> Result<i32> {
@@ -373,8 +422,12 @@ impl Generator<'_> {
             }
             _ => list.push(own(LinuxNamespaceType::Network)),
         }
-        if self.wishes.uts == UtsMode::Private {
-            list.push(own(LinuxNamespaceType::Uts));
+        match &self.wishes.uts {
+            UtsMode::Host => {}
+            UtsMode::Private => list.push(own(LinuxNamespaceType::Uts)),
+            UtsMode::Container(name) => {
+                list.push(of(LinuxNamespaceType::Uts, "uts", self.lookup.peer(name)?.pid));
+            }
         }
         match &self.wishes.pid {
             PidMode::Host => {}
@@ -390,11 +443,19 @@ impl Generator<'_> {
                 list.push(of(LinuxNamespaceType::Ipc, "ipc", self.lookup.peer(name)?.pid));
             }
         }
-        // docker's default: private on v2, the host's on v1.
-        if self.facts.cgroup_v2 {
+        if self.has_cgroup_namespace() {
             list.push(own(LinuxNamespaceType::Cgroup));
         }
         Ok(list)
+    }
+
+    /// docker's default: private on v2, the host's on v1.
+    fn has_cgroup_namespace(&self) -> bool {
+        match self.wishes.cgroupns {
+            CgroupMode::Private => true,
+            CgroupMode::Host => false,
+            CgroupMode::Default => self.facts.cgroup_v2,
+        }
     }
 }
 

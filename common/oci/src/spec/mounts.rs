@@ -1,6 +1,7 @@
 //! `mounts`: the file systems every container has, the files that make its host name and names resolve, the image's
 //! volumes, and what the user wants, sorted so that a mount comes after the one it lies in.
 
+use super::files::USER_FILES;
 use super::process::INIT_PATH;
 use super::{BindUse, Generator, Peer, VolumeUse};
 use crate::wishes::mount::clean_target;
@@ -35,7 +36,7 @@ const DEFAULTS: [(&str, &str, &str, &[&str]); 7] = [
 ];
 
 /// Files of the bundle over files in /etc.
-const BUNDLE_FILES: [(&str, &str); 3] =
+pub(super) const BUNDLE_FILES: [(&str, &str); 3] =
     [("/etc/resolv.conf", "resolv.conf"), ("/etc/hostname", "hostname"), ("/etc/hosts", "hosts")];
 
 /// From this kernel on read-only can reach what is mounted below (mount_setattr(2)).
@@ -46,20 +47,22 @@ const MAX_IMAGE_VOLUMES: usize = 256;
 
 /// Whether a file of the bundle is bound there.
 pub(super) fn is_bundle_file(target: &str) -> bool {
-    BUNDLE_FILES.iter().any(|(known, _)| *known == target)
+    BUNDLE_FILES.iter().chain(&USER_FILES).any(|(known, _)| *known == target)
 }
 
 /// Whether a mount's source stands for something that belongs to one container alone: a file of its bundle, or a
 /// volume without a name.
 pub(super) fn is_placeholder(source: &str) -> bool {
     let is_digest = |name: &str| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    BUNDLE_FILES.iter().any(|(_, file)| *file == source)
+    BUNDLE_FILES.iter().chain(&USER_FILES).any(|(_, file)| *file == source)
         || source.strip_suffix("/_data").and_then(|path| path.rsplit('/').next()).is_some_and(is_digest)
 }
 
 impl Generator<'_> {
-    pub(super) fn mounts(&mut self, network_peer: Option<&Peer>) -> Result<Mounts> {
+    /// `files` of the bundle are bound beside the usual ones.
+    pub(super) fn mounts(&mut self, network_peer: Option<&Peer>, files: &[(&'static str, String)]) -> Result<Mounts> {
         let plans = self.plans()?;
+        self.check_own_mounts(&plans)?;
         let mut mounts = Mounts { list: self.default_mounts(&plans)?, ..Mounts::default() };
         // Sorted among the rest as docker does, so that a mount over /etc does not hide them.
         let (outer, inner): (Vec<_>, Vec<_>) = plans.iter().partition(|plan| depth(&plan.target) < 2);
@@ -72,9 +75,12 @@ impl Generator<'_> {
                 self.facts.init.clone().ok_or_else(|| Fault::failed("there is no init program to use"))?;
             mounts.list.push(new_mount(INIT_PATH, "bind", init, &["bind", "ro", "rprivate"]));
         }
+        self.add_user_files(&mut mounts, &plans, files);
+        self.add_time_zone(&mut mounts, &plans)?;
         for plan in inner {
             self.add(&mut mounts, plan)?;
         }
+        self.add_injected_mounts(&mut mounts);
         Ok(mounts)
     }
 
@@ -94,6 +100,13 @@ impl Generator<'_> {
                 plans.push(MountPlan { target, read_only: ReadOnly::No, options: Vec::new(), kind });
             }
         }
+        if self.config.read_only_tmpfs {
+            for target in ["/run", "/tmp", "/var/tmp"] {
+                if plans.iter().all(|plan| plan.target != target) {
+                    plans.push(read_only_tmpfs(target));
+                }
+            }
+        }
         plans.sort_by_key(|plan| depth(&plan.target));
         Ok(plans)
     }
@@ -107,8 +120,18 @@ impl Generator<'_> {
                 continue;
             }
             let mut options: Vec<&str> = options.to_vec();
-            if self.config.privileged && matches!(target, "/sys" | "/sys/fs/cgroup") {
+            let writable = self.config.privileged && matches!(target, "/sys" | "/sys/fs/cgroup")
+                || self.wishes.security.writable_cgroups && target == "/sys/fs/cgroup";
+            if writable {
                 options.retain(|option| *option != "ro");
+            }
+            if target == "/proc" {
+                options.extend(self.wishes.security.proc_options.iter().map(String::as_str));
+            }
+            let shm_size = self.wishes.shm_size.map(|bytes| format!("size={bytes}"));
+            if let Some(size) = shm_size.as_deref().filter(|_| target == "/dev/shm") {
+                options.retain(|option| !option.starts_with("size="));
+                options.push(size);
             }
             match (target, &self.wishes.ipc) {
                 ("/dev/shm", IpcMode::None) => {}
@@ -139,6 +162,29 @@ impl Generator<'_> {
             }
             mounts.list.push(new_mount(target, "bind", bundle.join(file), &options));
         }
+    }
+
+    /// What the mounts every container has cannot do.
+    fn check_own_mounts(&mut self, plans: &[MountPlan]) -> Result<()> {
+        let joins_shm = matches!(self.wishes.ipc, IpcMode::Host | IpcMode::Container(_) | IpcMode::None);
+        if self.wishes.shm_size.is_some() && (joins_shm || plans.iter().any(|plan| plan.target == "/dev/shm")) {
+            self.warnings.push("shm-size has no effect: /dev/shm is not this container's own".to_owned());
+        }
+        // Through the machine's own hierarchies it could change other groups than its own.
+        if self.wishes.security.writable_cgroups && !self.config.privileged && !self.has_cgroup_namespace() {
+            return Err(Fault::input("writable-cgroups needs a cgroup namespace of the container's own")
+                .hint("give --cgroupns private too"));
+        }
+        Ok(())
+    }
+
+    fn add_time_zone(&self, mounts: &mut Mounts, plans: &[MountPlan]) -> Result<()> {
+        let Some(name) = &self.wishes.time_zone else { return Ok(()) };
+        if plans.iter().all(|plan| plan.target != "/etc/localtime") {
+            let file = self.lookup.time_zone(name)?;
+            mounts.list.push(new_mount("/etc/localtime", "bind", file, &["bind", "ro", "rprivate"]));
+        }
+        Ok(())
     }
 
     fn add(&self, mounts: &mut Mounts, plan: &MountPlan) -> Result<()> {
@@ -201,6 +247,17 @@ impl Generator<'_> {
     }
 }
 
+/// As podman's: the image's files are there, whatever is written goes with the container.
+fn read_only_tmpfs(target: &str) -> MountPlan {
+    let options = ["rw", "nosuid", "nodev", "tmpcopyup", if target == "/run" { "mode=755" } else { "mode=1777" }];
+    MountPlan {
+        target: target.to_owned(),
+        read_only: ReadOnly::No,
+        options: options.map(str::to_owned).to_vec(),
+        kind: MountKind::Tmpfs,
+    }
+}
+
 fn depth(target: &str) -> usize {
     target.matches('/').count()
 }
@@ -227,7 +284,7 @@ fn tmpfs(plan: &MountPlan) -> Mount {
     new_mount(&plan.target, "tmpfs", "tmpfs", &options)
 }
 
-fn new_mount(target: &str, kind: &str, source: impl Into<PathBuf>, options: &[&str]) -> Mount {
+pub(super) fn new_mount(target: &str, kind: &str, source: impl Into<PathBuf>, options: &[&str]) -> Mount {
     let mut mount = Mount::default();
     mount
         .set_destination(PathBuf::from(target))

@@ -23,13 +23,14 @@ impl Generator<'_> {
         let mut process = Process::default();
         process
             .set_terminal(Some(self.config.tty))
-            .set_user(spec_user(user))
+            .set_user(spec_user(user, self.wishes.umask))
             .set_args(Some(self.arguments()?))
             .set_env(Some(self.environment(user, hostname)?))
             .set_cwd(self.working_directory()?)
             .set_capabilities(Some(capability_sets(user.uid, capabilities)))
             .set_rlimits(self.rlimits()?)
             .set_no_new_privileges(Some(self.wishes.security.no_new_privileges))
+            .set_oom_score_adj(self.wishes.resources.oom_score_adj)
             .set_apparmor_profile(self.apparmor()?);
         Ok(process)
     }
@@ -68,15 +69,26 @@ impl Generator<'_> {
         Ok(arguments)
     }
 
-    /// docker's order: its own variables, the image's, the user's; a later one takes the place of an earlier one.
+    /// docker's order: its own variables, the image's, the user's; a later one takes the place of an earlier one. Between
+    /// them, as podman has it: the caller's under the image's, then those made of the image's.
     fn environment(&self, user: &users::Identity, hostname: &str) -> Result<Vec<String>> {
-        let mut environment = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
-        if self.config.tty {
-            environment.push("TERM=xterm".to_owned());
+        let config = self.config;
+        let mut environment = Vec::new();
+        if !config.unsetenv_all {
+            environment.extend([DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")]);
+            if config.tty {
+                environment.push("TERM=xterm".to_owned());
+            }
+            env::set_all(&mut environment, &config.env_host);
+            let of_image = self.image.env.iter().filter(|text| text.find('=').is_some_and(|at| at > 0));
+            env::set_all(&mut environment, of_image);
         }
-        let of_image = self.image.env.iter().filter(|text| text.find('=').is_some_and(|at| at > 0));
-        env::set_all(&mut environment, of_image.chain(&self.config.env));
-        if !env::has(&environment, "HOME") {
+        let before = environment.clone();
+        environment.retain(|variable| !config.unsetenv.iter().any(|name| env::is_named(variable, name)));
+        let merged: Vec<String> = config.env_merge.iter().map(|text| env::expand(text, &before)).collect();
+        env::set_all(&mut environment, merged.iter().chain(&config.env).chain(&self.injected.env));
+        let wants_home = !config.unsetenv_all && !config.unsetenv.iter().any(|name| name == "HOME");
+        if wants_home && !env::has(&environment, "HOME") {
             environment.push(format!("HOME={}", user.home));
         }
         match environment.iter().find(|variable| variable.contains('\0')) {
@@ -145,8 +157,9 @@ impl Generator<'_> {
     }
 }
 
-fn spec_user(user: &users::Identity) -> User {
+fn spec_user(user: &users::Identity, umask: Option<u32>) -> User {
     let mut spec = User::default();
+    spec.set_umask(umask);
     spec.set_uid(user.uid).set_gid(user.gid).set_additional_gids(Some(user.groups.clone()));
     spec
 }

@@ -2,9 +2,12 @@
 
 use super::{Generator, HostDevice};
 use fault::{Fault, Result};
+use crate::wishes::{DeviceRate, unmasks};
 use oci_spec::runtime::{
-    Linux, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
+    Linux, LinuxBlockIo, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
+    LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder,
 };
+use oci_spec::OciSpecError;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -38,16 +41,21 @@ const BILLION: u64 = 1_000_000_000;
 
 impl Generator<'_> {
     pub(super) fn masked_paths(&self) -> Option<Vec<String>> {
-        if self.config.privileged {
-            return None;
+        let security = &self.wishes.security;
+        if self.config.privileged || security.unconfined_paths {
+            return Some(security.mask.clone()).filter(|paths| !paths.is_empty());
         }
         let throttles = (0..self.facts.thermal_throttles)
             .map(|cpu| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"));
-        Some(MASKED.iter().map(|path| (*path).to_owned()).chain(throttles).collect())
+        let usual = MASKED.iter().map(|path| (*path).to_owned()).chain(throttles);
+        let usual = usual.filter(|path| !unmasks(&security.unmask, path));
+        Some(usual.chain(security.mask.iter().cloned()).collect())
     }
 
     pub(super) fn readonly_paths(&self) -> Option<Vec<String>> {
-        (!self.config.privileged).then(|| READ_ONLY.iter().map(|path| (*path).to_owned()).collect())
+        let security = &self.wishes.security;
+        let usual = READ_ONLY.iter().filter(|path| !unmasks(&security.unmask, path));
+        (!self.config.privileged && !security.unconfined_paths).then(|| usual.map(|path| (*path).to_owned()).collect())
     }
 
     /// docker opens ping and low ports to everybody inside a network namespace of the container's own.
@@ -61,9 +69,12 @@ impl Generator<'_> {
         (!sysctls.is_empty()).then_some(sysctls)
     }
 
-    pub(super) fn add_resources(&self, linux: &mut Linux) -> Result<()> {
+    pub(super) fn add_resources(&mut self, linux: &mut Linux) -> Result<()> {
         let mut resources = LinuxResources::default();
-        resources.set_memory(self.memory()).set_cpu(self.cpu()?);
+        resources.set_memory(self.memory()?).set_cpu(self.cpu()?).set_block_io(self.block_io()?);
+        if !self.config.cgroup_conf.is_empty() {
+            resources.set_unified(Some(self.config.cgroup_conf.clone().into_iter().collect()));
+        }
         if let Some(limit) = self.wishes.pids {
             let mut pids = LinuxPids::default();
             pids.set_limit(limit);
@@ -73,22 +84,76 @@ impl Generator<'_> {
         Ok(())
     }
 
-    fn memory(&self) -> Option<LinuxMemory> {
-        let limit = i64::try_from(self.wishes.memory?).ok()?;
+    fn memory(&mut self) -> Result<Option<LinuxMemory>> {
+        let asked = &self.wishes.resources;
+        let limit = self.wishes.memory.and_then(|bytes| i64::try_from(bytes).ok());
         let mut memory = LinuxMemory::default();
-        memory.set_limit(Some(limit));
-        if self.facts.swap_accounting {
+        memory
+            .set_limit(limit)
+            .set_reservation(asked.memory_reservation)
+            .set_swappiness(asked.memory_swappiness)
+            .set_disable_oom_killer(asked.oom_kill_disable.then_some(true));
+        match (asked.memory_swap, limit) {
+            (Some(_), _) if !self.facts.swap_accounting => {
+                return Err(Fault::failed("memory-swap cannot be set: the kernel does not count swap here")
+                    .hint("boot it with swapaccount=1"));
+            }
+            (Some(both), _) => {
+                memory.set_swap(Some(both));
+            }
             // docker: as much swap again as memory.
-            memory.set_swap(Some(limit.saturating_mul(2)));
+            (None, Some(limit)) if self.facts.swap_accounting => {
+                memory.set_swap(Some(limit.saturating_mul(2)));
+            }
+            _ => {}
         }
-        Some(memory)
+        if asked.oom_kill_disable && limit.is_none() {
+            self.warnings
+                .push("oom-kill-disable without a memory limit: the container can use up the machine's".to_owned());
+        }
+        Ok(Some(memory).filter(|memory| *memory != LinuxMemory::default()))
+    }
+
+    fn block_io(&self) -> Result<Option<LinuxBlockIo>> {
+        let asked = &self.wishes.resources;
+        let mut io = LinuxBlockIo::default();
+        io.set_weight(asked.blkio_weight);
+        let weight = |(major, minor), rate| {
+            let weight = u16::try_from(rate).unwrap_or(u16::MAX);
+            LinuxWeightDeviceBuilder::default().major(major).minor(minor).weight(weight).build()
+        };
+        let throttle =
+            |(major, minor), rate| LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(rate).build();
+        io.set_weight_device(self.block_devices(&asked.blkio_weight_devices, weight)?)
+            .set_throttle_read_bps_device(self.block_devices(&asked.read_bps, throttle)?)
+            .set_throttle_write_bps_device(self.block_devices(&asked.write_bps, throttle)?)
+            .set_throttle_read_iops_device(self.block_devices(&asked.read_iops, throttle)?)
+            .set_throttle_write_iops_device(self.block_devices(&asked.write_iops, throttle)?);
+        Ok(Some(io).filter(|io| *io != LinuxBlockIo::default()))
+    }
+
+    /// By their numbers.
+    fn block_devices<T>(
+        &self,
+        rates: &[DeviceRate],
+        make: impl Fn((i64, i64), u64) -> std::result::Result<T, OciSpecError>,
+    ) -> Result<Option<Vec<T>>> {
+        let mut list = Vec::with_capacity(rates.len());
+        for wish in rates {
+            match self.lookup.devices_at(&wish.path)?.as_slice() {
+                [device] if device.kind == 'b' => list.push(
+                    make((device.major, device.minor), wish.rate)
+                        .map_err(|error| Fault::failed("write the rates of devices").because(error))?,
+                ),
+                _ => return Err(Fault::input(format!("{} is not a block device", wish.path))),
+            }
+        }
+        Ok((!list.is_empty()).then_some(list))
     }
 
     fn cpu(&self) -> Result<Option<LinuxCpu>> {
         let wishes = &self.wishes;
-        if wishes.nano_cpus.is_none() && wishes.cpu_shares.is_none() && wishes.cpuset_cpus.is_none() {
-            return Ok(None);
-        }
+        let asked = &wishes.resources;
         let mut cpu = LinuxCpu::default();
         if let Some(nano) = wishes.nano_cpus {
             let most = u64::from(self.facts.cpus).saturating_mul(BILLION);
@@ -100,14 +165,29 @@ impl Generator<'_> {
                 )));
             }
             cpu.set_period(Some(CPU_PERIOD)).set_quota(i64::try_from(nano / (BILLION / CPU_PERIOD)).ok());
+        } else {
+            cpu.set_period(asked.cpu_period).set_quota(asked.cpu_quota);
         }
-        cpu.set_shares(wishes.cpu_shares).set_cpus(wishes.cpuset_cpus.clone());
-        Ok(Some(cpu))
+        cpu.set_shares(wishes.cpu_shares)
+            .set_cpus(wishes.cpuset_cpus.clone())
+            .set_mems(asked.cpuset_mems.clone())
+            .set_realtime_period(asked.cpu_rt_period)
+            .set_realtime_runtime(asked.cpu_rt_runtime);
+        Ok(Some(cpu).filter(|cpu| *cpu != LinuxCpu::default()))
     }
 
     pub(super) fn add_devices(&mut self, linux: &mut Linux) -> Result<()> {
-        let (nodes, rules) =
+        let (mut nodes, mut rules) =
             if self.config.privileged { self.every_device()? } else { self.wanted_devices()? };
+        for asked in &self.wishes.resources.device_rules {
+            let kind = match asked.kind {
+                'b' => LinuxDeviceType::B,
+                'c' => LinuxDeviceType::C,
+                _ => LinuxDeviceType::A,
+            };
+            rules.push(rule(true, Some(kind), asked.major, asked.minor, &asked.access));
+        }
+        self.add_injected_devices(&mut nodes, &mut rules)?;
         if let Some(resources) = linux.resources_mut() {
             resources.set_devices(Some(rules));
         }
@@ -173,7 +253,7 @@ fn placed(devices: &[HostDevice], host: &str, container: &str) -> Vec<LinuxDevic
     devices.iter().map(|device| node(device, &place(device))).collect()
 }
 
-fn kind(device: &HostDevice) -> LinuxDeviceType {
+pub(super) fn kind(device: &HostDevice) -> LinuxDeviceType {
     match device.kind {
         'b' => LinuxDeviceType::B,
         'p' => LinuxDeviceType::P,
@@ -181,7 +261,7 @@ fn kind(device: &HostDevice) -> LinuxDeviceType {
     }
 }
 
-fn node(device: &HostDevice, path: &str) -> LinuxDevice {
+pub(super) fn node(device: &HostDevice, path: &str) -> LinuxDevice {
     let mut node = LinuxDevice::default();
     node.set_path(PathBuf::from(path))
         .set_typ(kind(device))
@@ -193,7 +273,7 @@ fn node(device: &HostDevice, path: &str) -> LinuxDevice {
     node
 }
 
-fn rule(
+pub(super) fn rule(
     allow: bool,
     kind: Option<LinuxDeviceType>,
     major: Option<i64>,

@@ -32,6 +32,19 @@ impl Lookup for Fake {
             _ => Err(Fault::not_found(format!("open {path}"))),
         }
     }
+
+    fn cdi_files(&self) -> Result<crate::cdi::SpecFiles> {
+        let text = r#"{"cdiVersion":"0.6.0","kind":"v.com/c","devices":[{"name":"a","containerEdits":{
+            "env":["CDI=1"],"deviceNodes":[{"path":"/dev/given","hostPath":"/dev/fuse","permissions":"r"}],
+            "mounts":[{"hostPath":"/lib","containerPath":"/l","options":["ro"]}],
+            "hooks":[{"hookName":"createContainer","path":"/hook","args":["hook","x"]}],"additionalGIDs":[44]}}]}"#;
+        let file = crate::cdi::SpecFile { path: "/etc/cdi/v.json".into(), priority: 0, text: text.into() };
+        Ok(crate::cdi::SpecFiles { json: vec![file], yaml: Vec::new() })
+    }
+
+    fn time_zone(&self, name: &str) -> Result<std::path::PathBuf> {
+        Ok(std::path::Path::new("/usr/share/zoneinfo").join(name))
+    }
 }
 
 fn device(path: &str, kind: char, major: i64, minor: i64) -> HostDevice {

@@ -37,6 +37,11 @@ pub fn device(text: &str) -> Result<DeviceWish> {
     Ok(DeviceWish { host: host.to_owned(), container, permissions: permissions.to_owned() })
 }
 
+/// Whether this is a name of the Container Device Interface, `vendor.com/class=name`, and not a path.
+pub fn is_cdi_name(text: &str) -> bool {
+    !text.starts_with('/') && text.split_once('=').is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
+}
+
 fn is_permissions(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|b| matches!(b, b'r' | b'w' | b'm'))

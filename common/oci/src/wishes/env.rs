@@ -89,6 +89,38 @@ pub fn has(environment: &[String], name: &str) -> bool {
     environment.iter().any(|present| name_of(present) == name)
 }
 
+/// Whether a variable has this name.
+pub fn is_named(variable: &str, name: &str) -> bool {
+    name_of(variable) == name
+}
+
+/// `NAME=value` with `$OTHER` and `${OTHER}` in its value replaced by what `environment` has under that name, or nothing.
+pub fn expand(variable: &str, environment: &[String]) -> String {
+    let Some((name, value)) = variable.split_once('=') else { return variable.to_owned() };
+    let lookup = |wanted: &str| {
+        environment.iter().find_map(|present| present.split_once('=').filter(|(name, _)| *name == wanted)).map(|(_, v)| v)
+    };
+    let mut text = format!("{name}=");
+    let mut rest = value;
+    while let Some(at) = rest.find('$') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some((wanted, after)) = rest.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+            text.push_str(lookup(wanted).unwrap_or_default());
+            rest = after;
+            continue;
+        }
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        if end == 0 {
+            text.push('$');
+            continue;
+        }
+        text.push_str(lookup(&rest[..end]).unwrap_or_default());
+        rest = &rest[end..];
+    }
+    text + rest
+}
+
 fn name_of(variable: &str) -> &str {
     variable.split_once('=').map_or(variable, |(name, _)| name)
 }
@@ -122,6 +154,20 @@ mod tests {
         assert_eq!(at_once, ["PATH=/x", "D=4", "B=3"]);
         assert!(env("A=1").is_ok() && env("A").is_ok());
         assert!(env("=1").is_err() && env("").is_err() && env("A=\0").is_err());
+    }
+
+    #[test]
+    fn values_are_made_of_others() {
+        let environment = ["PATH=/bin".to_owned(), "A=1".to_owned()];
+        for (text, expected) in [
+            ("PATH=${PATH}:/x", "PATH=/bin:/x"),
+            ("B=$A-$A$C.", "B=1-1."),
+            ("B=$ ${A", "B=$ ${A"),
+            ("B=", "B="),
+            ("B=$", "B=$"),
+        ] {
+            assert_eq!(expand(text, &environment), expected);
+        }
     }
 
     #[test]

@@ -8,16 +8,22 @@ pub mod env;
 mod limits;
 mod modes;
 pub mod mount;
+pub mod names;
 pub mod port;
 mod quantity;
+mod resources;
+mod security;
 mod signal;
 
-pub use device::{DeviceWish, device};
+pub use device::{DeviceWish, device, is_cdi_name};
 pub use limits::{SysctlScope, UNLIMITED, Ulimit, sysctl, ulimit, ulimit_name};
-pub use modes::{IpcMode, LogWish, NetworkMode, PidMode, RestartPolicy, Seccomp, Security, UtsMode};
+pub use modes::{CgroupMode, IpcMode, LogWish, NetworkMode, PidMode, RestartPolicy, UtsMode};
 pub use mount::{MountKind, MountPlan, ReadOnly};
 pub use port::port;
+pub use names::{HostAddress, Resolver};
 pub use quantity::{bytes, bytes_of, nano_cpus};
+pub use resources::{DeviceRate, DeviceRule, Resources};
+pub use security::{Seccomp, Security, unmasks};
 pub use signal::{signal, signal_name};
 
 use crate::Platform;
@@ -31,6 +37,8 @@ use std::collections::BTreeMap;
 pub struct Wishes {
     pub mounts: Vec<MountPlan>,
     pub devices: Vec<DeviceWish>,
+    /// Devices by their names of the Container Device Interface.
+    pub cdi_devices: Vec<String>,
     pub capabilities: CapWish,
     pub security: Security,
     /// Bytes; `None`: unlimited.
@@ -39,6 +47,8 @@ pub struct Wishes {
     pub nano_cpus: Option<u64>,
     pub cpu_shares: Option<u64>,
     pub cpuset_cpus: Option<String>,
+    /// Limits beside these.
+    pub resources: Resources,
     /// `None`: unlimited.
     pub pids: Option<i64>,
     pub ulimits: Vec<Ulimit>,
@@ -47,7 +57,22 @@ pub struct Wishes {
     pub pid: PidMode,
     pub ipc: IpcMode,
     pub uts: UtsMode,
+    pub cgroupns: CgroupMode,
+    /// Absolute, without `..`.
+    pub cgroup_parent: Option<String>,
     pub hostname: Option<String>,
+    /// Names and the address they are to have in `/etc/hosts`.
+    pub hosts: Vec<(Vec<String>, HostAddress)>,
+    pub resolver: Resolver,
+    /// Beside those the image exposes.
+    pub exposed: Vec<(u16, String)>,
+    pub time_zone: Option<String>,
+    /// Permission bits that new files do not get.
+    pub umask: Option<u32>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    /// Whether system calls tell of a 32 bit machine.
+    pub personality: Option<Personality>,
     pub ports: Vec<Port>,
     pub stop_signal: Option<i32>,
     /// Seconds before SIGKILL; -1: never.
@@ -58,6 +83,13 @@ pub struct Wishes {
     pub platform: Option<Platform>,
 }
 
+/// personality(2), as far as the runtime specification knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Personality {
+    Linux,
+    Linux32,
+}
+
 impl Wishes {
     /// Checks and parses all of it; what contradicts itself fails too.
     pub fn parse(config: &Config) -> Result<Wishes> {
@@ -65,23 +97,31 @@ impl Wishes {
         for variable in &config.env {
             env::env(variable)?;
         }
+        for variable in config.env_host.iter().chain(&config.env_merge) {
+            env::env(variable)?;
+        }
+        let memory = match &config.memory {
+            Some(quantity) => {
+                Some(bytes_of(quantity).map_err(|f| f.within("memory"))?).filter(|bytes| *bytes > 0)
+            }
+            None => None,
+        };
+        let nano_cpus = match &config.cpus {
+            Some(quantity) => {
+                Some(nano_cpus(quantity).map_err(|f| f.within("cpus"))?).filter(|nano| *nano > 0)
+            }
+            None => None,
+        };
+        let (cdi_devices, devices): (Vec<&String>, Vec<&String>) =
+            config.devices.iter().partition(|text| is_cdi_name(text));
         let wishes = Wishes {
             mounts: config.mounts.iter().map(mount::mount).collect::<Result<_>>()?,
-            devices: config.devices.iter().map(|text| device(text)).collect::<Result<_>>()?,
+            devices: devices.into_iter().map(|text| device(text)).collect::<Result<_>>()?,
+            cdi_devices: cdi_devices.into_iter().cloned().collect(),
             capabilities: CapWish::parse(&config.cap_add, &config.cap_drop)?,
             security: Security::parse(&config.security_opt)?,
-            memory: match &config.memory {
-                Some(quantity) => {
-                    Some(bytes_of(quantity).map_err(|f| f.within("memory"))?).filter(|bytes| *bytes > 0)
-                }
-                None => None,
-            },
-            nano_cpus: match &config.cpus {
-                Some(quantity) => {
-                    Some(nano_cpus(quantity).map_err(|f| f.within("cpus"))?).filter(|nano| *nano > 0)
-                }
-                None => None,
-            },
+            memory,
+            nano_cpus,
             cpu_shares: config.cpu_shares.filter(|shares| *shares > 0),
             cpuset_cpus: config
                 .cpuset_cpus
@@ -89,6 +129,7 @@ impl Wishes {
                 .filter(|list| !list.is_empty())
                 .map(cpu_list)
                 .transpose()?,
+            resources: Resources::parse(config, memory, nano_cpus)?,
             pids: pids(config.pids_limit)?,
             ulimits: config.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
             sysctls: config.sysctls.clone(),
@@ -97,6 +138,25 @@ impl Wishes {
             ipc: IpcMode::parse(&mode(&config.ipc))?,
             uts: UtsMode::parse(&mode(&config.uts))?,
             hostname: config.hostname.as_deref().filter(|name| !name.is_empty()).map(hostname).transpose()?,
+            cgroupns: CgroupMode::parse(&mode(&config.cgroupns))?,
+            cgroup_parent: given(&config.cgroup_parent).map(cgroup_parent).transpose()?,
+            hosts: config.add_host.iter().map(|text| names::add_host(text)).collect::<Result<_>>()?,
+            resolver: Resolver::parse(config)?,
+            exposed: config
+                .expose
+                .iter()
+                .map(|text| names::exposed(text))
+                .collect::<Result<Vec<_>>>()?
+                .concat(),
+            time_zone: given(&config.tz).map(names::time_zone).transpose()?,
+            umask: given(&config.umask).map(umask).transpose()?,
+            shm_size: match &config.shm_size {
+                Some(quantity) => {
+                    Some(bytes_of(quantity).map_err(|f| f.within("shm-size"))?).filter(|bytes| *bytes > 0)
+                }
+                None => None,
+            },
+            personality: given(&config.personality).map(personality).transpose()?,
             ports: config.ports.iter().map(port).collect::<Result<_>>()?,
             stop_signal: config
                 .stop_signal
@@ -119,8 +179,28 @@ impl Wishes {
     /// Contradictions between members.
     fn check_together(&self, config: &Config) -> Result<()> {
         let conflict = |what: &str| Err(Fault::input(what.to_owned()));
-        if self.hostname.is_some() && self.uts == UtsMode::Host {
-            return conflict("a hostname and uts=host exclude each other");
+        if (self.hostname.is_some() || config.domainname.is_some()) && self.uts != UtsMode::Private {
+            return conflict(if self.uts == UtsMode::Host {
+                "a hostname and uts=host exclude each other"
+            } else {
+                "a hostname and uts=container: exclude each other: the name is the other container's"
+            });
+        }
+        if config.timeout == Some(0) {
+            return conflict("timeout 0: seconds, at least 1");
+        }
+        if !(self.hosts.is_empty() && self.resolver == Resolver::default())
+            && matches!(self.network, NetworkMode::Container(_))
+        {
+            return conflict(
+                "hosts, name servers and network=container: exclude each other: the other container's files are used",
+            );
+        }
+        if config.read_only_tmpfs && !config.read_only {
+            return conflict("read-only-tmpfs is for a read-only root file system: give read-only too");
+        }
+        if let Some(name) = config.storage_opts.keys().find(|name| *name != "size") {
+            return Err(Fault::input(format!("there is no storage option \"{name}\"")).hint("there is size"));
         }
         if self.hostname.is_some() && matches!(self.network, NetworkMode::Container(_)) {
             return conflict(
@@ -158,6 +238,36 @@ impl Wishes {
             return Err(Fault::input(format!("two mounts at {twice}")));
         }
         Ok(())
+    }
+}
+
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+/// `/a/b` or `a/b`, both below the root of the hierarchy.
+fn cgroup_parent(text: &str) -> Result<String> {
+    let trimmed = text.trim_matches('/');
+    let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(char::is_control);
+    if text.len() <= 1024 && trimmed.split('/').all(plain) {
+        return Ok(format!("/{trimmed}"));
+    }
+    Err(Fault::input(format!("\"{text}\" is not a control group")).hint("a path below the root of the hierarchy: /batch"))
+}
+
+fn umask(text: &str) -> Result<u32> {
+    let valid = text.len() <= 4 && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mask| valid && *mask <= 0o777)
+        .ok_or_else(|| Fault::input(format!("\"{text}\" is not a file creation mask")).hint("octal digits: 0027"))
+}
+
+fn personality(text: &str) -> Result<Personality> {
+    match text.to_ascii_uppercase().as_str() {
+        "LINUX" => Ok(Personality::Linux),
+        "LINUX32" => Ok(Personality::Linux32),
+        _ => Err(Fault::input(format!("there is no personality \"{text}\"")).hint("one of: LINUX, LINUX32")),
     }
 }
 

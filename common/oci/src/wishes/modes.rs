@@ -1,4 +1,4 @@
-//! Words with few meanings: namespaces, restart policies, security options, logs.
+//! Words with few meanings: namespaces, restart policies, logs.
 
 use fault::{Fault, Result};
 use std::collections::BTreeMap;
@@ -88,19 +88,44 @@ impl IpcMode {
 }
 
 /// `--uts`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum UtsMode {
     #[default]
     Private,
     Host,
+    Container(String),
 }
 
 impl UtsMode {
     pub fn parse(text: &str) -> Result<UtsMode> {
+        Ok(match text {
+            "" | "private" => UtsMode::Private,
+            "host" => UtsMode::Host,
+            other => match container(other) {
+                Some(name) => UtsMode::Container(name),
+                None => return Err(unknown("uts mode", other, "private, host, container:NAME")),
+            },
+        })
+    }
+}
+
+/// `--cgroupns`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupMode {
+    /// docker's: a namespace of its own with version 2 control groups, the machine's with version 1.
+    #[default]
+    Default,
+    Private,
+    Host,
+}
+
+impl CgroupMode {
+    pub fn parse(text: &str) -> Result<CgroupMode> {
         match text {
-            "" | "private" => Ok(UtsMode::Private),
-            "host" => Ok(UtsMode::Host),
-            other => Err(unknown("uts mode", other, "private, host")),
+            "" => Ok(CgroupMode::Default),
+            "private" => Ok(CgroupMode::Private),
+            "host" => Ok(CgroupMode::Host),
+            other => Err(unknown("cgroup namespace mode", other, "private, host")),
         }
     }
 }
@@ -138,69 +163,6 @@ impl RestartPolicy {
             }
             _ => return Err(wrong()),
         })
-    }
-}
-
-/// Where a seccomp profile comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Seccomp {
-    /// Nothing was asked for: the built-in profile, or none when privileged.
-    #[default]
-    Default,
-    Builtin,
-    Unconfined,
-    /// A file in docker's profile format.
-    File(String),
-    /// The profile's text itself.
-    Inline(String),
-}
-
-/// `--security-opt`, all of them together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Security {
-    pub no_new_privileges: bool,
-    pub seccomp: Seccomp,
-    /// Name of a loaded profile, or `unconfined`.
-    pub apparmor: Option<String>,
-}
-
-impl Security {
-    /// The last of several of one kind counts.
-    pub fn parse(options: &[String]) -> Result<Security> {
-        let mut security = Security::default();
-        for option in options {
-            security.add(option)?;
-        }
-        Ok(security)
-    }
-
-    fn add(&mut self, option: &str) -> Result<()> {
-        // docker once wrote `name:value`, and still takes it.
-        let split = option.find('=').or_else(|| option.find(':'));
-        let (name, value) = match split {
-            Some(at) => (&option[..at], Some(&option[at + 1..])),
-            None => (option, None),
-        };
-        let wrong = |why: &str| {
-            Fault::input(format!("security option \"{option}\": {why}")).hint(
-                "one of: no-new-privileges[=true|false], seccomp=unconfined|builtin|FILE, apparmor=PROFILE",
-            )
-        };
-        match (name, value) {
-            ("no-new-privileges", None | Some("true")) => self.no_new_privileges = true,
-            ("no-new-privileges", Some("false")) => self.no_new_privileges = false,
-            ("no-new-privileges", Some(_)) => return Err(wrong("the value is not true or false")),
-            ("seccomp", Some("unconfined")) => self.seccomp = Seccomp::Unconfined,
-            ("seccomp", Some("builtin")) => self.seccomp = Seccomp::Builtin,
-            ("seccomp", Some(text)) if text.trim_start().starts_with('{') => {
-                self.seccomp = Seccomp::Inline(text.to_owned());
-            }
-            ("seccomp", Some(file)) if !file.is_empty() => self.seccomp = Seccomp::File(file.to_owned()),
-            ("apparmor", Some(profile)) if !profile.is_empty() => self.apparmor = Some(profile.to_owned()),
-            ("seccomp" | "apparmor", _) => return Err(wrong("it needs a value")),
-            _ => return Err(wrong("there is none of this name")),
-        }
-        Ok(())
     }
 }
 
@@ -275,7 +237,8 @@ mod tests {
         assert!(NetworkMode::parse("mynet").is_err());
         assert!(PidMode::parse("none").is_err());
         assert!(IpcMode::parse("Host").is_err());
-        assert!(UtsMode::parse("container:x").is_err());
+        assert_eq!(UtsMode::parse("container:x").unwrap(), UtsMode::Container("x".into()));
+        assert!(UtsMode::parse("none").is_err() && CgroupMode::parse("none").is_err());
     }
 
     #[test]
@@ -292,31 +255,6 @@ mod tests {
         }
         for text in ["yes", "always:3", "on-failure:", "on-failure:-1", "no:1"] {
             assert!(RestartPolicy::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn security_options() {
-        let parse =
-            |options: &[&str]| Security::parse(&options.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>());
-        assert!(parse(&["no-new-privileges"]).unwrap().no_new_privileges);
-        assert!(parse(&["no-new-privileges:true"]).unwrap().no_new_privileges);
-        assert!(!parse(&["no-new-privileges", "no-new-privileges=false"]).unwrap().no_new_privileges);
-        assert_eq!(parse(&["seccomp=unconfined"]).unwrap().seccomp, Seccomp::Unconfined);
-        assert_eq!(parse(&["seccomp:/a=b"]).unwrap_err().kind(), fault::Kind::Input);
-        assert_eq!(parse(&["seccomp=/a:b"]).unwrap().seccomp, Seccomp::File("/a:b".into()));
-        assert_eq!(parse(&["seccomp={}"]).unwrap().seccomp, Seccomp::Inline("{}".into()));
-        assert_eq!(parse(&["apparmor=mine"]).unwrap().apparmor.as_deref(), Some("mine"));
-        for wrong in [
-            "",
-            "label=disable",
-            "seccomp",
-            "seccomp=",
-            "apparmor:",
-            "no-new-privileges=yes",
-            "systempaths=unconfined",
-        ] {
-            assert!(parse(&[wrong]).is_err(), "{wrong}");
         }
     }
 

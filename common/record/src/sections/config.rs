@@ -21,6 +21,18 @@ pub struct Config {
     /// `NAME=value` each, over the image's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
+    /// `NAME=value` each, the caller's own variables: under the image's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env_host: Vec<String>,
+    /// `NAME=value` each, with `${NAME}` of the image's variables in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env_merge: Vec<String>,
+    /// Names of variables that are left out unless `env` has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unsetenv: Vec<String>,
+    /// No variables but those of `env`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unsetenv_all: bool,
     #[serde(skip_serializing_if = "Option::is_none", alias = "cwd")]
     pub workdir: Option<String>,
     /// `user[:group]`, names or numbers.
@@ -28,8 +40,23 @@ pub struct Config {
     pub user: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub group_add: Vec<String>,
+    /// A line for the container's `/etc/passwd`; `$USERNAME`, `$UID`, `$GID`, `$NAME`, `$HOME` stand for the user's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passwd_entry: Option<String>,
+    /// A line for the container's `/etc/group`; `$GROUPNAME` and `$GID` stand for the group's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_entry: Option<String>,
+    /// File creation mask, octal: `"0027"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub umask: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// NIS domain name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domainname: Option<String>,
+    /// `Europe/Paris`: the time zone as this machine's zoneinfo has it; `local`: this machine's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tz: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     pub tty: bool,
     /// Keep the container's stdin open.
@@ -46,9 +73,21 @@ pub struct Config {
     pub mounts: Vec<MountWish>,
     #[serde(skip_serializing_if = "is_false")]
     pub read_only: bool,
-    /// `/dev/x[:/dev/y[:rwm]]`.
+    /// `/dev/x[:/dev/y[:rwm]]`, or the name of a CDI device: `vendor.com/class=name`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// `c 1:3 rwm`: type, major and minor number (`*`: any), what is allowed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_cgroup_rules: Vec<String>,
+    /// Temporary file systems at /run, /tmp and /var/tmp where `read_only`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub read_only_tmpfs: bool,
+    /// Size of /dev/shm: bytes, or a string with a unit. 64m by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<Quantity>,
+    /// `size`: most bytes the read-write layer may take.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_opts: BTreeMap<String, String>,
 
     // Security
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -57,7 +96,8 @@ pub struct Config {
     pub cap_drop: Vec<String>,
     #[serde(skip_serializing_if = "is_false")]
     pub privileged: bool,
-    /// `no-new-privileges[=bool]`, `seccomp=unconfined|builtin|FILE`, `apparmor=PROFILE`.
+    /// `no-new-privileges[=bool]`, `seccomp=unconfined|builtin|FILE`, `apparmor=PROFILE`, `systempaths=unconfined`,
+    /// `mask=PATH:…`, `unmask=PATH:…|ALL`, `proc-opts=OPTION,…`, `writable-cgroups[=bool]`, `label=disable`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub security_opt: Vec<String>,
 
@@ -65,13 +105,61 @@ pub struct Config {
     /// Bytes, or a string with a unit (`512m`); at most this much memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity>,
+    /// Bytes; what it is pushed back to when memory is short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_reservation: Option<Quantity>,
+    /// Bytes of memory and swap together; -1 means unlimited swap. Twice `memory` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_swap: Option<Quantity>,
+    /// 0 to 100: how readily anonymous pages are swapped out. Version 1 control groups only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_swappiness: Option<i64>,
+    /// What is out of memory waits instead of being killed. Version 1 control groups only.
+    #[serde(skip_serializing_if = "is_false")]
+    pub oom_kill_disable: bool,
+    /// -1000 to 1000: whom the kernel kills first (`/proc/PID/oom_score_adj`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
     /// Number of CPUs, fractions allowed: `1.5` or `"1.5"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<Quantity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_shares: Option<u64>,
+    /// Microseconds, 1000 to 1000000: the period of `cpu_quota`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_period: Option<u64>,
+    /// Microseconds of CPU time in a period.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<i64>,
+    /// Microseconds: the period of `cpu_rt_runtime`. Version 1 control groups only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_rt_period: Option<u64>,
+    /// Microseconds of real-time scheduling in a period. Version 1 control groups only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_rt_runtime: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpuset_cpus: Option<String>,
+    /// Memory nodes: `0-3,7`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpuset_mems: Option<String>,
+    /// 10 to 1000: share of block I/O.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blkio_weight: Option<u16>,
+    /// `/dev/x:WEIGHT` each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blkio_weight_devices: Vec<String>,
+    /// `/dev/x:RATE` each, bytes per second, with a unit or not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_read_bps: Vec<String>,
+    /// As `device_read_bps`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_write_bps: Vec<String>,
+    /// `/dev/x:RATE` each, operations per second.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_read_iops: Vec<String>,
+    /// As `device_read_iops`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_write_iops: Vec<String>,
     /// Number of processes and threads; -1 or 0 means unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids_limit: Option<i64>,
@@ -80,6 +168,15 @@ pub struct Config {
     pub ulimits: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctls: BTreeMap<String, String>,
+    /// Files of the version 2 control group and what is written to them: `memory.high`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub cgroup_conf: BTreeMap<String, String>,
+    /// Class of the kernel's resctrl.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rdt_class: Option<String>,
+    /// `LINUX` or `LINUX32` (personality(2)).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personality: Option<String>,
 
     // Namespaces
     /// `bridge` (default), `none`, `host`, `container:ID`, `private`.
@@ -91,14 +188,38 @@ pub struct Config {
     /// `private` (default), `host`, `container:ID`, `shareable`, `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipc: Option<String>,
-    /// `private` (default) or `host`.
+    /// `private` (default), `host`, `container:ID`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uts: Option<String>,
+    /// `private` (default with version 2) or `host` (default with version 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroupns: Option<String>,
+    /// The control group in which the container's is made; `/staves` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_parent: Option<String>,
 
     // Network
     /// Ports to publish: strings in docker's `-p` grammar, or objects.
     #[serde(skip_serializing_if = "Vec::is_empty", alias = "publish")]
     pub ports: Vec<PortWish>,
+    /// Publish every exposed port at a free one of the host.
+    #[serde(skip_serializing_if = "is_false")]
+    pub publish_all: bool,
+    /// `PORT[-PORT][/PROTOCOL]` each, beside the image's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expose: Vec<String>,
+    /// `NAME:ADDRESS` each for `/etc/hosts`; `host-gateway` is the host as seen from the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add_host: Vec<String>,
+    /// Name servers instead of the host's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<String>,
+    /// Search domains instead of the host's; `.` alone: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf(5) instead of the host's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns_option: Vec<String>,
 
     // Metadata and life
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -110,6 +231,9 @@ pub struct Config {
     /// Seconds between the stop signal and SIGKILL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<i64>,
+    /// Seconds after which a running container is killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
     /// `no` (default), `on-failure[:N]`, `always`, `unless-stopped`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<String>,
@@ -122,6 +246,12 @@ pub struct Config {
     /// Name or path of another OCI runtime.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
+    /// Where the number of the container's first process is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pidfile: Option<String>,
+    /// Directories of OCI hooks (oci-hooks(5)) beside those of the machine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks_dir: Vec<String>,
     /// A directory to use as the root file system instead of an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<String>,

@@ -24,11 +24,19 @@ impl Server {
         }
         self.phase = Phase::Running;
         self.started = Some(Instant::now());
+        self.deadline = self.settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.stopped_by_user = false;
         self.last_run = LastRun { started_at: Some(now()), ..LastRun::default() };
         // A state that cannot be written must not end a container that runs.
         let _ = self.dir.write_last_run(&self.last_run);
         let _ = self.write_state("running");
+        if let Some(run) = &self.run
+            && let Err(fault) = run.after_start(&self.dir)
+        {
+            // runtime.md, "Lifecycle": a poststart hook that fails ends the container.
+            let _ = run.signal(libc::SIGKILL);
+            return Err(fault.on(self.dir.id.as_str()).into());
+        }
         Ok(Reply { ok: true, pid: Some(pid), error: None })
     }
 
@@ -99,6 +107,7 @@ impl Server {
     }
 
     pub(super) fn ended(&mut self, code: i32) {
+        self.deadline = None;
         if self.phase == Phase::Waiting {
             // Killed before it was started: nothing has run.
             self.last_run = LastRun { finished_at: Some(now()), exit_code: Some(code), ..LastRun::default() };
@@ -142,7 +151,9 @@ impl Server {
         self.input_ended = false;
         self.run.take().is_some_and(|mut run| {
             self.mounts = run.mounts.take();
-            run.clean_up(&self.dir.id)
+            let out_of_memory = run.clean_up(&self.dir.id);
+            run.after_stop(&self.dir);
+            out_of_memory
         })
     }
 
@@ -292,6 +303,9 @@ impl Server {
 
     pub(super) fn write_state(&self, status: &str) -> Result<()> {
         let pid = self.pid();
+        if let Some(path) = self.settings.pidfile.as_deref().filter(|_| pid > 0) {
+            store::atomic::write(path, pid.to_string().as_bytes(), 0o644)?;
+        }
         self.dir.write_live_state(&LiveState {
             status: status.to_owned(),
             pid,

@@ -1,0 +1,171 @@
+use super::*;
+use clap::{CommandFactory, Parser};
+
+#[derive(Debug, Parser)]
+#[command(name = "x", version)]
+struct Both {
+    #[command(flatten)]
+    flags: CreateFlags,
+    #[command(flatten)]
+    words: CommandWords,
+    #[command(flatten)]
+    common: cli::Common,
+}
+
+fn parse(line: &[&str]) -> std::result::Result<Both, clap::Error> {
+    Both::try_parse_from(std::iter::once("x").chain(line.iter().copied()))
+}
+
+fn apply_to(record: &str, line: &[&str]) -> Result<Config> {
+    let both = parse(line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+    let mut config: Config = serde_json::from_str(record).unwrap();
+    let variable = |name: &str| (name == "FROM_HERE").then(|| "here".to_owned());
+    let caller = Caller {
+        variable: &variable,
+        environment: &|| vec!["FROM_HERE=here".to_owned()],
+        absolute: &|path| Ok(Path::new("/here").join(path)),
+    };
+    both.flags.apply_for(&caller, &both.words.command, &mut config)?;
+    Ok(config)
+}
+
+fn json(record: &str, line: &[&str]) -> serde_json::Value {
+    serde_json::to_value(apply_to(record, line).unwrap()).unwrap()
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Both::command().debug_assert();
+}
+
+#[test]
+fn every_flag_reaches_its_member() {
+    let line = "--name n -h h -e A=1 -e FROM_HERE -e GONE -w /w -u 1:2 --group-add 3 --entrypoint /e -t -i --rm --init -l a \
+        --label b=c --annotation d=e --stop-signal INT --stop-timeout -1 --log-driver json-file \
+        --log-opt max-size=1m --platform linux/amd64 --runtime ./crun --rootfs r -v ./s:/s:ro -v vol:/v --tmpfs /t:size=1m \
+        --mount type=bind,src=/m,dst=/m --read-only --device /dev/fuse --cap-add NET_ADMIN --cap-drop ALL --privileged \
+        --security-opt no-new-privileges --security-opt seccomp=p.json -m 1g --cpus 1.5 -c 512 --cpuset-cpus 0 \
+        --pids-limit -1 --ulimit nofile=1 --sysctl net.a=1 --net none -p 80:80 --pid host --ipc none --uts private cmd -x --name";
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let expected = serde_json::json!({
+        "name":"n","command":["cmd","-x","--name"],"entrypoint":["/e"],"env":["A=1","FROM_HERE=here","GONE"],"workdir":"/w",
+        "user":"1:2","group_add":["3"],"hostname":"h","tty":true,"interactive":true,"auto_remove":true,"init":true,
+        "mounts":[
+            {"type":"bind","source":"/here/./s","target":"/s","read_only":true,"create_source":true},
+            {"type":"volume","source":"vol","target":"/v"},
+            {"type":"bind","source":"/m","target":"/m"},
+            {"type":"tmpfs","target":"/t","size":"1m"}],
+        "read_only":true,"devices":["/dev/fuse"],"cap_add":["NET_ADMIN"],"cap_drop":["ALL"],"privileged":true,
+        "security_opt":["no-new-privileges","seccomp=/here/p.json"],"memory":"1g","cpus":"1.5","cpu_shares":512,
+        "cpuset_cpus":"0","pids_limit":-1,"ulimits":["nofile=1"],"sysctls":{"net.a":"1"},"network":"none","pid":"host",
+        "ipc":"none","uts":"private","ports":["80:80"],"labels":{"a":"","b":"c"},"annotations":{"d":"e"},"stop_signal":"INT",
+        "stop_timeout":-1,"log_driver":"json-file","log_opts":{"max-size":"1m"},"runtime":"/here/./crun",
+        "rootfs":"/here/r","platform":"linux/amd64"});
+    assert_eq!(json("{}", &words), expected);
+}
+
+#[test]
+fn a_flag_wins_and_lists_join() {
+    let record = r#"{"name":"old","command":["a"],"env":["A=1"],"mounts":["/x:/m:ro",{"target":"/keep"}],"tty":true,
+        "labels":{"a":"1"},"later":5}"#;
+    let config = json(record, &["--name", "new", "-e", "B=2", "-v", "/y:/m/", "-l", "a=2"]);
+    assert_eq!(config["name"], "new");
+    assert_eq!(config["command"], serde_json::json!(["a"]));
+    assert_eq!(config["env"], serde_json::json!(["A=1", "B=2"]));
+    assert_eq!(config["mounts"][0]["target"], "/keep");
+    assert_eq!(
+        (&config["mounts"][1]["source"], &config["mounts"][2]),
+        (&"/y".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(
+        (&config["tty"], &config["labels"]["a"], &config["later"]),
+        (&true.into(), &"2".into(), &5.into())
+    );
+    assert_eq!(
+        json(record, &[]),
+        serde_json::to_value(serde_json::from_str::<Config>(record).unwrap()).unwrap()
+    );
+}
+
+#[test]
+fn the_command_begins_at_the_first_word() {
+    for line in [&["--rm", "ls", "--rm", "-l"][..], &["--rm", "--", "ls", "--rm", "-l"]] {
+        assert_eq!(json("{}", line)["command"], serde_json::json!(["ls", "--rm", "-l"]));
+    }
+    assert_eq!(json("{}", &["--", "-x"])["command"], serde_json::json!(["-x"]));
+    assert_eq!(json("{}", &["ls", "--", "-l"])["command"], serde_json::json!(["ls", "--", "-l"]));
+}
+
+#[test]
+fn the_last_of_a_flag_given_twice_counts() {
+    assert_eq!(json("{}", &["-m", "1g", "--memory", "2g", "-t", "-t"])["memory"], "2g");
+}
+
+#[test]
+fn what_is_not_a_flag_is_an_error() {
+    for line in
+        [&["--link", "x"][..], &["--gpus=all"], &["-Q"], &["--pids-limit", "x"], &["--cpu-shares", "-1"]]
+    {
+        assert!(parse(line).is_err(), "{line:?}");
+    }
+    let help = parse(&["--help"]).unwrap_err();
+    assert_eq!(help.kind(), clap::error::ErrorKind::DisplayHelp);
+    assert!(help.to_string().contains("--security-opt"));
+}
+
+#[test]
+fn wrong_values_are_usage_errors() {
+    for line in [
+        "-m lots",
+        "--cpus x",
+        "-v x/y:/x",
+        "-v a:b:c:d",
+        "--mount type=x,dst=/y",
+        "--tmpfs x",
+        "--cap-add FLY",
+        "--ulimit n=1",
+        "--security-opt label=disable",
+        "--security-opt seccomp=",
+        "--device fuse",
+        "--network n e t",
+        "--pid none",
+        "--restart maybe",
+        "--log-driver syslog",
+        "--log-opt max-size",
+        "-p 70000:80",
+        "-l =x",
+        "--sysctl vm.x=1",
+        "--stop-signal NO",
+        "--rm --restart always",
+        "-e =x",
+        "-v /a:/x -v /b:/x",
+        "--uts host -h name",
+        "--platform a/b/c/d/e",
+        "--pids-limit -7",
+    ] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let fault = apply_to("{}", &words).expect_err(line);
+        assert_eq!(fault.kind(), Kind::Usage, "{line}: {fault}");
+    }
+}
+
+/// Port 0 of the host is any free one, as docker's.
+#[test]
+fn a_port_may_be_any() {
+    assert_eq!(json("{}", &["-p", "0:80"])["ports"], serde_json::json!(["0:80"]));
+}
+
+#[test]
+fn environment_files() {
+    let path = std::env::temp_dir().join(format!("ctr-create-env-{}", std::process::id()));
+    std::fs::write(&path, "A=file\n#x\nFROM_HERE\n").unwrap();
+    let name = path.to_str().unwrap();
+    assert_eq!(
+        json("{}", &["-e", "A=flag", "--env-file", name])["env"],
+        serde_json::json!(["A=file", "FROM_HERE=here", "A=flag"])
+    );
+    std::fs::write(&path, "A B=x\n").unwrap();
+    assert_eq!(apply_to("{}", &["--env-file", name]).unwrap_err().kind(), Kind::Usage);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(apply_to("{}", &["--env-file", name]).unwrap_err().kind(), Kind::NotFound);
+}
