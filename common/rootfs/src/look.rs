@@ -15,6 +15,9 @@ use std::io::Read;
 /// Longest path that is gone into, in bytes: the kernel's `PATH_MAX` without its NUL.
 pub const MAX_PATH: usize = 4095;
 
+/// The kernel lists no more names of extended attributes, in bytes (listxattr(2), `XATTR_LIST_MAX`).
+const MAX_NAMES: usize = 64 << 10;
+
 /// Extended attributes that are this machine's business and mean nothing elsewhere.
 const OF_THE_MACHINE: [&[u8]; 4] =
     [b"security.selinux", b"security.ima", b"security.evm", b"security.apparmor"];
@@ -144,23 +147,18 @@ pub fn time(stat: &Stat) -> Time {
 
 /// Attributes in the order of their names, but for overlayfs' own and the machine's.
 fn xattrs(path: &str) -> rustix::io::Result<Vec<Xattr>> {
-    let mut names = Vec::new();
-    loop {
-        let length = match rustix::fs::listxattr(path, &mut [0u8; 0][..]) {
-            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            other => other?,
-        };
-        names.resize(length, 0);
-        match rustix::fs::listxattr(path, &mut names[..]) {
-            // There are more by now.
-            Err(Errno::RANGE) => {}
-            Ok(length) => {
-                names.truncate(length);
-                break;
-            }
-            Err(error) => return Err(error),
+    let mut few = [0; 1024];
+    let mut many = Vec::new();
+    let names = match rustix::fs::listxattr(path, &mut few[..]) {
+        Ok(length) => &few[..length],
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(Errno::RANGE) => {
+            many.resize(MAX_NAMES, 0);
+            let length = rustix::fs::listxattr(path, &mut many[..])?;
+            &many[..length]
         }
-    }
+        Err(error) => return Err(error),
+    };
     let mut found = Vec::new();
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !is_dropped(name)) {
         let mut value = vec![0; 64 << 10];

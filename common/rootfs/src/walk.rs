@@ -19,6 +19,8 @@ pub struct Walk<'a> {
     pub name: &'a [u8],
     /// Numbers of file systems that are not gone into: the container's `/proc`, `/dev` and the like.
     pub closed: &'a [u64],
+    /// Device and inode of a directory that is not to be met: where everything is copied to.
+    pub destination: Option<(u64, u64)>,
 }
 
 struct Frame {
@@ -83,6 +85,11 @@ impl Walker<'_, '_> {
                 return Err(Fault::input(format!("there are more than {MAX_ENTRIES} files")));
             }
             self.hand_on(&looked, &member)?;
+        }
+        let inode = (looked.stat.st_dev, looked.stat.st_ino);
+        if member.kind == ItemKind::Directory && self.walk.destination == Some(inode) {
+            return Err(Fault::conflict("it is what is copied to: a directory cannot be copied into itself")
+                .on(look::show(&path)));
         }
         if member.kind == ItemKind::Directory && (is_start || !self.walk.closed.contains(&looked.stat.st_dev))
         {

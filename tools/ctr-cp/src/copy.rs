@@ -99,9 +99,10 @@ pub fn copy(
             if source.is_directory && is_within(&base, &source.fd)? {
                 return Err(Fault::conflict("a directory cannot be copied into itself").on(to.to_string()));
             }
+            let destination = Some(identity(&base)?);
             let mut placer = Placer::new(base, manner);
             let mut read = Tally::default();
-            walk(source.fd.as_fd(), Walk { name: &name, closed }, &mut placer, &mut read)
+            walk(source.fd.as_fd(), Walk { name: &name, closed, destination }, &mut placer, &mut read)
                 .and_then(|()| placer.finish())
                 .map(|placed| merged(placed, read))
                 .map_err(|fault| explained(fault, to))
@@ -173,7 +174,7 @@ fn to_stdout(source: &Source, closed: &[u64]) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut tarball = Tarball::new(BufWriter::with_capacity(CHUNK, stdout), true);
     let name = if source.is_contents { &[][..] } else { source.name.as_deref().unwrap_or_default() };
-    walk(source.fd.as_fd(), Walk { name, closed }, &mut tarball, &mut tally)?;
+    walk(source.fd.as_fd(), Walk { name, closed, destination: None }, &mut tarball, &mut tally)?;
     tally.shrunk = tarball.shrunk;
     tarball.finish()?;
     Ok(tally)
@@ -301,10 +302,12 @@ impl Place {
     }
 }
 
+fn identity(fd: &OwnedFd) -> Result<(u64, u64)> {
+    fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).explain(|| "look at it".into())
+}
+
 /// Whether a directory is another or below it.
 fn is_within(dir: &OwnedFd, other: &OwnedFd) -> Result<bool> {
-    let identity =
-        |fd: &OwnedFd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).explain(|| "look at it".into());
     let other = identity(other)?;
     let mut at = dir.try_clone().explain(|| "copy a descriptor".into())?;
     for _ in 0..MAX_DEPTH {
