@@ -31,9 +31,9 @@ fn what_was_changed_is_listed_and_nothing_else() {
         "deleted" => "D",
         _ => "C",
     };
-    let told: String =
+    let told: Vec<String> =
         lines.iter().map(|line| format!("{} {}\n", word(line), line["path"].as_str().unwrap())).collect();
-    assert_eq!(told, WANTED);
+    assert_eq!(told.concat(), WANTED);
     assert_eq!((&lines[1]["type"], &lines[1]["size"]), (&json!("file"), &json!(2)));
     assert_eq!((&lines[6]["change"], lines[6].get("type")), (&json!("deleted"), None));
     assert!(place.sh("ctr-diff -q c").expect(0).stdout.starts_with("/a\n/a/f\n"));

@@ -1,6 +1,6 @@
 //! Where an archive goes: stdout, or a file that is there when it is complete.
 
-use fault::{Explain, Result};
+use cli::{Explain, Result};
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
