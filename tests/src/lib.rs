@@ -4,6 +4,7 @@
 pub mod engine;
 pub mod hostile;
 mod leftovers;
+pub mod nginx;
 mod terminal;
 pub mod tree;
 

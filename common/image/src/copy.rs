@@ -253,7 +253,17 @@ impl Copy<'_> {
             return Ok(());
         }
         let mut progress = self.watch.start(blob);
-        self.destination.put(blob, self.source, &mut *progress)?;
+        match self.destination.put(blob, self.source, &mut *progress) {
+            Err(fault)
+                if fault.kind() == Kind::Input
+                    && self.destination.can_put_again()
+                    && self.source.ask_anew() =>
+            {
+                let again = self.destination.put(blob, self.source, &mut *progress);
+                again.map_err(registry::still_wrong)?;
+            }
+            other => other?,
+        }
         counters.blobs.fetch_add(1, Ordering::Relaxed);
         counters.bytes.fetch_add(blob.size, Ordering::Relaxed);
         Ok(())

@@ -30,7 +30,7 @@ mod upload;
 pub use blob::Sink;
 pub use listing::Referrer;
 pub use reader::BlobReader;
-pub use repository::{Fetched, Repository};
+pub use repository::{Fetched, Repository, still_wrong};
 pub use upload::{Mount, Session, Stored};
 
 use fault::Result;

@@ -27,6 +27,8 @@ pub struct BlobReader<'a> {
     patience: Patience,
     /// Asked for a part, the registry sent something else.
     no_ranges: bool,
+    /// Nothing came of the last connection: what a cache keeps of the blob may be cut.
+    is_stuck: bool,
 }
 
 impl std::fmt::Debug for BlobReader<'_> {
@@ -62,6 +64,7 @@ impl Repository {
             watch: Watch::new(self.transport.options.timeout),
             patience: Patience::new(&self.transport.options),
             no_ranges: false,
+            is_stuck: false,
         };
         if from == 0 || from < descriptor.size {
             reader.connect()?;
@@ -79,6 +82,7 @@ impl BlobReader<'_> {
     fn connect(&mut self) -> Result<()> {
         while self.body.is_none() {
             if let Err(failed) = self.try_connect() {
+                self.is_stuck = true;
                 self.patience.wait(failed)?;
             }
         }
@@ -89,8 +93,9 @@ impl BlobReader<'_> {
         let (size, digest) = (self.descriptor.size, &self.descriptor.digest);
         let from = if self.no_ranges { 0 } else { self.position };
         let last = size.saturating_sub(1);
-        let headers: Vec<_> =
-            (from > 0).then(|| ("range", format!("bytes={from}-{last}"))).into_iter().collect();
+        let range = (from > 0).then(|| ("range", format!("bytes={from}-{last}")));
+        let anew = self.is_stuck.then(|| ("cache-control", "no-cache".to_owned()));
+        let headers: Vec<_> = range.into_iter().chain(anew).collect();
         let response = self.repository.request(&Method::GET, &format!("blobs/{digest}"), &headers);
         let response = match response {
             Err(Failed::Again { fault, after }) if from > 0 && fault.kind() == Kind::Input => {
@@ -192,7 +197,8 @@ impl Read for BlobReader<'_> {
             };
             self.body = None;
             // A trickle is no progress.
-            if self.position >= self.since + TRICKLE {
+            self.is_stuck = self.position < self.since + TRICKLE;
+            if !self.is_stuck {
                 self.patience.progress();
             }
             self.since = self.position;

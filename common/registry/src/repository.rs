@@ -140,9 +140,13 @@ impl Repository {
     /// was asked for, or not what the registry says it is.
     pub fn manifest(&self, identifier: &str) -> Result<Fetched> {
         let fetch = || Patience::new(&self.transport.options).until_done(|| self.try_manifest(identifier));
+        let was_doubted = self.route.is_doubted();
         match fetch() {
-            // What a mirror made up is not the registry's last word.
-            Err(fault) if fault.kind() == Kind::Input && self.route.give_up_mirrors() => fetch(),
+            // What a mirror made up, or a cache spoilt, is not the registry's last word.
+            Err(fault) if fault.kind() == Kind::Input && !was_doubted => {
+                self.ask_anew();
+                fetch().map_err(still_wrong)
+            }
             other => other,
         }
     }
@@ -363,6 +367,15 @@ impl Repository {
         }
         Err(Fault::failed("the registry has no address").into())
     }
+}
+
+/// What to say of something that was wrong and, asked for anew ([`Repository::ask_anew`]), still is.
+#[must_use]
+pub fn still_wrong(fault: Fault) -> Fault {
+    if fault.kind() == Kind::Input && fault.hint_text().is_none() {
+        return fault.hint("the registry has it so, or a cache or proxy before it is damaged");
+    }
+    fault
 }
 
 fn accept() -> Vec<(&'static str, String)> {

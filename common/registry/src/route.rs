@@ -23,8 +23,8 @@ const MAX_BEGUN: usize = 1024;
 pub(crate) struct Route {
     goal: Goal,
     found: OnceLock<Result<Found, Fault>>,
-    /// A mirror lied: none is asked any more.
-    is_direct: AtomicBool,
+    /// Something that came was wrong: no mirror is asked any more, and no cache on the way may answer by itself.
+    is_doubted: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -81,16 +81,29 @@ impl Route {
     }
 
     fn new(goal: Goal, found: OnceLock<Result<Found, Fault>>) -> Route {
-        Route { goal, found, is_direct: AtomicBool::new(false) }
+        Route { goal, found, is_doubted: AtomicBool::new(false) }
     }
 
-    /// Asks the registry itself only from now on. False if that was so already.
-    pub(crate) fn give_up_mirrors(&self) -> bool {
-        self.has_mirrors() && !self.is_direct.swap(true, Ordering::Relaxed)
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.is_doubted.load(Ordering::Relaxed)
     }
 
-    fn has_mirrors(&self) -> bool {
-        self.found.get().is_some_and(|found| found.as_ref().is_ok_and(|found| !found.mirrors.is_empty()))
+    pub(crate) fn doubt(&self) {
+        self.is_doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// What a cache on the way may do with a request (RFC 9111, section 5.2.1).
+    ///
+    /// A blob or a manifest named by its digest never changes, so that whatever is kept of it will do, unless something that
+    /// came was wrong. What a name stands for, and what a registry to be written to has, is asked of the registry: of a cache
+    /// only if it makes sure that what it keeps is still so.
+    fn cache_control(&self, what: &str) -> Option<&'static str> {
+        let is_fixed = what.split_once('/').is_some_and(|(_, identifier)| identifier.contains(':'));
+        match &self.goal {
+            _ if self.is_doubted() => Some("no-cache"),
+            Goal::Read(_) if is_fixed => None,
+            _ => Some("max-age=0"),
+        }
     }
 
     /// To one place only.
@@ -162,14 +175,10 @@ impl Repository {
         repository
     }
 
-    /// Whether something that was asked for may have come from a mirror, which may be wrong where the registry is not.
-    pub fn has_mirrors(&self) -> bool {
-        self.route.has_mirrors()
-    }
-
-    /// A mirror was wrong: from now on only the registry itself is asked.
-    pub fn give_up_mirrors(&self) {
-        self.route.give_up_mirrors();
+    /// Something that came was wrong, which may be a mirror's fault or a cache's: from now on only the registry itself is
+    /// asked, and caches on the way are told not to answer from what they keep.
+    pub fn ask_anew(&self) {
+        self.route.doubt();
     }
 
     /// One request below `/v2/<repository>/`, to the mirrors that are for it and then to the registry itself; the answer is
@@ -181,13 +190,19 @@ impl Repository {
         headers: &[(&'static str, String)],
     ) -> Result<Response<Body>, Failed> {
         let mut failures = Vec::new();
+        let mut headers = headers.to_vec();
+        if let Some(control) = self.route.cache_control(what)
+            && !headers.iter().any(|(name, _)| *name == "cache-control")
+        {
+            headers.push(("cache-control", control.to_owned()));
+        }
         let mirrors = self.route.found(&self.transport)?.mirrors.iter();
-        for mirror in mirrors.take_while(|_| !self.route.is_direct.load(Ordering::Relaxed)) {
+        for mirror in mirrors.take_while(|_| !self.route.is_doubted()) {
             let place = mirror.repository.route.endpoint(&self.transport)?;
             if !place.serves(method, what) || !mirror.is_ready(method, what) {
                 continue;
             }
-            let fault = match mirror.repository.request_here(method, what, headers) {
+            let fault = match mirror.repository.request_here(method, what, &headers) {
                 Ok(response) => {
                     mirror.did_answer(method, what);
                     return Ok(response);
@@ -201,7 +216,7 @@ impl Repository {
             let why: String = fault.to_string().chars().take(160).collect();
             failures.push(format!("mirror {}: {why}", mirror.repository.domain));
         }
-        let answer = self.request_here(method, what, headers);
+        let answer = self.request_here(method, what, &headers);
         if failures.is_empty() {
             return answer;
         }

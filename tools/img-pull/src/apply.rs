@@ -216,20 +216,20 @@ fn download_one(
         flow.end(came.is_ok());
         came
     });
-    let is_doubtful = sink.download.is_resumed() || repository.has_mirrors();
     let is_wrong = match &came {
-        Ok(()) => is_doubtful && !sink.download.is_right(),
-        Err(fault) => is_doubtful && fault.kind() == Kind::Input,
+        Ok(()) => !sink.download.is_right(),
+        Err(fault) => fault.kind() == Kind::Input,
     };
     if is_wrong {
-        // What an earlier process left was not the blob's beginning, or a mirror made it up.
-        repository.give_up_mirrors();
+        // What an earlier process left was not the blob's beginning, or a mirror made it up, or a cache spoilt it.
+        repository.ask_anew();
         sink.download.restart()?;
-        repository.blob(blob, &mut sink, &mut |bytes| item.set(bytes))?;
+        let again = repository.blob(blob, &mut sink, &mut |bytes| item.set(bytes));
+        again.and_then(|()| sink.download.commit(pull.settle)).map_err(registry::still_wrong)?;
     } else {
         came?;
+        sink.download.commit(pull.settle)?;
     }
-    sink.download.commit(pull.settle)?;
     item.done();
     Ok(Outcome::Stored)
 }

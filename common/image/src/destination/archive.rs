@@ -52,6 +52,10 @@ impl Destination for ArchiveDestination {
         Ok(())
     }
 
+    fn can_put_again(&self) -> bool {
+        false
+    }
+
     fn put_manifest(&self, raw: &Raw, place: Place<'_>) -> Result<()> {
         let mut state = lock(&self.state);
         state.writer.document(&blob_path(&raw.digest), &raw.bytes)?;

@@ -38,6 +38,11 @@ pub trait Destination: Sync {
         usize::MAX
     }
 
+    /// Whether a blob can be put again that was wrong: not where it is in the middle of a stream by then.
+    fn can_put_again(&self) -> bool {
+        true
+    }
+
     /// The image is complete.
     fn finish(&self) -> Result<()> {
         Ok(())

@@ -39,6 +39,12 @@ pub trait Source: Sync {
         None
     }
 
+    /// A blob that came was wrong: sees to it that the next one does not come out of a mirror or a cache. False where there is
+    /// no other way to it.
+    fn ask_anew(&self) -> bool {
+        false
+    }
+
     /// What it is called, where it has names.
     fn names(&self) -> Vec<Reference> {
         Vec::new()

@@ -49,6 +49,11 @@ impl Source for RegistrySource {
         Some(&self.reference)
     }
 
+    fn ask_anew(&self) -> bool {
+        self.repository.ask_anew();
+        true
+    }
+
     fn names(&self) -> Vec<Reference> {
         vec![self.reference.clone()]
     }
