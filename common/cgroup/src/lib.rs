@@ -12,6 +12,7 @@ mod files;
 mod join;
 pub mod limits;
 mod place;
+mod replace;
 #[cfg(test)]
 mod scratch;
 mod state;

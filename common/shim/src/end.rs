@@ -9,6 +9,7 @@ use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use store::{ContainerDir, LastRun, Lock, Status, Subject};
 
@@ -77,6 +78,7 @@ impl Client {
 #[derive(Debug)]
 pub struct Orphan {
     pidfd: OwnedFd,
+    cgroup: Vec<PathBuf>,
     pub pid: i32,
 }
 
@@ -94,12 +96,20 @@ impl Orphan {
         if store::start_time(state.pid) != Some(state.pid_started) {
             return Ok(None);
         }
-        Ok(Some(Orphan { pidfd, pid: state.pid }))
+        Ok(Some(Orphan { pidfd, cgroup: state.cgroup, pid: state.pid }))
     }
 
     /// Whether it has ended meanwhile is no failure.
     pub fn signal(&self, signal: i32) -> Result<()> {
-        signal_by(&self.pidfd, signal).explain(|| format!("send signal {signal} to process {}", self.pid))
+        signal_by(&self.pidfd, signal).explain(|| format!("send signal {signal} to process {}", self.pid))?;
+        // Paused when its shim was killed: on version 1 what is frozen does not even end.
+        if !self.cgroup.is_empty()
+            && let Ok(group) = cgroup::Cgroup::open(&self.cgroup)
+            && group.is_to_be_frozen()
+        {
+            group.thaw()?;
+        }
+        Ok(())
     }
 
     pub fn ended_by(&self, deadline: Deadline) -> Result<bool> {

@@ -11,6 +11,7 @@ pub use end::{Deadline, Orphan, Waited, end, ended_record, outcome};
 pub use wire::{MAX_PACKET, Packet, address_of, listen, receive, send};
 
 use fault::{Fault, Kind};
+use record::Extra;
 use serde::{Deserialize, Serialize};
 
 /// What a tool asks of a shim.
@@ -45,6 +46,25 @@ pub enum Request {
     Recreate,
     /// Before start: end the waiting process and the shim.
     Discard,
+    /// Stop every process of the container where it is (cgroup freezer).
+    Pause,
+    /// Let them run on.
+    Unpause,
+    /// End the run, whatever the restart policy, and begin another in the same network namespace. Answered when that one
+    /// runs. The shim does it all: whoever asked may be gone.
+    Restart {
+        signal: i32,
+        /// Seconds until SIGKILL; absent: never.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout: Option<u64>,
+    },
+    /// Other limits for a container that runs, and a few members of its record's `config`: set and written down, or neither.
+    Update {
+        /// `memory`, `cpu`, `pids` and `blockIO` of the specification's `linux.resources`; one that is missing has no limits.
+        resources: Extra,
+        /// Members to set; null takes one away.
+        config: Extra,
+    },
 }
 
 /// The answer to a request.

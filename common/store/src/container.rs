@@ -1,7 +1,7 @@
 //! `containers/<id>` and `names/<name>`.
 
-use crate::{Lock, Store, atomic, make_dirs};
-use fault::{Explain, Fault, Result};
+use crate::{Lock, Store, atomic};
+use fault::{Explain, Fault, Kind, Result};
 use record::{Container, Record};
 use rustix::fs::{AtFlags, CWD};
 use serde::{Deserialize, Serialize};
@@ -117,7 +117,7 @@ impl Store {
         }
         if let Some(id) = self.id_of_name(wanted) {
             let dir = self.container_dir(&id);
-            if dir.exists() {
+            if dir.is_called(wanted) {
                 return Ok(dir);
             }
         }
@@ -136,73 +136,6 @@ impl Store {
                 .hint("give more digits")),
         }
     }
-
-    /// Takes a name for a container by making its link. Taken by a container that is gone, it is free.
-    ///
-    /// Fails with a conflict naming the holder.
-    pub fn take_name(&self, name: &str, id: &str) -> Result<()> {
-        check_name(name)?;
-        let names = self.root.join("names");
-        make_dirs(&names)?;
-        let link = names.join(name);
-        for _ in 0..3 {
-            match std::os::unix::fs::symlink(format!("../containers/{id}"), &link) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error).explain(|| format!("take the name {name}")),
-            }
-            match self.id_of_name(name) {
-                Some(holder) if holder == id => return Ok(()),
-                // A directory without a record yet belongs to a ctr-create at work, which holds its lock.
-                Some(holder) if self.is_taken(&holder) => {
-                    return Err(Fault::conflict(format!(
-                        "the name is in use by container {}",
-                        &holder[..12.min(holder.len())]
-                    ))
-                    .on(name)
-                    .hint(format!("remove it with ctr-rm {name}, or choose another name")));
-                }
-                _ => self.free_dead_name(name),
-            }
-        }
-        Err(Fault::conflict("the name is being taken by somebody else").on(name))
-    }
-
-    /// Gives a name back if this container holds it.
-    pub fn release_name(&self, name: &str, id: &str) {
-        if check_name(name).is_ok() && self.id_of_name(name).as_deref() == Some(id) {
-            // Best effort: a dead name is free to take.
-            let _ = std::fs::remove_file(self.root.join("names").join(name));
-        }
-    }
-
-    fn id_of_name(&self, name: &str) -> Option<String> {
-        check_name(name).ok()?;
-        let target = std::fs::read_link(self.root.join("names").join(name)).ok()?;
-        Some(target.file_name()?.to_str()?.to_owned())
-    }
-
-    fn is_taken(&self, id: &str) -> bool {
-        let dir = self.container_dir(id);
-        dir.exists() || Lock::is_held(&dir.bundle)
-    }
-
-    /// Removing a dead link is a race against others doing so and taking the name; renaming makes one win.
-    fn free_dead_name(&self, name: &str) {
-        let names = self.root.join("names");
-        let Ok(_lock) = Lock::exclusive(&names) else { return };
-        if self.id_of_name(name).is_some_and(|id| !self.is_taken(&id)) {
-            let _ = std::fs::remove_file(names.join(name));
-        }
-    }
-
-    /// Names whose container is gone, freed. For the prune tools.
-    pub fn sweep_names(&self) {
-        let Ok(entries) = std::fs::read_dir(self.root.join("names")) else { return };
-        for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-            self.free_dead_name(&name);
-        }
-    }
 }
 
 impl ContainerDir {
@@ -215,6 +148,16 @@ impl ContainerDir {
             AtFlags::empty(),
         )
         .is_ok()
+    }
+
+    /// Whether the container exists and has this name. A record nobody can read has any: its reader says what is wrong.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.exists()
+            && match self.load().and_then(|record| record.container()) {
+                Ok(Some(container)) => container.name == name,
+                Err(fault) => fault.kind() != Kind::NotFound,
+                Ok(None) => true,
+            }
     }
 
     /// The container's record as last written.
@@ -378,7 +321,7 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fault::Kind;
+    use crate::make_dirs;
 
     struct Fixture(PathBuf);
 
@@ -434,6 +377,38 @@ mod tests {
         store.take_name("web", &b).unwrap();
         assert_eq!(store.take_name("-x", &b).unwrap_err().kind(), Kind::Usage);
         assert_eq!(store.take_name("../x", &b).unwrap_err().kind(), Kind::Usage);
+    }
+
+    #[test]
+    fn a_renamed_container_has_one_name() {
+        let (_fixture, store) = Fixture::new("rename");
+        let (a, b) = ("a".repeat(64), "b".repeat(64));
+        let dir = make(&store, &a, "web");
+        make(&store, &b, "db");
+        let fault = store.rename_container(&dir, "db").unwrap_err();
+        assert!(fault.kind() == Kind::Conflict && fault.to_string().contains(&b[..12]), "{fault}");
+        assert_eq!(store.rename_container(&dir, "web").unwrap_err().kind(), Kind::Conflict);
+        assert_eq!(store.rename_container(&dir, "../x").unwrap_err().kind(), Kind::Usage);
+        store.rename_container(&dir, "site").unwrap();
+        assert_eq!(store.find_container("site").unwrap().id, a);
+        assert_eq!(store.find_container("web").unwrap_err().kind(), Kind::NotFound);
+        store.take_name("web", &b).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_renaming_left_is_nobodys_name() {
+        let (_fixture, store) = Fixture::new("killed-rename");
+        let (a, b) = ("a".repeat(64), "b".repeat(64));
+        make(&store, &a, "web");
+        // Before the record was written: the new link is there as well.
+        store.take_name("site", &a).unwrap();
+        assert_eq!(store.find_container("site").unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(store.find_container("web").unwrap().id, a);
+        store.sweep_names();
+        assert!(store.id_of_name("site").is_none() && store.id_of_name("web").is_some());
+        store.take_name("site", &a).unwrap();
+        make(&store, &b, "site");
+        assert_eq!(store.find_container("site").unwrap().id, b);
     }
 
     #[test]

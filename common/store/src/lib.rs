@@ -11,6 +11,7 @@ pub mod index;
 mod layers;
 pub mod leases;
 mod lock;
+mod names;
 mod scratch;
 pub mod settle;
 mod subject;

@@ -1,12 +1,14 @@
 //! What tests share: images and a real registry, network namespaces and state directories of one's own.
 #![forbid(unsafe_code)]
 
+mod bench;
 pub mod containers;
 pub mod docker_registry;
 pub mod fake_registry;
 mod images;
 mod own;
 
+pub use bench::{Bench, wait_until};
 pub use containers::FakeShim;
 pub use docker_registry::DockerRegistry;
 pub use fake_registry::{Behaviour, FakeRegistry};

@@ -77,8 +77,13 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let config = dir.load()?.config()?;
     let not_running =
         || Fault::conflict("the container is not running").on(dir.id.as_str()).hint("ctr-start starts it");
-    if !matches!(dir.status()?, store::Status::Running | store::Status::Paused) {
-        return Err(not_running());
+    match dir.status()? {
+        store::Status::Running => {}
+        store::Status::Paused => {
+            let fault = Fault::conflict("the container is paused").on(dir.id.as_str());
+            return Err(fault.hint("ctr-unpause lets it run on"));
+        }
+        _ => return Err(not_running()),
     }
     let client = Client::connect(&dir)?.ok_or_else(not_running)?;
     let wants_input = config.interactive && !args.no_stdin;

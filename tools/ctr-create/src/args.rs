@@ -1,22 +1,23 @@
 //! The flags that say what a container is to be like, docker's names and meanings, and how they become a record's
 //! `config`. `ctr-create`, `ctr-run` and `ctr-spec` share them.
 
-mod limits;
+mod more_limits;
 mod network;
 mod process;
 mod refused;
 mod rest;
 
-pub use limits::LimitFlags;
+pub use more_limits::MoreLimitFlags;
 pub use network::NameFlags;
 pub use process::ProcessFlags;
 pub use refused::Refused;
 pub use rest::RestFlags;
 
+use crate::limits::{self, LimitFlags};
 use clap::{ArgAction, Args};
 use cli::{Explain, Fault, Kind, Result};
 use oci::wishes::{self, MountPlan, Wishes, mount};
-use record::{Config, Mount, MountWish, PortWish, Quantity};
+use record::{Config, Mount, MountWish, PortWish};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -165,25 +166,8 @@ pub struct CreateFlags {
     #[arg(long, value_name = "OPTION", help_heading = "Security")]
     pub security_opt: Vec<String>,
 
-    /// Most memory: 512m, 2g
-    #[arg(short, long, value_name = "BYTES", help_heading = "Limits")]
-    pub memory: Option<String>,
-
-    /// Most CPU time, in CPUs: 1.5
-    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
-    pub cpus: Option<String>,
-
-    /// Share of CPU time when there is not enough; 1024 is usual
-    #[arg(short, long, value_name = "NUMBER", help_heading = "Limits")]
-    pub cpu_shares: Option<u64>,
-
-    /// CPUs it may run on: 0-3,7
-    #[arg(long, value_name = "LIST", help_heading = "Limits")]
-    pub cpuset_cpus: Option<String>,
-
-    /// Most processes and threads; -1: unlimited
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Limits")]
-    pub pids_limit: Option<i64>,
+    #[command(flatten)]
+    pub limits: LimitFlags,
 
     /// Resource limit: nofile=1024:4096
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Limits")]
@@ -214,7 +198,7 @@ pub struct CreateFlags {
     pub uts: Option<String>,
 
     #[command(flatten)]
-    pub limits: LimitFlags,
+    pub more_limits: MoreLimitFlags,
 
     #[command(flatten)]
     pub names: NameFlags,
@@ -293,11 +277,6 @@ impl CreateFlags {
                 .iter()
                 .map(|option| security_option(option, &path))
                 .collect::<Result<_>>()?,
-            memory: self.memory.clone().map(Quantity::Text),
-            cpus: self.cpus.clone().map(Quantity::Text),
-            cpu_shares: self.cpu_shares,
-            cpuset_cpus: self.cpuset_cpus.clone(),
-            pids_limit: self.pids_limit,
             ulimits: self.ulimit.clone(),
             sysctls: pairs("sysctl", &self.sysctl, false)?,
             network: self.network.clone(),
@@ -315,9 +294,9 @@ impl CreateFlags {
             runtime: self.runtime.as_deref().map(|runtime| runtime_path(runtime, &path)).transpose()?,
             rootfs: self.rootfs.as_deref().map(path).transpose()?,
             platform: self.platform.clone(),
-            ..Config::default()
+            ..self.limits.asked()
         };
-        self.limits.put(&mut config)?;
+        self.more_limits.put(&mut config)?;
         self.names.put(&mut config);
         self.process.put(caller, &mut config)?;
         self.rest.put(&path, &mut config)?;
@@ -449,11 +428,11 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
             target.is_none_or(|target| plans.iter().all(|plan| plan.target != target))
         });
     }
+    limits::merge(config, &asked);
     switches!(tty interactive auto_remove init read_only privileged unsetenv_all read_only_tmpfs oom_kill_disable publish_all);
-    wins!(name command entrypoint workdir user hostname memory cpus cpu_shares cpuset_cpus pids_limit network pid ipc uts
+    wins!(name command entrypoint workdir user hostname network pid ipc uts
         stop_signal stop_timeout restart log_driver runtime rootfs platform);
-    wins!(passwd_entry group_entry umask domainname tz shm_size memory_reservation memory_swap memory_swappiness oom_score_adj
-        cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpuset_mems blkio_weight rdt_class personality cgroupns
+    wins!(passwd_entry group_entry umask domainname tz shm_size memory_swappiness oom_score_adj cpu_rt_period cpu_rt_runtime rdt_class personality cgroupns
         cgroup_parent timeout pidfile);
     joins!(env group_add mounts devices cap_add cap_drop security_opt ulimits sysctls ports labels annotations log_opts);
     joins!(env_host env_merge unsetenv storage_opts device_cgroup_rules blkio_weight_devices device_read_bps

@@ -8,6 +8,42 @@ use serde_json::Value;
 use std::path::PathBuf;
 use store::{ContainerDir, Status, Store};
 
+/// How a record differs from the one a bundle was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    Nothing,
+    /// In the ports that are wished for: net-attach's business, which changes nothing in the bundle.
+    Ports,
+    Bundle,
+}
+
+/// Compares a record, whose wishes are `config`, with the stored one. `config` gets the name the container has if it wishes for
+/// none: that is no wish for another one.
+pub fn difference(stored: &Record, record: &Record, config: &mut Config) -> Result<Difference> {
+    let mut old = stored.config()?;
+    let container: Container = stored.require("container")?;
+    config.name.get_or_insert_with(|| container.name.clone());
+    old.name.get_or_insert(container.name);
+    let same_spec = record.raw("spec").is_none_or(|spec| stored.raw("spec") == Some(spec));
+    let ports = std::mem::replace(&mut old.ports, config.ports.clone());
+    Ok(if !same_spec || *config != old {
+        Difference::Bundle
+    } else if ports != config.ports {
+        Difference::Ports
+    } else {
+        Difference::Nothing
+    })
+}
+
+/// A wish that cannot be fulfilled while the container runs.
+pub fn refuse_running(dir: &ContainerDir) -> Result<()> {
+    if matches!(dir.status()?, Status::Running | Status::Paused | Status::Restarting) {
+        return Err(Fault::conflict("the record was changed, but the container is running")
+            .hint("pipe it into ctr-restart, or create another with --name"));
+    }
+    Ok(())
+}
+
 /// What [`crate::update`] would do.
 #[derive(Debug)]
 pub enum Edit {
@@ -37,19 +73,10 @@ pub fn edit(
     warn: &mut dyn FnMut(&str),
 ) -> Result<Edit> {
     let mut stored = dir.load()?;
-    let mut old = stored.config()?;
-    let container: Container = stored.require("container")?;
-    // The name the container has is no wish for another one.
-    config.name.get_or_insert_with(|| container.name.clone());
-    old.name.get_or_insert_with(|| container.name.clone());
-    let same_spec = record.raw("spec").is_none_or(|spec| stored.raw("spec") == Some(spec));
-    let ports = std::mem::replace(&mut old.ports, config.ports.clone());
-    if same_spec && config == old {
-        return Ok(if ports == config.ports { Edit::Nothing } else { Edit::Ports });
-    }
-    if matches!(dir.status()?, Status::Running | Status::Paused | Status::Restarting) {
-        return Err(Fault::conflict("the record was changed, but the container is running")
-            .hint("stop it first, or create another with --name"));
+    match difference(&stored, record, &mut config)? {
+        Difference::Nothing => return Ok(Edit::Nothing),
+        Difference::Ports => return Ok(Edit::Ports),
+        Difference::Bundle => refuse_running(dir)?,
     }
     if let Some(spec) = record.raw("spec") {
         stored.set_raw("spec", spec.to_owned())?;

@@ -7,9 +7,11 @@ mod etc;
 mod exposed;
 pub mod facts;
 mod hooks;
+pub mod limits;
 mod make;
 mod replace;
 mod names;
+pub mod running;
 pub mod userfiles;
 mod volumes;
 

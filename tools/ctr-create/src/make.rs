@@ -1,6 +1,7 @@
 //! From a record to a container that waits: plan (pure but for look-ups), then apply, then undo if a step fails.
 
 use crate::etc::Etc;
+use crate::edited::{self, Difference};
 use crate::facts::{identity, specification};
 use crate::{exposed, hooks, names, volumes};
 use cli::{Explain, Fault, Result};
@@ -360,27 +361,13 @@ pub fn update(
 ) -> Result<bool> {
     let stored = dir.load()?;
     let mut config = config;
-    let mut old = stored.config()?;
-    let container: Container = stored.require("container")?;
-    // The name the container has is no wish for another one.
-    config.name.get_or_insert_with(|| container.name.clone());
-    old.name.get_or_insert_with(|| container.name.clone());
-    // Ports are net-attach's business; they change nothing in the bundle.
-    let ports_only = {
-        let mut without = config.clone();
-        without.ports.clone_from(&old.ports);
-        without == old
-    };
-    let same_spec = record.raw("spec").is_none_or(|spec| stored.raw("spec") == Some(spec));
-    if ports_only && same_spec {
-        if config.ports != old.ports {
+    match edited::difference(&stored, record, &mut config)? {
+        Difference::Nothing => return Ok(false),
+        Difference::Ports => {
             dir.update(|stored| stored.set("config", &config))?;
+            return Ok(false);
         }
-        return Ok(false);
-    }
-    if matches!(dir.status()?, Status::Running | Status::Paused | Status::Restarting) {
-        return Err(Fault::conflict("the record was changed, but the container is running")
-            .hint("stop it first, or create another with --name"));
+        Difference::Bundle => edited::refuse_running(dir)?,
     }
     rewrite(store, dir, stored, Some(record), config, warn)?;
     Ok(true)

@@ -189,7 +189,9 @@ fn step(process: &Process, cgroup: &Cgroup, detach: bool) -> serde_json::Value {
 fn running(dir: &ContainerDir) -> Result<LiveState> {
     match dir.status()? {
         Status::Running => {}
-        Status::Paused => return Err(Fault::conflict("the container is paused")),
+        Status::Paused => {
+            return Err(Fault::conflict("the container is paused").hint("ctr-unpause lets it run on"));
+        }
         status => {
             return Err(Fault::conflict(format!("the container is {}, not running", status.name()))
                 .hint("ctr-start starts it"));

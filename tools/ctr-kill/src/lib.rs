@@ -1,7 +1,8 @@
 //! Send a signal to running containers.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+use chosen::Chosen;
+use cli::{Context, Fault, Result};
 use record::Record;
 use shim::{Client, Orphan, Request, Waited};
 use std::time::{Duration, Instant};
@@ -18,37 +19,15 @@ use store::{ContainerDir, Status, Store, Subject};
     after_help = "Examples:\n  ctr-kill -s HUP web\n  ctr-ls --filter label=batch | ctr-kill | ctr-rm"
 )]
 pub struct Args {
-    /// Ids, names, or beginnings of ids; without any, records are read from stdin
-    #[arg(value_name = "CONTAINER")]
-    pub containers: Vec<String>,
-
     /// Signal to send: a name with or without SIG, a number, RTMIN+n
     #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
     pub signal: String,
 
-    /// Print what would be done as one step a line, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Print ids only
-    #[arg(short, long)]
-    pub quiet: bool,
-
     #[command(flatten)]
-    pub common: Common,
+    pub chosen: Chosen,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-kill";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+chosen::tool!(Args, "ctr-kill", chosen.output);
 
 const SIGKILL: i32 = 9;
 /// How long a killed container may take to end: processes in uninterruptible sleep delay it.
@@ -57,8 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let signal = signal_flag(&args.signal)?;
     let store = Store::from_env()?;
-    let subjects: Vec<Subject> = context.input(&args.containers)?.into_subjects();
-    if args.dry_run {
+    let subjects = args.chosen.subjects(context)?;
+    if args.chosen.output.dry_run {
         context.each(subjects, |context, subject| {
             let dir = subject.find(&store)?;
             require_running(&dir)?;
@@ -67,18 +46,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         });
         return Ok(());
     }
-    let kill = |subject: Subject| {
-        let dir = subject.find(&store)?;
-        let record = kill_one(&dir, &subject, signal).map_err(|fault| fault.on(dir.id.as_str()))?;
-        Ok((dir.id, subject, record))
-    };
-    context.each_at_once(subjects, 32, kill, |context, (id, subject, record)| {
-        let for_people = match &subject {
-            Subject::Name(name) => name.as_str(),
-            Subject::Record(_) => id.as_str(),
-        };
-        context.print_result(&record, &id, for_people)
-    });
+    chosen::act(context, &store, subjects, 32, |dir, subject| kill_one(dir, subject, signal));
     Ok(())
 }
 

@@ -71,6 +71,7 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--user", &config.user),
         ("--hostname", &config.hostname),
         ("--cpuset-cpus", &config.cpuset_cpus),
+        ("--cpuset-mems", &config.cpuset_mems),
         ("--network", &config.network),
         ("--pid", &config.pid),
         ("--ipc", &config.ipc),
@@ -119,14 +120,22 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         let (name, value) = mount_text(wish);
         flag(name, &value);
     }
-    if let Some(memory) = &config.memory {
-        flag("--memory", &quantity(memory));
-    }
-    if let Some(cpus) = &config.cpus {
-        flag("--cpus", &quantity(cpus));
+    let quantities = [
+        ("--memory", &config.memory),
+        ("--memory-reservation", &config.memory_reservation),
+        ("--memory-swap", &config.memory_swap),
+        ("--cpus", &config.cpus),
+    ];
+    for (name, value) in quantities {
+        if let Some(value) = value {
+            flag(name, &quantity(value));
+        }
     }
     let numbers = [
         ("--cpu-shares", config.cpu_shares.map(|n| n.to_string())),
+        ("--cpu-period", config.cpu_period.map(|n| n.to_string())),
+        ("--cpu-quota", config.cpu_quota.map(|n| n.to_string())),
+        ("--blkio-weight", config.blkio_weight.map(|n| n.to_string())),
         ("--pids-limit", config.pids_limit.map(|n| n.to_string())),
         ("--stop-timeout", config.stop_timeout.map(|n| n.to_string())),
         ("--cidfile", args.flags.cidfile.as_ref().map(|path| path.display().to_string())),

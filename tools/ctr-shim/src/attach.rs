@@ -13,6 +13,8 @@ pub struct Client {
     pub socket: OwnedFd,
     /// Asked to be told how the container ends.
     pub waits: bool,
+    /// Asked for another run, and is told when that has begun.
+    pub awaits_restart: bool,
     /// From the client to the container's stdin.
     pub input: Option<OwnedFd>,
     /// From the container's stdout and stderr to the client.
@@ -22,7 +24,14 @@ pub struct Client {
 
 impl Client {
     pub fn new(socket: OwnedFd) -> Client {
-        Client { socket, waits: false, input: None, outputs: [None, None], gone: false }
+        Client {
+            socket,
+            waits: false,
+            awaits_restart: false,
+            input: None,
+            outputs: [None, None],
+            gone: false,
+        }
     }
 
     /// Whether everything meant for it has been taken.

@@ -2,6 +2,7 @@
 
 use crate::foreign;
 use crate::settings::Settings;
+use cgroup::LinuxResources;
 use fault::{Explain, Result};
 use runtime::hooks::{self, Hooks, Place, Point};
 use runtime::{Created, Gate, Manners, Spec, StartFailure, State, Status, Stdio};
@@ -196,6 +197,37 @@ impl Run {
 
     pub fn signal(&self, signal: i32) -> std::io::Result<()> {
         sys::process::pidfd_send_signal(self.pidfd(), signal)
+    }
+
+    /// Stops every process where it is.
+    pub fn freeze(&self, id: &str) -> Result<()> {
+        match &self.process {
+            Process::Own(created) => created.cgroup.freeze(),
+            Process::Foreign(created) => created.run("pause", id),
+        }
+    }
+
+    pub fn thaw(&self, id: &str) -> Result<()> {
+        match &self.process {
+            Process::Own(created) => created.cgroup.thaw(),
+            Process::Foreign(created) => created.run("resume", id),
+        }
+    }
+
+    /// Sets the limits `new` in place of `old`.
+    pub fn replace_limits(
+        &self,
+        dir: &ContainerDir,
+        old: &LinuxResources,
+        new: &LinuxResources,
+    ) -> Result<()> {
+        match &self.process {
+            Process::Own(created) => created.cgroup.replace(old, new),
+            // Which group the other runtime made is known by the processes in it.
+            Process::Foreign(created) => cgroup::Cgroup::of_process(created.pid)
+                .and_then(|group| group.replace(old, new))
+                .map_err(|fault| fault.on(dir.id.as_str())),
+        }
     }
 
     /// Ends what is left of it and removes its control group. Returns whether the kernel killed one of its processes for want of

@@ -96,6 +96,15 @@ impl Created {
         Err(StartFailure { fault, exit_code })
     }
 
+    /// `PROGRAM VERB ID`, for verbs that change what runs.
+    pub fn run(&self, verb: &str, id: &str) -> Result<()> {
+        match base_command(&self.program, &self.run).args([verb, id]).status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(failed(&self.program, verb, &self.run, &status.to_string())),
+            Err(error) => Err(Fault::failed(format!("run {}", self.program.display())).because(error)),
+        }
+    }
+
     pub fn delete(&self, id: &str) {
         // Best effort: the container is gone, this is about the runtime's own files.
         let _ = base_command(&self.program, &self.run).args(["delete", "--force", id]).status();

@@ -1,5 +1,6 @@
 //! The loop: one thread, one poll(2).
 
+mod change;
 mod life;
 
 use crate::about;
@@ -59,6 +60,10 @@ pub struct Server {
     restarts: u32,
     back_off: BackOff,
     stopped_by_user: bool,
+    /// Every process is stopped where it is.
+    paused: bool,
+    /// Another run was asked for: how the present one is being ended.
+    ending: Option<change::Ending>,
     /// What the container's stdin has not taken yet.
     input: Vec<u8>,
     /// The client closed its side: close the container's when all is written.
@@ -111,6 +116,8 @@ impl Server {
             restarts: 0,
             back_off: BackOff::new(),
             stopped_by_user: false,
+            paused: false,
+            ending: None,
             input: Vec::new(),
             input_ended: false,
             chunk: vec![0; CHUNK],
@@ -158,6 +165,7 @@ impl Server {
         if timeout {
             self.restart();
         }
+        self.end_in_time();
         for what in ready {
             match what {
                 Source::Listener => self.accept(),
@@ -226,6 +234,8 @@ impl Server {
             Phase::Over => Some(Duration::from_secs(1)),
             _ => self.deadline.map(|at| at.saturating_duration_since(Instant::now())),
         };
+        let ending = self.ending.as_ref().and_then(change::Ending::left);
+        let limit = limit.into_iter().chain(ending).min();
         let limit = limit.and_then(|limit| rustix::event::Timespec::try_from(limit).ok());
         let happened = poll(&mut fds, limit.as_ref()).unwrap_or(0);
         let due = matches!(self.phase, Phase::Restarting(at) if Instant::now() >= at);
@@ -288,11 +298,18 @@ impl Server {
             }
             Request::Signal { signal, stop } => {
                 self.stopped_by_user |= stop;
+                if *stop {
+                    self.forget_restart();
+                }
                 if *stop && matches!(self.phase, Phase::Restarting(_)) {
                     self.settle_end();
                     return Ok(Some(done()));
                 }
                 self.signal(*signal)?;
+                // What is to end has to run for it.
+                if *stop || *signal == libc::SIGKILL {
+                    self.let_run()?;
+                }
                 Ok(Some(done()))
             }
             Request::Wait => {
@@ -313,6 +330,23 @@ impl Server {
             }
             Request::Discard => {
                 self.discard()?;
+                Ok(Some(done()))
+            }
+            Request::Pause => {
+                self.pause()?;
+                Ok(Some(done()))
+            }
+            Request::Unpause => {
+                self.unpause()?;
+                Ok(Some(done()))
+            }
+            Request::Restart { signal, timeout } => {
+                self.run_again(*signal, *timeout)?;
+                self.clients[index].awaits_restart = true;
+                Ok(None)
+            }
+            Request::Update { resources, config } => {
+                self.update(resources, config)?;
                 Ok(Some(done()))
             }
         }

@@ -6,7 +6,7 @@ use record::Record;
 use shim::Client;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use store::{ContainerDir, Store};
+use store::{ContainerDir, Status, Store};
 
 /// Brings a container to where it can be started: changed if its record was edited, set up again and back on its network if
 /// it had ended. Returns the connection to its shim; `None` when it runs already.
@@ -27,6 +27,9 @@ fn ready(
 ) -> Result<Option<Client>> {
     if let (Some(record), Some(config)) = (record, config_of(record)?) {
         ctr_create::update(store, dir, record, config, warn)?;
+    }
+    if dir.status()? == Status::Paused {
+        return Err(Fault::conflict("the container is paused").hint("ctr-unpause lets it run on"));
     }
     if is_running(dir)? {
         return Ok(None);

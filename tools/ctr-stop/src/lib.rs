@@ -1,7 +1,8 @@
 //! Stop running containers.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+use chosen::Chosen;
+use cli::{Context, Fault, Result};
 use record::Record;
 use shim::{Client, Deadline, Exit, Orphan, Request, Waited};
 use std::time::{Duration, Instant};
@@ -19,10 +20,6 @@ use store::{ContainerDir, Status, Store, Subject};
     after_help = "Examples:\n  ctr-stop -t 30 web\n  ctr-ls --filter ancestor=debian:12 | ctr-stop | ctr-rm"
 )]
 pub struct Args {
-    /// Ids, names, or beginnings of ids; without any, records are read from stdin
-    #[arg(value_name = "CONTAINER")]
-    pub containers: Vec<String>,
-
     /// Signal to send first, instead of the container's stop signal
     #[arg(short, long, value_name = "SIGNAL")]
     pub signal: Option<String>,
@@ -38,40 +35,22 @@ pub struct Args {
     )]
     pub timeout: Option<i64>,
 
-    /// Print what would be done as one step a line, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Print ids only
-    #[arg(short, long)]
-    pub quiet: bool,
-
     #[command(flatten)]
-    pub common: Common,
+    pub chosen: Chosen,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-stop";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+chosen::tool!(Args, "ctr-stop", chosen.output);
 
 const SIGKILL: i32 = 9;
 const DEFAULT_TIMEOUT: i64 = 10;
 /// How long a container may take to end after KILL: processes in uninterruptible sleep delay it.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let signal = args.signal.as_deref().map(ctr_kill::signal_flag).transpose()?;
     let store = Store::from_env()?;
-    let subjects: Vec<Subject> = context.input(&args.containers)?.into_subjects();
-    if args.dry_run {
+    let subjects = args.chosen.subjects(context)?;
+    if args.chosen.output.dry_run {
         context.each(subjects, |context, subject| {
             let dir = subject.find(&store)?;
             let plan = Plan::of(&dir.load()?, signal, args.timeout)?;
@@ -79,31 +58,21 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         });
         return Ok(());
     }
-    let stop = |subject: Subject| {
-        let dir = subject.find(&store)?;
-        let record = stop_one(&dir, &subject, signal, args.timeout).map_err(|f| f.on(dir.id.as_str()))?;
-        Ok((dir.id, subject, record))
-    };
-    context.each_at_once(subjects, 256, stop, |context, (id, subject, record)| {
-        let for_people = match &subject {
-            Subject::Name(name) => name.as_str(),
-            Subject::Record(_) => id.as_str(),
-        };
-        context.print_result(&record, &id, for_people)
-    });
+    chosen::act(context, &store, subjects, 256, |dir, subject| stop(dir, subject, signal, args.timeout));
     Ok(())
 }
 
 /// How one container is to be stopped.
-struct Plan {
-    signal: i32,
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub signal: i32,
     /// `None` waits for ever.
-    timeout: Option<Duration>,
+    pub timeout: Option<Duration>,
 }
 
 impl Plan {
     /// The flags win over the container's own wishes.
-    fn of(record: &Record, signal: Option<i32>, timeout: Option<i64>) -> Result<Plan> {
+    pub fn of(record: &Record, signal: Option<i32>, timeout: Option<i64>) -> Result<Plan> {
         let signal = match signal {
             Some(signal) => signal,
             None => ctr_kill::stop_signal(record)?,
@@ -138,14 +107,16 @@ impl Plan {
     }
 }
 
-fn runs(dir: &ContainerDir) -> Result<bool> {
+/// Whether there is anything to stop, an init that outlived its shim included.
+pub fn runs(dir: &ContainerDir) -> Result<bool> {
     Ok(match dir.status()? {
         Status::Running | Status::Paused | Status::Restarting => true,
         Status::Created | Status::Exited => Orphan::of(dir)?.is_some(),
     })
 }
 
-fn stop_one(
+/// Stops a container if it runs, and returns its record.
+pub fn stop(
     dir: &ContainerDir,
     subject: &Subject,
     signal: Option<i32>,

@@ -370,6 +370,17 @@ fn limits() {
     assert_eq!(resources["cpu"], json!({"shares":512,"quota":150_000,"period":100_000,"cpus":"0-1"}));
     assert_eq!(resources["pids"], json!({"limit":100}));
     assert_eq!(spec["process"]["rlimits"], json!([{"type":"RLIMIT_NOFILE","hard":10,"soft":10}]));
+    let others = with(
+        None,
+        r#"{"command":["x"],"memory":"64m","memory_swap":-1,"memory_reservation":"32m","cpu_period":50000,"cpu_quota":25000,
+            "cpuset_mems":"0","blkio_weight":500}"#,
+        &swap,
+    );
+    let others = others.unwrap().json().unwrap();
+    let resources = &others["linux"]["resources"];
+    assert_eq!(resources["memory"], json!({"limit": 64 << 20, "reservation": 32 << 20, "swap": -1}));
+    assert_eq!(resources["cpu"], json!({"quota":25_000,"period":50_000,"mems":"0"}));
+    assert_eq!(resources["blockIO"], json!({"weight":500}));
     assert_eq!(spec["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"], "80");
     let poor = Facts { capabilities: CapSet::EMPTY, ..facts() };
     let fault = with(None, r#"{"command":["x"],"ulimits":["nofile=5000"]}"#, &poor).unwrap_err();

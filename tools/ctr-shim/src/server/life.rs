@@ -80,7 +80,9 @@ impl Server {
             // Ended by the machine's own shutting down, say: the container is asked to end, too.
             if number == libc::SIGTERM {
                 self.stopped_by_user = true;
+                self.forget_restart();
                 let _ = self.signal(libc::SIGTERM);
+                let _ = self.let_run();
             }
         }
         self.look_for_exit();
@@ -124,19 +126,29 @@ impl Server {
         self.last_run.finished_at = Some(now());
         self.last_run.exit_code = Some(code);
         self.last_run.oom_killed = self.end_run();
+        if self.ending.take().is_some() {
+            (self.restarts, self.back_off) = (0, BackOff::new());
+            self.between_runs(code, Duration::ZERO);
+            return;
+        }
         let ran = self.started.map_or(Duration::ZERO, |started| started.elapsed());
         if restart::wanted(self.settings.restart, code, self.restarts, self.stopped_by_user)
             && self.started.is_some()
         {
+            self.restarts += 1;
             let wait = self.back_off.next(ran);
-            let _ = self.dir.write_last_run(&self.last_run);
-            self.phase = Phase::Restarting(Instant::now() + wait);
-            let _ = self.write_state("restarting");
-            self.tell_end(code);
+            self.between_runs(code, wait);
             return;
         }
         self.phase = Phase::Over;
         self.finish(code);
+    }
+
+    fn between_runs(&mut self, code: i32, wait: Duration) {
+        let _ = self.dir.write_last_run(&self.last_run);
+        self.phase = Phase::Restarting(Instant::now() + wait);
+        let _ = self.write_state("restarting");
+        self.tell_end(code);
     }
 
     pub(super) fn has_output(&self, stream: usize) -> bool {
@@ -149,6 +161,8 @@ impl Server {
     pub(super) fn end_run(&mut self) -> bool {
         self.input.clear();
         self.input_ended = false;
+        // Killed from outside while it was paused; what is left of it has to end.
+        let _ = self.let_run();
         self.run.take().is_some_and(|mut run| {
             self.mounts = run.mounts.take();
             let out_of_memory = run.clean_up(&self.dir.id);
@@ -163,13 +177,14 @@ impl Server {
         match outcome {
             Ok(run) => {
                 self.run = Some(run);
-                self.restarts += 1;
                 self.phase = Phase::Waiting;
                 // A failure ends the shim and is in last_run.json.
-                let _ = self.start();
+                let started = self.start();
+                self.answer_restart(started);
             }
             Err(fault) => {
                 self.last_run.error = Some(fault.to_string());
+                self.answer_restart(Err(fault.into()));
                 self.settle_end();
             }
         }

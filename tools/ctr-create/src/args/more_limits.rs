@@ -1,4 +1,4 @@
-//! Limits of control groups beside the usual ones.
+//! Limits beside those that `ctr-update` changes.
 
 use super::pairs;
 use clap::Args;
@@ -6,15 +6,7 @@ use cli::Result;
 use record::{Config, Quantity};
 
 #[derive(Clone, Debug, Default, Args)]
-pub struct LimitFlags {
-    /// Memory it is pushed back to when there is not enough
-    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
-    pub memory_reservation: Option<String>,
-
-    /// Most memory and swap together; -1: unlimited swap
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, help_heading = "Limits")]
-    pub memory_swap: Option<String>,
-
+pub struct MoreLimitFlags {
     /// How readily memory is swapped out, 0 to 100 (version 1 control groups)
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Limits")]
     pub memory_swappiness: Option<i64>,
@@ -27,14 +19,6 @@ pub struct LimitFlags {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Limits")]
     pub oom_score_adj: Option<i32>,
 
-    /// Period of the CPU quota in microseconds
-    #[arg(long, value_name = "MICROSECONDS", help_heading = "Limits")]
-    pub cpu_period: Option<u64>,
-
-    /// CPU time in a period in microseconds
-    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true, help_heading = "Limits")]
-    pub cpu_quota: Option<i64>,
-
     /// Period of real-time scheduling in microseconds (version 1 control groups)
     #[arg(long, value_name = "MICROSECONDS", help_heading = "Limits")]
     pub cpu_rt_period: Option<u64>,
@@ -43,15 +27,7 @@ pub struct LimitFlags {
     #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true, help_heading = "Limits")]
     pub cpu_rt_runtime: Option<i64>,
 
-    /// Memory nodes it may use: 0-3,7
-    #[arg(long, value_name = "LIST", help_heading = "Limits")]
-    pub cpuset_mems: Option<String>,
-
-    /// Share of block I/O, 10 to 1000
-    #[arg(long, value_name = "WEIGHT", help_heading = "Limits")]
-    pub blkio_weight: Option<u16>,
-
-    /// The same for one device
+    /// Share of a device's block I/O, 10 to 1000
     #[arg(long, value_name = "DEVICE:WEIGHT", help_heading = "Limits")]
     pub blkio_weight_device: Vec<String>,
 
@@ -84,20 +60,14 @@ pub struct LimitFlags {
     pub shm_size: Option<String>,
 }
 
-impl LimitFlags {
+impl MoreLimitFlags {
     pub(super) fn put(&self, config: &mut Config) -> Result<()> {
         let quantity = |text: &Option<String>| text.clone().map(Quantity::Text);
-        config.memory_reservation = quantity(&self.memory_reservation);
-        config.memory_swap = quantity(&self.memory_swap);
         config.memory_swappiness = self.memory_swappiness;
         config.oom_kill_disable = self.oom_kill_disable;
         config.oom_score_adj = self.oom_score_adj;
-        config.cpu_period = self.cpu_period;
-        config.cpu_quota = self.cpu_quota;
         config.cpu_rt_period = self.cpu_rt_period;
         config.cpu_rt_runtime = self.cpu_rt_runtime;
-        config.cpuset_mems.clone_from(&self.cpuset_mems);
-        config.blkio_weight = self.blkio_weight;
         config.blkio_weight_devices.clone_from(&self.blkio_weight_device);
         config.device_read_bps.clone_from(&self.device_read_bps);
         config.device_write_bps.clone_from(&self.device_write_bps);

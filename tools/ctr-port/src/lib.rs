@@ -1,0 +1,202 @@
+//! Print which ports of the host lead to containers.
+#![forbid(unsafe_code)]
+
+use cli::{Context, Fault, Kind, OutputMode, Result};
+use record::{Container, Port, Record};
+use serde::Serialize;
+use std::fmt::Write;
+use store::{ContainerDir, Status, Store, Subject};
+
+/// Print which ports of the host lead to containers
+///
+/// On a terminal docker's lines, otherwise the record with a section "ports": an object for each port, ranges taken apart. One
+/// that does not run has none.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "ctr-port",
+    version,
+    after_help = "Examples:\n  ctr-port web 80/tcp\n  curl $(ctr-port web 80 --output table | head -n 1)\n  ctr-ls | ctr-port | jq -r '.container.name as $n | .ports[] | [$n, .host, .container] | @tsv'"
+)]
+pub struct Args {
+    /// Id, name, or beginning of an id; without it or with `-`, records are read from stdin
+    #[arg(value_name = "CONTAINER")]
+    pub container: Option<String>,
+
+    /// Port of the container; without it, all of them
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    pub port: Option<String>,
+
+    /// Every container that runs
+    #[arg(short, long, conflicts_with = "container")]
+    pub all: bool,
+
+    /// Print ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    #[command(flatten)]
+    pub common: cli::Common,
+}
+
+impl cli::Tool for Args {
+    const NAME: &'static str = "ctr-port";
+
+    fn common(&self) -> &cli::Common {
+        &self.common
+    }
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
+/// One port that is published.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Published {
+    /// In the container.
+    container: u16,
+    protocol: String,
+    /// Address of the host; absent means every address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<String>,
+    host: u16,
+}
+
+/// `80` or `80/udp`.
+struct Wanted {
+    port: u16,
+    protocol: String,
+}
+
+impl Wanted {
+    fn parse(text: &str) -> Result<Wanted> {
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let number = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok()).flatten();
+        let protocol = protocol.to_ascii_lowercase();
+        match number.filter(|port| *port > 0) {
+            Some(port) if matches!(protocol.as_str(), "tcp" | "udp") => Ok(Wanted { port, protocol }),
+            _ => Err(Fault::usage(format!("\"{text}\" is not a port of a container")).hint("80, 53/udp")),
+        }
+    }
+}
+
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let wanted = args.port.as_deref().map(Wanted::parse).transpose()?;
+    let store = Store::from_env()?;
+    let subjects: Vec<Subject> = match args.container.as_deref() {
+        _ if args.all => chosen::every(context, &store, |status| status == Status::Running)?,
+        None | Some("-") => context.input(&[])?.into_subjects(),
+        Some(name) => vec![Subject::from(name.to_owned())],
+    };
+    let several = args.all || subjects.len() > 1;
+    context.each(subjects, |context, subject| {
+        let dir = subject.find(&store)?;
+        one(context, &dir, &subject, wanted.as_ref(), several).map_err(|fault| match &subject {
+            Subject::Name(name) => fault.on(name.as_str()),
+            Subject::Record(_) => fault.on(dir.id.as_str()),
+        })
+    });
+    Ok(())
+}
+
+fn one(
+    context: &mut Context,
+    dir: &ContainerDir,
+    subject: &Subject,
+    wanted: Option<&Wanted>,
+    several: bool,
+) -> Result<()> {
+    let mut ports = published(dir)?;
+    if let Some(wanted) = wanted {
+        ports.retain(|port| port.container == wanted.port && port.protocol == wanted.protocol);
+        if ports.is_empty() {
+            return Err(Fault::new(
+                Kind::NotFound,
+                format!("its port {}/{} is not published", wanted.port, wanted.protocol),
+            )
+            .hint("ctr-port without a port lists those that are"));
+        }
+    }
+    let mut record: Record = subject.current(dir)?;
+    match context.mode() {
+        OutputMode::Json => {
+            record.set("ports", &ports)?;
+            context.print_record(&record)
+        }
+        OutputMode::Quiet => context.print(&format!("{}\n", dir.id)),
+        OutputMode::Table => {
+            let container: Container = record.require("container")?;
+            let name = if several { Some(container.name.as_str()) } else { None };
+            context.print(&lines(&ports, wanted.is_none(), name))
+        }
+    }
+}
+
+/// Those of a container that has a network now, in order.
+fn published(dir: &ContainerDir) -> Result<Vec<Published>> {
+    if dir.status()? == Status::Exited || !dir.has_shim() {
+        return Ok(Vec::new());
+    }
+    let mut ports: Vec<Published> =
+        dir.load()?.networks()?.iter().flat_map(|attachment| &attachment.ports).flat_map(single).collect();
+    ports.sort();
+    // Addresses of both families publish the same port twice.
+    ports.dedup();
+    Ok(ports)
+}
+
+/// A range taken apart; one that leaves the numbers there are ends with them.
+fn single(port: &Port) -> impl Iterator<Item = Published> {
+    let (port, count) = (port.clone(), port.count.unwrap_or(1));
+    (0..count).map_while(move |n| {
+        Some(Published {
+            container: port.container.checked_add(n)?,
+            protocol: port.protocol.clone(),
+            ip: port.ip.clone(),
+            host: port.host?.checked_add(n)?,
+        })
+    })
+}
+
+fn lines(ports: &[Published], with_inside: bool, name: Option<&str>) -> String {
+    let mut text = String::new();
+    for port in ports {
+        if let Some(name) = name {
+            let _ = write!(text, "{name}\t");
+        }
+        if with_inside {
+            let _ = write!(text, "{}/{} -> ", port.container, port.protocol);
+        }
+        let _ = match port.ip.as_deref() {
+            Some(ip) if ip.contains(':') => writeln!(text, "[{ip}]:{}", port.host),
+            ip => writeln!(text, "{}:{}", ip.unwrap_or("0.0.0.0"), port.host),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_and_lines() {
+        let port: Port =
+            serde_json::from_str(r#"{"host":65534,"container":80,"count":9,"ip":"::1"}"#).unwrap();
+        let ports: Vec<Published> = single(&port).collect();
+        assert_eq!(lines(&ports, true, None), "80/tcp -> [::1]:65534\n81/tcp -> [::1]:65535\n");
+        let any = Published { ip: None, ..ports[0].clone() };
+        assert_eq!(lines(&[any], false, Some("web")), "web\t0.0.0.0:65534\n");
+        // Not published: no port of the host.
+        assert_eq!(single(&Port { container: 80, ..Port::default() }).count(), 0);
+    }
+
+    #[test]
+    fn ports_as_people_write_them() {
+        let wanted = Wanted::parse("53/UDP").unwrap();
+        assert_eq!((wanted.port, wanted.protocol.as_str()), (53, "udp"));
+        for text in ["", "0", "80/sctp", "x", "+80", "65536", "80-81"] {
+            assert!(Wanted::parse(text).is_err(), "{text}");
+        }
+    }
+}
