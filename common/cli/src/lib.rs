@@ -10,7 +10,7 @@ mod table;
 
 pub use context::{Context, Input, Out, OutputMode};
 pub use fault::{Explain, Fault, Kind, Result};
-pub use progress::Progress;
+pub use progress::{Progress, ProgressArgs};
 pub use table::Table;
 
 use clap::{Args as ClapArgs, Parser, ValueEnum};

@@ -1,4 +1,5 @@
-//! Progress of long work: bars for people, on a terminal's stderr only, and events as data for `--progress-fd N`.
+//! Progress of long work: bars for people, on a terminal's stderr unless they are asked for, and events as data for
+//! `--progress json` and `--progress-fd N`.
 //!
 //! One vocabulary for all tools, one JSON object a line:
 //!
@@ -11,7 +12,8 @@
 //! `subject` is what the user asked for, `item` a part of it, `current` and `total` count bytes unless `unit` says
 //! otherwise; `total` is absent where it is not known.
 
-use fault::{Explain, Kind, Result};
+use clap::{Args as ClapArgs, ValueEnum};
+use fault::{Explain, Fault, Kind, Result};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -23,6 +25,33 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// Bars drawn at once.
 const MAX_BARS: usize = 8;
 const BAR_WIDTH: usize = 30;
+
+/// Where events go if nothing else is said.
+const STDERR: i32 = 2;
+
+/// The flags of tools whose work takes long. Flatten it: `#[command(flatten)] pub progress: cli::ProgressArgs`.
+#[derive(Clone, Copy, Debug, Default, ClapArgs)]
+pub struct ProgressArgs {
+    /// How to show progress
+    #[arg(long, value_enum, value_name = "FORM", default_value_t, help_heading = "Output")]
+    pub progress: Form,
+
+    /// Write progress to this descriptor, one JSON object a line; with --progress json it is 2, stderr, otherwise
+    #[arg(long, value_name = "FD", help_heading = "Output")]
+    pub progress_fd: Option<i32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Bars if stderr is a terminal, unless --quiet
+    #[default]
+    Auto,
+    /// Bars on stderr, terminal or not
+    Bars,
+    /// One JSON object a line
+    Json,
+    None,
+}
 
 /// Shared between threads.
 #[derive(Debug)]
@@ -63,11 +92,23 @@ pub struct Item<'a> {
 }
 
 impl Progress {
-    /// `descriptor` is the number given to `--progress-fd`; `quiet` draws no bars.
+    /// `quiet` draws no bars, if they are not asked for.
     ///
     /// # Errors
-    /// [`Kind::Usage`] when there is no such descriptor.
-    pub fn new(tool: &'static str, descriptor: Option<i32>, quiet: bool) -> Result<Progress> {
+    /// [`Kind::Usage`] when there is no such descriptor, or nothing to be written to it.
+    pub fn new(tool: &'static str, args: ProgressArgs, quiet: bool) -> Result<Progress> {
+        let (descriptor, bars) = match (args.progress, args.progress_fd) {
+            (Form::None, Some(number)) => {
+                return Err(Fault::usage(format!(
+                    "--progress none leaves nothing for --progress-fd {number}"
+                ))
+                .hint("without --progress, events go there"));
+            }
+            (Form::None, None) => (None, false),
+            (Form::Json, number) => (Some(number.unwrap_or(STDERR)), false),
+            (Form::Bars, number) => (number, true),
+            (Form::Auto, number) => (number, !quiet && io::stderr().is_terminal()),
+        };
         let events = descriptor
             .map(|number| {
                 sys::descriptor::inherited(number)
@@ -75,7 +116,6 @@ impl Progress {
                     .explain_as(Kind::Usage, || format!("--progress-fd {number}"))
             })
             .transpose()?;
-        let bars = !quiet && io::stderr().is_terminal();
         let has_events = events.is_some();
         let state = State { events, active: Vec::new(), next: 0, drawn: 0, drawn_at: None };
         Ok(Progress { tool, events: has_events, bars, state: Mutex::new(state) })
@@ -250,7 +290,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("cli-progress-{}", std::process::id()));
         let file = File::create(&path).unwrap();
         let number = std::os::fd::AsRawFd::as_raw_fd(&file);
-        let progress = Progress::new("tool", Some(number), true).unwrap();
+        let to = |progress, progress_fd| ProgressArgs { progress, progress_fd };
+        let progress = Progress::new("tool", to(Form::Auto, Some(number)), true).unwrap();
         progress.present("a\"b", "one");
         progress.start("a", "two", "two", Some(5)).done();
         drop(progress.start("a", "three", "three", None));
@@ -261,6 +302,19 @@ mod tests {
         let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
         assert_eq!(names, ["present", "start", "done", "start"]);
         assert_eq!((&events[0]["subject"], &events[2]["total"]), (&"a\"b".into(), &5.into()));
-        assert_eq!(Progress::new("tool", Some(-1), true).unwrap_err().kind(), Kind::Usage);
+        for (form, number) in [(Form::Auto, -1), (Form::Json, -1), (Form::Bars, -1), (Form::None, 2)] {
+            assert_eq!(Progress::new("tool", to(form, Some(number)), true).unwrap_err().kind(), Kind::Usage);
+        }
+        for (form, number, events, bars) in [
+            (Form::Json, None, true, false),
+            (Form::Json, Some(1), true, false),
+            (Form::Bars, None, false, true),
+            (Form::Bars, Some(1), true, true),
+            (Form::None, None, false, false),
+            (Form::Auto, None, false, false),
+        ] {
+            let progress = Progress::new("tool", to(form, number), true).unwrap();
+            assert_eq!((progress.events, progress.bars), (events, bars), "{form:?} {number:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 use clap::{ArgAction, Parser, ValueEnum};
-use cli::{Common, Result, Tool};
+use cli::{Common, ProgressArgs, Result, Tool};
 use image::{Choice, Format, Location};
-use img_pull::Connection;
+use img_pull::{Connection, Transfer};
 use oci::Platform;
 use std::path::PathBuf;
 
@@ -55,7 +55,7 @@ pub struct Args {
     pub format: Option<FormatName>,
 
     #[command(flatten)]
-    pub connection: Connection,
+    pub transfer: Transfer,
 
     /// As --tls-verify, for the source only
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
@@ -64,10 +64,6 @@ pub struct Args {
     /// As --tls-verify, for the destination only
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub dest_tls_verify: Option<bool>,
-
-    /// Copy this many blobs at once
-    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
-    pub parallel: u8,
 
     /// Write the digest of what was copied to this file
     #[arg(long, value_name = "FILE")]
@@ -81,9 +77,8 @@ pub struct Args {
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 
-    /// Write progress to this descriptor, one JSON object a line
-    #[arg(long, value_name = "FD", help_heading = "Output")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 
     #[command(flatten)]
     pub common: Common,
@@ -127,7 +122,7 @@ impl Args {
 
     /// For one side, which may have its own word on certificates.
     pub fn client(&self, tls_verify: Option<bool>) -> Result<registry::Client> {
-        let tls_verify = tls_verify.unwrap_or(self.connection.tls_verify);
-        Connection { tls_verify, ..self.connection.clone() }.client()
+        let tls_verify = tls_verify.unwrap_or(self.transfer.connection.tls_verify);
+        Connection { tls_verify, ..self.transfer.connection.clone() }.client()
     }
 }

@@ -24,7 +24,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         destination: args.client(args.dest_tls_verify)?,
         store: Store::from_env()?,
         settle: Settle::new(),
-        progress: Progress::new(context.tool(), args.progress_fd, args.quiet)?,
+        progress: Progress::new(context.tool(), args.progress, args.quiet)?,
     };
     let pairs = if args.all_tags { work.all_tags(&from, &to)? } else { vec![(from, to)] };
     let mut digests = Vec::new();
@@ -94,6 +94,13 @@ impl Work<'_> {
                 "the manifest is in docker's format, which some readers of layouts do not take; --format oci converts it",
             );
         }
+        if matches!(to, Location::Store(_)) {
+            // Before anything is copied.
+            plan.root.document().map_err(|fault| match fault.hint_text() {
+                None => fault.hint("the store takes images; artifacts can go to docker://REF or oci:DIR"),
+                Some(_) => fault,
+            })?;
+        }
         // Before anything has a name: an image whose configuration is another one's is told of in time. The archive has stdout.
         let image = if is_stdout(to) { None } else { Some(plan.describe(&*source, "")?) };
         let names = source.names();
@@ -103,7 +110,7 @@ impl Work<'_> {
         let copy = Copy {
             source: &*source,
             destination: &*destination,
-            parallel: usize::from(self.args.parallel),
+            parallel: self.args.transfer.lanes(),
             watch: &watch,
         };
         let copied = copy.apply(&plan).map_err(|fault| match fault.kind() {

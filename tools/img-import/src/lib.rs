@@ -4,7 +4,7 @@
 mod layer;
 
 use cli::progress::Progress;
-use cli::{Common, Context, Explain, Fault, Result, Tool};
+use cli::{Common, Context, Explain, Fault, ProgressArgs, Result, Tool};
 use layer::{Layer, read_layer};
 use oci::manifest::media_type;
 use oci::{Digest, Platform};
@@ -52,9 +52,8 @@ pub struct Args {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<String>,
 
-    /// Write progress events to this file descriptor
-    #[arg(long, value_name = "N")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 
     /// No progress bars; print ids only
     #[arg(short, long)]
@@ -93,7 +92,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (input, subject) = open(args.file.as_deref())?;
     let store = Store::from_env()?;
     let settle = Settle::new();
-    let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
+    let progress = Progress::new(context.tool(), args.progress, args.quiet)?;
     let layer = {
         let mut item = progress.start(&subject, "layer", "import", None);
         let layer = read_layer(&store, input, &settle, &mut |bytes| item.set(bytes));

@@ -1,8 +1,8 @@
 use clap::Parser;
-use cli::{Common, Fault, Result, Tool};
+use cli::{Common, Fault, ProgressArgs, Result, Tool};
 use image::Format;
 use img_copy::FormatName;
-use img_pull::Connection;
+use img_pull::Transfer;
 use oci::Platform;
 
 /// Make one image of several, one for each platform
@@ -103,11 +103,7 @@ pub struct Args {
     pub entry_annotation: Vec<String>,
 
     #[command(flatten)]
-    pub connection: Connection,
-
-    /// Copy this many blobs at once
-    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
-    pub parallel: u8,
+    pub transfer: Transfer,
 
     /// Print what would be done as one step a line, and change nothing
     #[arg(long)]
@@ -117,9 +113,8 @@ pub struct Args {
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 
-    /// Write progress to this descriptor, one JSON object a line
-    #[arg(long, value_name = "FD", help_heading = "Output")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 
     #[command(flatten)]
     pub common: Common,

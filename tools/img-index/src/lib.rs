@@ -39,7 +39,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
             Fault::usage("which entry that is about is not said").hint("--annotate PLATFORM or DIGEST does")
         );
     }
-    let places = Places::new(args.connection.client()?, None)?;
+    let places = Places::new(args.transfer.connection.client()?, None)?;
     let old = old(places.store(), &name, start)?;
     let mut sources = Vec::with_capacity(subjects.len());
     for subject in &subjects {
@@ -51,7 +51,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if args.dry_run {
         return context.print_steps(None, &work.steps(&sources, &made));
     }
-    let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
+    let progress = Progress::new(context.tool(), args.progress, args.quiet)?;
     let stored = work.store_all(&sources, &made, &progress);
     progress.clear();
     let printed = stored.and_then(|()| work.print(&made, context));
@@ -168,7 +168,7 @@ impl Work<'_> {
                 let copy = Copy {
                     source: &*source.found.source,
                     destination: &destination,
-                    parallel: usize::from(self.args.parallel),
+                    parallel: self.args.transfer.lanes(),
                     watch: &watch,
                 };
                 copy.apply(plan)?;

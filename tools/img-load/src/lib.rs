@@ -4,7 +4,7 @@
 mod input;
 
 use cli::progress::{Item, Progress};
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Fault, ProgressArgs, Result, Tool};
 use image::{Loaded, Loader};
 use input::Input;
 use oci::{Platform, Reference};
@@ -38,9 +38,8 @@ pub struct Args {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<String>,
 
-    /// Write progress events to this file descriptor
-    #[arg(long, value_name = "N")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 
     /// No progress bars; print ids only
     #[arg(short, long)]
@@ -67,7 +66,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let name = args.name.as_deref().map(image::new_name).transpose()?;
     let store = Store::from_env()?;
     let settle = Settle::new();
-    let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
+    let progress = Progress::new(context.tool(), args.progress, args.quiet)?;
     let load = Load { store: &store, settle: &settle, platform: &platform, progress: &progress, name };
     match Input::open(args.input.as_deref())? {
         Input::Archive(archive, subject) => {

@@ -1,6 +1,6 @@
-use crate::Connection;
+use crate::Transfer;
 use clap::{Parser, ValueEnum};
-use cli::{Common, Result, Tool};
+use cli::{Common, ProgressArgs, Result, Tool};
 use oci::Platform;
 
 /// Pull images from a registry into the store
@@ -43,11 +43,7 @@ pub struct Args {
     pub policy: Policy,
 
     #[command(flatten)]
-    pub connection: Connection,
-
-    /// Download this many layers at once
-    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
-    pub parallel: u8,
+    pub transfer: Transfer,
 
     /// Print what would be downloaded and change nothing
     #[arg(long)]
@@ -57,9 +53,8 @@ pub struct Args {
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 
-    /// Write progress to this descriptor, one JSON object a line
-    #[arg(long, value_name = "FD", help_heading = "Output")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 
     #[command(flatten)]
     pub common: Common,

@@ -45,3 +45,21 @@ impl Connection {
         Ok(Options { tls_verify: self.tls_verify, timeout, retries: self.retry })
     }
 }
+
+/// The same for tools that carry images to or from registries.
+#[derive(Clone, Debug, Args)]
+pub struct Transfer {
+    #[command(flatten)]
+    pub connection: Connection,
+
+    /// Move this many blobs at once
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
+    parallel: u8,
+}
+
+impl Transfer {
+    /// Blobs at once.
+    pub fn lanes(&self) -> usize {
+        usize::from(self.parallel)
+    }
+}

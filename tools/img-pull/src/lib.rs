@@ -9,7 +9,7 @@ mod follow;
 mod plan;
 
 pub use args::{Args, Policy};
-pub use connection::Connection;
+pub use connection::{Connection, Transfer};
 
 use cli::{Context, Fault, Kind, OutputMode, Progress, Result};
 use oci::{Platform, Reference};
@@ -52,7 +52,7 @@ impl Warnings {
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (platform, platform_asked_for) = args.wanted_platform()?;
-    let client = args.connection.client()?;
+    let client = args.transfer.connection.client()?;
     let subjects: Vec<(String, Record)> = if args.references.is_empty() {
         let records = context.require_records()?;
         let mut subjects = Vec::with_capacity(records.len());
@@ -67,7 +67,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     };
     let store = Store::from_env()?;
     let settle = Settle::new();
-    let progress = Progress::new("img-pull", args.progress_fd, args.quiet)?;
+    let progress = Progress::new("img-pull", args.progress, args.quiet)?;
     let pull = Pull {
         store: &store,
         client,
@@ -76,7 +76,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         platform,
         platform_asked_for,
         policy: args.policy,
-        parallel: usize::from(args.parallel),
+        parallel: args.transfer.lanes(),
         all_platforms: args.all_platforms,
         unpack: args.unpack,
         warnings: Warnings::default(),
@@ -237,12 +237,12 @@ mod tests {
     #[test]
     fn flags_are_checked_before_anything_is_done() {
         let parse = |words: &[&str]| Args::try_parse_from(std::iter::once(&"img-pull").chain(words));
-        assert!(parse(&["x"]).unwrap().connection.tls_verify);
-        assert!(!parse(&["--tls-verify=false", "x"]).unwrap().connection.tls_verify);
+        assert!(parse(&["x"]).unwrap().transfer.connection.tls_verify);
+        assert!(!parse(&["--tls-verify=false", "x"]).unwrap().transfer.connection.tls_verify);
         assert!(parse(&["--tls-verify", "x"]).unwrap().references == ["x"]);
         for timeout in ["0", "-1", "NaN", "inf", "1e9"] {
             let args = parse(&[&format!("--timeout={timeout}"), "x"]).unwrap();
-            assert_eq!(args.connection.options().unwrap_err().kind(), Kind::Usage, "{timeout}");
+            assert_eq!(args.transfer.connection.options().unwrap_err().kind(), Kind::Usage, "{timeout}");
         }
         let bad = Fault::usage("x").kind();
         assert_eq!(

@@ -1,6 +1,6 @@
 use clap::{Parser, ValueEnum};
-use cli::{Common, Fault, Result, Tool};
-use img_pull::Connection;
+use cli::{Common, Fault, ProgressArgs, Result, Tool};
+use img_pull::Transfer;
 use oci::Platform;
 use oci::manifest::Compression;
 use std::path::PathBuf;
@@ -52,11 +52,7 @@ pub struct Args {
     pub all_platforms: bool,
 
     #[command(flatten)]
-    pub connection: Connection,
-
-    /// Send this many layers at once
-    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
-    pub parallel: u8,
+    pub transfer: Transfer,
 
     /// Write the digests of what was pushed to this file, one a line
     #[arg(long, value_name = "FILE")]
@@ -70,9 +66,8 @@ pub struct Args {
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 
-    /// Write progress to this descriptor, one JSON object a line
-    #[arg(long, value_name = "FD", help_heading = "Output")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 
     #[command(flatten)]
     pub common: Common,

@@ -43,12 +43,12 @@ struct Push<'a> {
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let wanted = args.wanted()?;
     let packing = args.packing()?;
-    let client = args.connection.client()?;
+    let client = args.transfer.connection.client()?;
     let (subjects, to) = subjects(args, context)?;
     let to = to.map(|text| Reference::parse(text).map_err(|fault| fault.on(text))).transpose()?;
     let store = Store::from_env()?;
     let settle = Settle::new();
-    let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
+    let progress = Progress::new(context.tool(), args.progress, args.quiet)?;
     let push = Push {
         store: &store,
         client,
@@ -56,8 +56,8 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         progress: &progress,
         wanted,
         packing,
-        parallel: usize::from(args.parallel),
-        repacks: args.connection.retry.min(MAX_REPACKS),
+        parallel: args.transfer.lanes(),
+        repacks: args.transfer.connection.retry.min(MAX_REPACKS),
         refused: Mutex::default(),
     };
     let mut digests = String::new();
@@ -133,11 +133,11 @@ fn push_one(
     }
     let pushed = apply::apply(push, &plan).map_err(on)?;
     let image = image(push, &plan, &pushed).map_err(on)?;
+    let layers = plan.parts.first().map_or(0, |part| part.artifact.blobs.len().saturating_sub(1));
     let words = format!(
-        "{}  {}  {} layers, {} sent",
+        "{}  {}  {layers} layers, {} sent",
         to.familiar(),
         pushed.named,
-        image.layers.len(),
         cli::progress::bytes(pushed.sent)
     );
     let mut record = match subject {
@@ -171,10 +171,12 @@ fn own_name(subject: &Subject, entry: &Entry) -> Result<Reference> {
 
 /// The image as it is at the registry.
 fn image(push: &Push<'_>, plan: &Plan, pushed: &Pushed) -> Result<Image> {
-    let manifest = plan.parts.first().and_then(|part| part.image.as_ref());
-    let manifest = manifest.ok_or_else(|| Fault::input("it is not an image"))?;
-    let config = push.store.read_config(manifest)?;
     let name = plan.to.stored_name();
+    let Some(manifest) = plan.parts.first().and_then(|part| part.image.as_ref()) else {
+        // Of an artifact there is nothing more to tell.
+        return Ok(Image { reference: name, digest: pushed.manifest.to_string(), ..Image::default() });
+    };
+    let config = push.store.read_config(manifest)?;
     let mut image =
         store::index::to_record(&name, &pushed.manifest, pushed.index.as_ref(), manifest, config)?;
     for layer in &mut image.layers {

@@ -66,6 +66,10 @@ pub enum Action {
 
 pub fn plan(push: &Push<'_>, entry: &Entry, to: &Reference) -> Result<Plan> {
     let (mut parts, index) = choose(push, entry)?;
+    if push.packing.is_some() && parts.iter().all(|part| part.image.is_none()) {
+        return Err(Fault::usage("it is an artifact, whose layers are what they are and not packed anew")
+            .hint("without --compression it is pushed"));
+    }
     let mut repack = HashMap::new();
     if let Some(packing) = push.packing {
         for part in &mut parts {
@@ -81,7 +85,9 @@ pub fn plan(push: &Push<'_>, entry: &Entry, to: &Reference) -> Result<Plan> {
     }
     let repository = push.client.repository(to).for_writing();
     let there = current_digest(&repository, to)?;
-    if there.is_some() && there == digest && repack.is_empty() {
+    // What is about another manifest may be there and not be listed: that was cut.
+    let is_listed = parts.iter().all(|part| part.artifact.subject.is_none());
+    if is_listed && there.is_some() && there == digest && repack.is_empty() {
         return Ok(Plan { repository, to: to.clone(), parts, index, blobs: Vec::new(), is_there: true });
     }
     let blobs = blobs(push, &repository, &parts, repack)?;
@@ -99,7 +105,7 @@ fn current_digest(repository: &Repository, to: &Reference) -> Result<Option<Dige
 
 fn choose(push: &Push<'_>, entry: &Entry) -> Result<(Vec<Part>, Option<Source>)> {
     let own = source(push, &entry.descriptor)?;
-    let is_index = matches!(Document::parse(&own.bytes, Some(&own.media_type))?, Document::Index(_));
+    let is_index = Artifact::parse(&own.bytes, Some(&own.media_type))?.is_index();
     let index = if is_index {
         Some(own.descriptor.clone())
     } else {
@@ -168,7 +174,10 @@ fn not_here(fault: Fault, entry: &Descriptor) -> Fault {
 }
 
 fn check_platform(push: &Push<'_>, part: &Part, wanted: &Platform) -> Result<()> {
-    let Some(image) = &part.image else { return Ok(()) };
+    let Some(image) = &part.image else {
+        return Err(Fault::usage("it is an artifact, which is for no platform")
+            .hint("without --platform it is pushed"));
+    };
     match store::index::unsuitable_platform(wanted, &push.store.read_config(image)?) {
         Some(why) => Err(Fault::not_found(why)),
         None => Ok(()),

@@ -4,7 +4,7 @@
 mod plan;
 
 use cli::progress::Progress;
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Fault, ProgressArgs, Result, Tool};
 use image::archive::{Writer, blob_path};
 use plan::Plan;
 use serde_json::json;
@@ -36,9 +36,8 @@ pub struct Args {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Write progress events to this file descriptor
-    #[arg(long, value_name = "N")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 
     /// No progress bars; with --into print ids only
     #[arg(short, long)]
@@ -89,7 +88,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
             .collect();
         return context.print_steps(None, &steps);
     }
-    let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
+    let progress = Progress::new(context.tool(), args.progress, args.quiet)?;
     let mut archive = Writer::create(args.into.as_deref())?;
     let result = write(&plan, &store, &settle, &mut archive, &progress);
     progress.clear();

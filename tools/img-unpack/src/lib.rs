@@ -10,7 +10,7 @@ pub use flatten::{Shape, flatten};
 pub use reader::Interrupt;
 pub use unpack::{Options, Unpacked, plan, unpack, unpack_stream, unpack_with};
 
-use cli::{Common, Context, Fault, Input, Progress, Result, Tool};
+use cli::{Common, Context, Fault, Input, Progress, ProgressArgs, Result, Tool};
 use layer::{Limits, Skipped};
 use oci::Platform;
 use record::{Image, Record, Rootfs};
@@ -63,9 +63,8 @@ pub struct Args {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Write progress events to this file descriptor
-    #[arg(long, value_name = "N")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
 
     /// Print digests of images only
     #[arg(short, long)]
@@ -90,7 +89,7 @@ impl Tool for Args {
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;
     let limits = limits(args)?;
-    let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
+    let progress = Progress::new(context.tool(), args.progress, args.quiet)?;
     let subjects: Vec<Subject> = match context.input(&args.images)? {
         Input::Names(names) => names.into_iter().map(Subject::Name).collect(),
         Input::Records(records) => {
