@@ -50,6 +50,7 @@ pub enum Form {
     Bars,
     /// One JSON object a line
     Json,
+    /// Not at all
     None,
 }
 

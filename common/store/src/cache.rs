@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 
 /// What nobody has read for so long is of a profile, or a version of the tools, that is not in use any more. Kernels note the
 /// first reading of a day (`relatime`).
-const UNUSED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+const UNUSED_FOR: Duration = Duration::from_hours(30 * 24);
 /// What is being written has a name of its own, for a moment.
-const BEING_WRITTEN_FOR: Duration = Duration::from_secs(3600);
+const BEING_WRITTEN_FOR: Duration = Duration::from_hours(1);
 
 /// A file of the cache.
 #[derive(Clone, Debug)]

@@ -87,7 +87,7 @@ fn what_is_of_no_use_in_the_cache() {
     put(&place, "a", &[tar(&[("a", b"")])]);
     let cache = place.root().join("cache");
     fs::create_dir_all(cache.join("seccomp")).unwrap();
-    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 24 * 3600);
+    let old = std::time::SystemTime::now() - std::time::Duration::from_hours(40 * 24);
     let file = |name: &str, is_old: bool| {
         let path = cache.join(name);
         fs::write(&path, b"x").unwrap();
