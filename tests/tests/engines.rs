@@ -183,3 +183,37 @@ fn docker_and_staves_exchange_archives() {
     let lines = said(&ran);
     assert!(lines.len() == 4 && lines[0] == lines[1] && lines[1] == lines[2], "{lines:?}\n{}", ran.stderr);
 }
+
+/// What a container has become, run by us and by an engine, in both formats.
+const COMMITTED: &str = r#"
+ctr-run -q --network none --name c $R/busybox:1 sh -c 'rm /etc/passwd; rm -r /home; mkdir -p /home/q; echo x >/n; chmod 4711 /n; ln /n /m'
+for format in oci docker; do
+    ctr-commit -q --format $format -c 'CMD ["sh", "-c", "cat /m; ls /home; test -e /etc/passwd || stat -c %a:%h /n"]' c me/it:$format >/dev/null
+    ctr-run -q --network none --rm me/it:$format
+    img-save me/it:$format | $E load -q >/dev/null; $E run --rm --network none $P/me/it:$format
+done
+ctr-rm -q c >/dev/null
+"#;
+
+#[track_caller]
+fn all_run_it(ran: &Ran) {
+    assert_eq!(ran.stdout, "x\nq\n4711:2\n".repeat(4), "{}", ran.stderr);
+}
+
+#[test]
+fn podman_runs_what_was_committed() {
+    let Some(bench) = Bench::new() else { return };
+    if !have(&["podman", "conmon"]) {
+        return;
+    }
+    all_run_it(&with_engine(&bench, PODMAN, &format!("E=p; P=docker.io\n{COMMITTED}")).expect(0));
+}
+
+#[test]
+fn docker_runs_what_was_committed() {
+    let Some(bench) = Bench::new() else { return };
+    if !have(&["dockerd", "docker"]) {
+        return;
+    }
+    all_run_it(&with_engine(&bench, DOCKERD, &format!("E=docker; P=docker.io\n{COMMITTED}")).expect(0));
+}
