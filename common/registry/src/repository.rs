@@ -180,10 +180,7 @@ impl Repository {
                 hasher.update(&bytes);
                 let actual = hasher.finish();
                 if actual != *expected {
-                    return Err(Fault::input(format!(
-                        "the registry's manifest does not have the digest {expected} but {actual}"
-                    ))
-                    .into());
+                    return Err(Fault::input(wrong_manifest(expected, &actual, media_type.as_deref())).into());
                 }
                 actual
             }
@@ -367,6 +364,16 @@ impl Repository {
         }
         Err(Fault::failed("the registry has no address").into())
     }
+}
+
+/// Registries convert for who takes nothing newer, into what has no digest of its bytes; a cache may have such an answer.
+fn wrong_manifest(expected: &Digest, actual: &Digest, media_type: Option<&str>) -> String {
+    if media_type.is_some_and(|text| text.starts_with("application/vnd.docker.distribution.manifest.v1+")) {
+        return format!(
+            "the registry's manifest for {expected} comes in docker's schema 1, which was not asked for"
+        );
+    }
+    format!("the registry's manifest does not have the digest {expected} but {actual}")
 }
 
 /// What to say of something that was wrong and, asked for anew ([`Repository::ask_anew`]), still is.
