@@ -46,6 +46,8 @@ pub struct Options<'a> {
     pub network_namespace: Option<OwnedFd>,
     /// Where the order to start comes from.
     pub gate: Gate<'a>,
+    /// Sources of bind mounts, by the places of these in the specification: trees that are mounted nowhere yet.
+    pub trees: Vec<(usize, OwnedFd)>,
     /// The container ends when the caller does.
     pub dies_with_parent: bool,
     pub manners: Manners,
@@ -120,6 +122,9 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     }
     let joined = namespaces.joined(Kind::User).map(AsFd::as_fd);
     let mut prepared = mounts::prepare(spec, options.bundle, joined)?;
+    for (index, tree) in options.trees {
+        prepared.give(index, tree);
+    }
     let owners = std::mem::take(&mut prepared.owners);
     let entrance = match options.gate {
         Gate::Caller => None,

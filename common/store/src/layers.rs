@@ -55,6 +55,22 @@ pub struct SweptLayers {
     pub bytes: u64,
 }
 
+/// An image that a container has mounted: a member of its `container.mounted_images`.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct MountedImage {
+    #[serde(default)]
+    pub digest: String,
+    #[serde(default)]
+    pub layers: Vec<String>,
+}
+
+pub(crate) fn mounted_images(record: &record::Record) -> Result<Vec<MountedImage>> {
+    let container = record.container()?.unwrap_or_default();
+    let Some(list) = container.extra.get("mounted_images") else { return Ok(Vec::new()) };
+    serde::Deserialize::deserialize(list)
+        .map_err(|error: serde_json::Error| Fault::input("container.mounted_images").because(error))
+}
+
 impl Store {
     /// `$STAVES_ROOT/layers/sha256-<hex>`, whether or not it is there.
     pub fn layer_dir(&self, diff_id: &Digest) -> PathBuf {
@@ -145,6 +161,9 @@ impl Store {
             };
             let layers = record.rootfs()?.map(|rootfs| rootfs.layers).unwrap_or_default();
             used.extend(layers.iter().filter_map(|path| Self::diff_id_of_path(Path::new(path))));
+            for image in mounted_images(&record)? {
+                used.extend(image.layers.iter().filter_map(|path| Self::diff_id_of_path(Path::new(path))));
+            }
         }
         Ok(used)
     }

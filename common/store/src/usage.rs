@@ -83,9 +83,11 @@ impl Store {
                 Err(fault) if fault.kind() == Kind::NotFound => continue,
                 other => other?,
             };
-            let Some(image) = record.image()? else { continue };
             let name = record.container()?.map(|container| container.name).unwrap_or_default();
-            for digest in [Some(image.digest), image.index_digest].into_iter().flatten() {
+            let image = record.image()?.unwrap_or_default();
+            let mounted = crate::layers::mounted_images(&record)?.into_iter().map(|image| image.digest);
+            let digests = [Some(image.digest), image.index_digest].into_iter().flatten().chain(mounted);
+            for digest in digests.filter(|digest| !digest.is_empty()) {
                 users.entry(digest).or_default().push(ImageUser { id: dir.id.clone(), name: name.clone() });
             }
         }

@@ -66,8 +66,25 @@ impl Info {
             let mountpoint = crate::volume_dir(root, &self.name).join("_data");
             member.insert("mountpoint".into(), mountpoint.display().to_string().into());
         }
-        member.insert("scope".into(), "local".into());
+        member.entry("scope").or_insert_with(|| "local".into());
         member.into()
+    }
+
+    /// What its plugin tells of it: `scope`, and `mountpoint` and `status` where there are any. `None` of a local one.
+    pub fn of_plugin(&self) -> Option<Result<Extra>> {
+        (!self.is_local()).then(|| {
+            let plugin = crate::plugin::Plugin::find(&self.driver)?;
+            let mut told = plugin.get(&self.name)?;
+            let mut extra = Extra::new();
+            extra.insert("scope".into(), plugin.scope().into());
+            for (name, key) in [("mountpoint", "Mountpoint"), ("status", "Status")] {
+                let value = told[key].take();
+                if !value.is_null() && value != "" {
+                    extra.insert(name.into(), value);
+                }
+            }
+            Ok(extra)
+        })
     }
 
     /// `record` with this volume as its only one.

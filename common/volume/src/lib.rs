@@ -6,7 +6,10 @@ mod copy;
 mod info;
 mod open;
 pub mod options;
+mod plugin;
+mod secret;
 mod shelf;
+pub mod trees;
 
 pub use copy::{attributes, copy_tree, extents};
 pub use info::{Info, LOCAL, check_name};

@@ -4,6 +4,7 @@
 //! written; alone by whoever removes it, from asking who uses it until it is gone under its name. So of a container
 //! being made and a removal one comes first, and the other sees it.
 
+use crate::plugin::Plugin;
 use crate::{Info, LOCAL, check_name};
 use fault::{Explain, Fault, Kind, Result};
 use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, chmodat, renameat_with};
@@ -74,7 +75,12 @@ pub fn create(store: &Store, wanted: &Info, fill: impl FnOnce(&Path) -> Result<(
     store.make_dir(&data)?;
     chmodat(CWD, &data, Mode::from_raw_mode(0o755), AtFlags::empty())
         .explain(|| format!("set the mode of {}", data.display()))?;
-    fill(&data)?;
+    if wanted.is_local() {
+        fill(&data)?;
+    } else {
+        // Where it is there already this finds it, as plugins have it; so a creation that was cut off is gone on with.
+        Plugin::find(&wanted.driver)?.create(&wanted.name, &wanted.options)?;
+    }
     let mut info = wanted.clone();
     info.created_at = Some(jiff::Timestamp::now().to_string());
     let text = serde_json::to_string(&info).explain(|| "write volume.json".into())?;
@@ -288,7 +294,9 @@ pub fn remove_unless(store: &Store, name: &str, spared: impl Fn(&User) -> bool) 
 }
 
 fn remove_elsewhere(info: &Info) -> Result<()> {
-    Err(Fault::failed(format!("there is no volume driver {}", info.driver)).on(info.name.as_str()))
+    Plugin::find(&info.driver)
+        .and_then(|plugin| plugin.remove(&info.name))
+        .map_err(|fault| fault.on(info.name.as_str()))
 }
 
 /// The lock of a directory that is still there under its name.

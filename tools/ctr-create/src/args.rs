@@ -133,13 +133,25 @@ pub struct CreateFlags {
     #[arg(short, long, value_name = "[SOURCE:]TARGET[:OPTIONS]", help_heading = "Files")]
     pub volume: Vec<String>,
 
-    /// Mount: type=bind|volume|tmpfs,source=…,target=…
+    /// Mount: type=bind|volume|tmpfs|image,source=…,target=…
     #[arg(long, value_name = "KEY=VALUE,…", help_heading = "Files")]
     pub mount: Vec<String>,
 
     /// Mount a temporary file system
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
     pub tmpfs: Vec<String>,
+
+    /// Mount what another container has mounted, but for tmpfs
+    #[arg(long, value_name = "CONTAINER[:ro|rw]", help_heading = "Files")]
+    pub volumes_from: Vec<String>,
+
+    /// Driver of the volumes that are made
+    #[arg(long, value_name = "DRIVER", help_heading = "Files")]
+    pub volume_driver: Option<String>,
+
+    /// Give a secret as a file below /run/secrets or, with type=env, as a variable; read at the start and written nowhere
+    #[arg(long, value_name = "NAME[,KEY=VALUE,…]", help_heading = "Files")]
+    pub secret: Vec<String>,
 
     /// Make the root file system read-only
     #[arg(long, help_heading = "Files")]
@@ -267,6 +279,9 @@ impl CreateFlags {
             auto_remove: self.rm,
             init: self.init,
             mounts: self.mounts(caller)?,
+            volumes_from: self.volumes_from.clone(),
+            volume_driver: self.volume_driver.clone(),
+            secrets: self.secret.iter().map(|text| secret(text, &path)).collect::<Result<_>>()?,
             read_only: self.read_only,
             devices: self.device.clone(),
             cap_add: self.cap_add.clone(),
@@ -357,6 +372,21 @@ fn into_text(path: PathBuf) -> Result<String> {
         .map_err(|path| Fault::usage(format!("the path {} is not UTF-8, and records are", path.display())))
 }
 
+/// A secret's file is named so that it is found from anywhere later.
+fn secret(text: &str, absolute: &dyn Fn(&Path) -> Result<String>) -> Result<String> {
+    let wishes::SecretSource::File(path) = wishes::secret(text)?.source else { return Ok(text.to_owned()) };
+    let absolute = absolute(Path::new(&path))?;
+    let field = |field: &str| match field.split_once('=') {
+        Some((key, value))
+            if value == path && matches!(key.to_ascii_lowercase().as_str(), "src" | "source") =>
+        {
+            format!("{key}={absolute}")
+        }
+        _ => field.to_owned(),
+    };
+    Ok(text.split(',').map(field).collect::<Vec<_>>().join(","))
+}
+
 /// A profile's file is named so that it is found from anywhere later.
 fn security_option(option: &str, absolute: &dyn Fn(&Path) -> Result<String>) -> Result<String> {
     match option.strip_prefix("seccomp=") {
@@ -431,10 +461,10 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
     limits::merge(config, &asked);
     switches!(tty interactive auto_remove init read_only privileged unsetenv_all read_only_tmpfs oom_kill_disable publish_all);
     wins!(name command entrypoint workdir user hostname network pid ipc uts
-        stop_signal stop_timeout restart log_driver runtime rootfs platform);
+        stop_signal stop_timeout restart log_driver runtime rootfs platform volume_driver);
     wins!(passwd_entry group_entry umask domainname tz shm_size memory_swappiness oom_score_adj cpu_rt_period cpu_rt_runtime rdt_class personality cgroupns
         cgroup_parent timeout pidfile);
-    joins!(env group_add mounts devices cap_add cap_drop security_opt ulimits sysctls ports labels annotations log_opts);
+    joins!(env group_add mounts volumes_from secrets devices cap_add cap_drop security_opt ulimits sysctls ports labels annotations log_opts);
     joins!(env_host env_merge unsetenv storage_opts device_cgroup_rules blkio_weight_devices device_read_bps
         device_write_bps device_read_iops device_write_iops cgroup_conf expose add_host dns dns_search dns_option hooks_dir);
 }

@@ -72,6 +72,7 @@ pub fn edit(
     mut config: Config,
     warn: &mut dyn FnMut(&str),
 ) -> Result<Edit> {
+    crate::from::expand(store, &mut config)?;
     let mut stored = dir.load()?;
     match difference(&stored, record, &mut config)? {
         Difference::Nothing => return Ok(Edit::Nothing),

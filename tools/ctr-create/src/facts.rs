@@ -51,6 +51,9 @@ pub fn specification(
     config: &Config,
     identity: &Identity,
 ) -> Result<Generated> {
+    let mut expanded = config.clone();
+    crate::from::expand(store, &mut expanded)?;
+    let config = &expanded;
     let image = record.image()?;
     let rootfs = match &config.rootfs {
         Some(path) => {

@@ -6,6 +6,7 @@ pub mod edited;
 mod etc;
 mod exposed;
 pub mod facts;
+mod from;
 mod hooks;
 pub mod limits;
 mod make;

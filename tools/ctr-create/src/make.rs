@@ -3,9 +3,9 @@
 use crate::etc::Etc;
 use crate::edited::{self, Difference};
 use crate::facts::{identity, specification};
-use crate::{exposed, hooks, names, volumes};
+use crate::{exposed, from, hooks, names, volumes};
 use cli::{Explain, Fault, Result};
-use oci::spec::{BindUse, VolumeUse};
+use oci::spec::{BindUse, Tree, TreeUse, VolumeUse};
 use record::{Config, Container, Record, Rootfs, Volume};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat};
 use serde::Serialize;
@@ -37,6 +37,9 @@ pub struct Plan {
 struct Uses {
     volumes: Vec<VolumeUse>,
     binds: Vec<BindUse>,
+    trees: Vec<TreeUse>,
+    /// User and group of the container's command.
+    owner: (u32, u32),
     hostname: String,
     stop_signal: Option<i32>,
     /// Further files of the bundle.
@@ -59,10 +62,11 @@ pub fn prepare(store: &Store) -> Result<Prepared> {
 pub fn create(
     store: &Store,
     record: Record,
-    config: Config,
+    mut config: Config,
     prepared: Option<&mut Prepared>,
     warn: Warn<'_>,
 ) -> Result<Record> {
+    from::expand(store, &mut config)?;
     if let Some(dir) = existing(store, &record, &config)? {
         return again(store, &dir, record, config, warn);
     }
@@ -88,7 +92,8 @@ fn existing(store: &Store, record: &Record, config: &Config) -> Result<Option<Co
 }
 
 /// What would be done for a record that describes no container yet.
-pub fn dry_run(store: &Store, record: &Record, config: Config, warn: Warn<'_>) -> Result<Plan> {
+pub fn dry_run(store: &Store, record: &Record, mut config: Config, warn: Warn<'_>) -> Result<Plan> {
+    from::expand(store, &mut config)?;
     plan(store, record, config, names::new_id()?, warn)
 }
 
@@ -157,7 +162,8 @@ fn plan_for(
 ) -> Result<Plan> {
     exposed::publish(record, &mut config)?;
     let who = identity(store, &id, &name);
-    let generated = specification(store, record, &config, &who)?;
+    let mut generated = specification(store, record, &config, &who)?;
+    volumes::find_images(store, &mut generated.trees)?;
     for warning in &generated.warnings {
         warn(warning);
     }
@@ -168,6 +174,9 @@ fn plan_for(
         }
         None => generated.json()?,
     };
+    let owner =
+        |key: &str| spec["process"]["user"][key].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+    let owner = (owner("uid"), owner("gid"));
     let spec = hooks::apply(spec, &config, !generated.binds.is_empty())?;
     // An edited specification may name the host otherwise.
     let hostname = spec["hostname"].as_str().map_or(generated.hostname, str::to_owned);
@@ -184,6 +193,8 @@ fn plan_for(
         uses: Uses {
             volumes: generated.volumes,
             binds: generated.binds,
+            trees: generated.trees,
+            owner,
             hostname,
             stop_signal: Some(generated.stop_signal),
             files: generated.files,
@@ -206,8 +217,8 @@ fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut P
     let lock = Lock::directory(&dir.bundle)?;
     store.take_name(&plan.name, &plan.id)?;
     let created_at = jiff::Timestamp::now().to_string();
-    volumes::prepare_binds(&plan.uses.binds)?;
-    volumes::prepare(store, &plan.uses.volumes, &plan.rootfs, &created_at)?;
+    // Until the record says that they are used.
+    let held = prepare_mounts(store, &dir, plan)?;
     write_files(&dir, plan)?;
     let container = Container {
         id: plan.id.clone(),
@@ -215,11 +226,12 @@ fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut P
         status: Some("created".to_owned()),
         bundle: Some(dir.bundle.display().to_string()),
         created_at: Some(created_at),
-        extra: stop_signal(plan),
+        extra: kept_apart(plan),
         ..Container::default()
     };
     set_sections(&mut record, plan, &container)?;
     dir.save(&record)?;
+    drop(held);
     let reply = match prepared {
         Some(prepared) => prepared.set_up()?,
         None => shim::start_shim(&dir)?,
@@ -230,11 +242,37 @@ fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut P
     Ok(record)
 }
 
-/// ctr-stop needs it after the image is gone.
-fn stop_signal(plan: &Plan) -> record::Extra {
+/// Makes what the mounts need, and writes down what the shim is to make of them.
+fn prepare_mounts(store: &Store, dir: &ContainerDir, plan: &Plan) -> Result<Vec<volume::Held>> {
+    let uses = &plan.uses;
+    volumes::prepare_binds(&uses.binds, uses.owner)?;
+    let held = volumes::prepare(store, &uses.volumes, &plan.rootfs, uses.owner)?;
+    let mut trees = uses.trees.clone();
+    volumes::add_trees(&uses.volumes, &held, &mut trees)?;
+    volume::trees::write(dir, &trees)?;
+    Ok(held)
+}
+
+/// What keeps images that are mounted from being removed.
+fn mounted_images(plan: &Plan) -> Option<Value> {
+    let image = |used: &TreeUse| match &used.tree {
+        Tree::Image { reference, digest, layers, .. } => {
+            Some(json!({"reference": reference, "digest": digest, "layers": layers, "target": used.target}))
+        }
+        _ => None,
+    };
+    let images: Vec<Value> = plan.uses.trees.iter().filter_map(image).collect();
+    (!images.is_empty()).then(|| images.into())
+}
+
+/// What is needed after the image is gone, by ctr-stop, and what img-rm asks for.
+fn kept_apart(plan: &Plan) -> record::Extra {
     let mut extra = record::Extra::new();
     if let Some(signal) = plan.uses.stop_signal {
         extra.insert("stop_signal".into(), json!(signal));
+    }
+    if let Some(images) = mounted_images(plan) {
+        extra.insert("mounted_images".into(), images);
     }
     extra
 }
@@ -361,6 +399,7 @@ pub fn update(
 ) -> Result<bool> {
     let stored = dir.load()?;
     let mut config = config;
+    from::expand(store, &mut config)?;
     match edited::difference(&stored, record, &mut config)? {
         Difference::Nothing => return Ok(false),
         Difference::Ports => {
@@ -400,9 +439,7 @@ fn rewrite(
     let rootfs = rootfs_of(&stored, &config)?;
     let name = config.name.clone().unwrap_or_else(|| container.name.clone());
     let plan = plan_for(store, &stored, config, rootfs, (dir.id.clone(), name), warn)?;
-    let now = jiff::Timestamp::now().to_string();
-    volumes::prepare_binds(&plan.uses.binds)?;
-    volumes::prepare(store, &plan.uses.volumes, &plan.rootfs, &now)?;
+    let held = prepare_mounts(store, dir, &plan)?;
     let spec = serde_json::to_vec(&plan.spec).explain(|| "write the specification".into())?;
     atomic::write(&dir.bundle.join("config.json"), &spec, 0o600)?;
     atomic::write(&dir.bundle.join("hostname"), format!("{}\n", plan.uses.hostname).as_bytes(), 0o644)?;
@@ -410,7 +447,8 @@ fn rewrite(
     for (name, text) in &plan.uses.files {
         atomic::write(&dir.bundle.join(name), text.as_bytes(), 0o644)?;
     }
-    container.extra.extend(stop_signal(&plan));
+    container.extra.shift_remove("mounted_images");
+    container.extra.extend(kept_apart(&plan));
     dir.update(|stored| {
         let networks = stored.raw("networks").map(str::to_owned);
         set_sections(stored, &plan, &container)?;
@@ -419,6 +457,7 @@ fn rewrite(
             None => Ok(()),
         }
     })?;
+    drop(held);
     if let Some(client) = Client::connect(dir)? {
         client.request(&Request::Recreate, &[])?;
     }

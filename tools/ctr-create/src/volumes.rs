@@ -1,106 +1,176 @@
-//! Volumes a container uses: made if they are not there, filled from the image if they are empty.
+//! What a container's mounts need before it is made: volumes that are there and filled, sources of bind mounts, images'
+//! layers.
 
 use fault::{Explain, Fault, Result};
-use oci::spec::{BindUse, VolumeUse};
+use oci::Platform;
+use oci::spec::{BindUse, Tree, TreeUse, VolumeUse};
 use record::Rootfs;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timestamps, Uid, XattrFlags, chmodat,
-    chownat, fgetxattr, flistxattr, fsetxattr, mkdirat, mknodat, openat, openat2, readlinkat, statat,
-    symlinkat, utimensat,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, openat, openat2, statat,
 };
 use rustix::io::Errno;
-use std::collections::HashMap;
-use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use store::{Lock, Scratch, Store};
+use store::{Lock, Store};
+use volume::{Held, Info, Opened};
 
-/// Deepest directory copied; deeper ones are no image's.
+/// Deepest directory whose owner is changed.
 const MAX_DEPTH: usize = 1000;
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Makes sure that what is bound from the host is there.
-pub fn prepare_binds(binds: &[BindUse]) -> Result<()> {
+/// Makes sure that what is bound from the host is there, and is the user's where that is wished for.
+pub fn prepare_binds(binds: &[BindUse], owner: (u32, u32)) -> Result<()> {
     for bind in binds {
-        if std::fs::symlink_metadata(&bind.source).is_ok() {
-            continue;
-        }
-        if !bind.create {
-            return Err(Fault::not_found(format!(
-                "bind mount source {} does not exist",
-                bind.source.display()
-            ))
-            .hint("make it, or use -v, which makes a missing directory"));
-        }
-        std::fs::create_dir_all(&bind.source)
-            .explain(|| format!("make the bind mount source {}", bind.source.display()))?;
-    }
-    Ok(())
-}
-
-/// Makes the volumes that are missing. A volume appears whole: made and filled in scratch, then renamed.
-pub fn prepare(store: &Store, volumes: &[VolumeUse], rootfs: &Rootfs, created_at: &str) -> Result<()> {
-    for volume in volumes {
-        let dir = volume.path.parent().map(Path::to_path_buf).unwrap_or_default();
-        if dir.join("volume.json").exists() {
-            if volume.populate {
-                fill_if_empty(&dir, volume, rootfs)?;
+        if std::fs::symlink_metadata(&bind.source).is_err() {
+            if !bind.create {
+                return Err(Fault::not_found(format!(
+                    "bind mount source {} does not exist",
+                    bind.source.display()
+                ))
+                .hint("make it, or use -v, which makes a missing directory"));
             }
-            continue;
+            std::fs::create_dir_all(&bind.source)
+                .explain(|| format!("make the bind mount source {}", bind.source.display()))?;
         }
-        make(store, &dir, volume, rootfs, created_at)
-            .map_err(|fault| fault.within(format!("make volume {}", volume.name)))?;
+        if bind.chown {
+            give(&bind.source, owner)?;
+        }
     }
     Ok(())
 }
 
-fn make(store: &Store, dir: &Path, volume: &VolumeUse, rootfs: &Rootfs, created_at: &str) -> Result<()> {
-    if let Some(parent) = dir.parent() {
-        store.make_dir(parent)?;
-    }
-    let scratch = Scratch::new(store)?;
-    let data = scratch.path().join("_data");
-    store.make_dir(&data)?;
-    chmodat(CWD, &data, Mode::from_raw_mode(0o755), AtFlags::empty())
-        .explain(|| format!("set the mode of {}", data.display()))?;
-    if volume.populate {
-        fill(&data, volume, rootfs)?;
-    }
-    let about = serde_json::json!({
-        "name": volume.name,
-        "driver": "local",
-        "anonymous": volume.anonymous,
-        "created_at": created_at,
-        "labels": {},
-    });
-    store::atomic::write(&scratch.path().join("volume.json"), format!("{about}\n").as_bytes(), 0o600)?;
-    match std::fs::rename(scratch.path(), dir) {
-        Ok(()) => {
-            scratch.keep();
-            Ok(())
+/// Makes the volumes that are missing and fills those that are empty, `owner` being the container's user. Nobody can remove
+/// them as long as what is returned lives.
+pub fn prepare(
+    store: &Store,
+    volumes: &[VolumeUse],
+    rootfs: &Rootfs,
+    owner: (u32, u32),
+) -> Result<Vec<Held>> {
+    let mut held: Vec<Held> = Vec::new();
+    for volume in volumes {
+        let one =
+            hold(store, volume, rootfs).map_err(|fault| fault.within(format!("volume {}", volume.name)))?;
+        if volume.chown {
+            if one.info.is_mounted() {
+                give_opened(Opened::new(&one)?.root(), owner)?;
+            } else {
+                give(&volume.path, owner)?;
+            }
         }
-        // Somebody else made it meanwhile.
-        Err(_) if dir.join("volume.json").exists() => Ok(()),
-        Err(error) => Err(error).explain(|| format!("put it at {}", dir.display())),
+        held.push(one);
+    }
+    Ok(held)
+}
+
+fn hold(store: &Store, volume: &VolumeUse, rootfs: &Rootfs) -> Result<Held> {
+    let wanted = Info {
+        name: volume.name.clone(),
+        driver: volume.driver.clone().unwrap_or_else(|| volume::LOCAL.to_owned()),
+        anonymous: volume.anonymous,
+        labels: volume.labels.clone(),
+        options: volume.options.clone(),
+        ..Info::default()
+    };
+    loop {
+        let found = volume::create(store, &wanted, |data| {
+            // What something is mounted over needs no filling.
+            if volume.populate && !wanted.is_mounted() { fill(data, volume, rootfs) } else { Ok(()) }
+        })?;
+        let held = match volume::hold(store, &volume.name) {
+            // Removed in between.
+            Err(fault) if fault.kind() == fault::Kind::NotFound => continue,
+            other => other?,
+        };
+        if volume.populate && held.info.is_mounted() {
+            // A tmpfs is another one for each container, and empty.
+            if !matches!(held.info.options.get("type").map(String::as_str), Some("tmpfs" | "ramfs")) {
+                fill_mounted(&held, volume, rootfs)?;
+            }
+        } else if volume.populate && !found.made {
+            fill_if_empty(volume, rootfs)?;
+        }
+        return Ok(held);
     }
 }
 
-fn fill_if_empty(dir: &Path, volume: &VolumeUse, rootfs: &Rootfs) -> Result<()> {
+/// Mounts that only the volumes' options ask for.
+pub fn add_trees(volumes: &[VolumeUse], held: &[Held], trees: &mut Vec<TreeUse>) -> Result<()> {
+    for (volume, held) in volumes.iter().zip(held) {
+        let is_covered = trees.iter().find(|used| used.target == volume.target);
+        match is_covered {
+            Some(TreeUse { tree: Tree::Overlay { .. }, .. }) if held.info.is_mounted() => {
+                return Err(Fault::input(format!(
+                    "an overlay of the volume {}, which is mounted itself, is not supported",
+                    volume.name
+                )));
+            }
+            None if held.info.is_mounted() => {
+                let tree = Tree::Volume { name: volume.name.clone(), subpath: None };
+                trees.push(TreeUse { target: volume.target.clone(), tree });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Finds the images that are mounted, which must be unpacked.
+pub fn find_images(store: &Store, trees: &mut [TreeUse]) -> Result<()> {
+    for used in trees {
+        let Tree::Image { reference, digest, layers, .. } = &mut used.tree else { continue };
+        let within = |fault: Fault| fault.within(format!("mount at {}", used.target));
+        let entry = store.find_image(reference).map_err(within)?;
+        let image = store.load_image(&entry, &Platform::host()).map_err(within)?;
+        let mut paths = Vec::new();
+        for layer in &image.layers {
+            let diff_id = oci::Digest::parse(&layer.diff_id).map_err(within)?;
+            if !store.has_layer(&diff_id) {
+                return Err(within(Fault::not_found(format!("the image {reference} is not unpacked")))
+                    .hint(format!("img-unpack {reference}")));
+            }
+            let path = store.layer_fs(&diff_id);
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+        (*digest, *layers) = (image.digest.clone(), paths);
+    }
+    Ok(())
+}
+
+fn fill_if_empty(volume: &VolumeUse, rootfs: &Rootfs) -> Result<()> {
     let is_empty = || std::fs::read_dir(&volume.path).is_ok_and(|mut entries| entries.next().is_none());
     if !is_empty() {
         return Ok(());
     }
     // One at a time; whoever comes second finds it filled.
-    let _lock = Lock::directory(dir)?;
+    let _lock = Lock::directory(&volume.path)?;
     if is_empty() { fill(&volume.path, volume, rootfs) } else { Ok(()) }
+}
+
+fn fill_mounted(held: &Held, volume: &VolumeUse, rootfs: &Rootfs) -> Result<()> {
+    let opened = Opened::new(held)?;
+    let _lock = Lock::directory(&volume.path).ok();
+    let is_empty = Dir::read_from(opened.root())
+        .explain(|| "read it".into())?
+        .flatten()
+        .all(|entry| matches!(entry.file_name().to_bytes(), b"." | b".." | b"lost+found"));
+    if is_empty { fill_opened(opened.root(), volume, rootfs) } else { Ok(()) }
 }
 
 /// Copies what the image has at the volume's target.
 fn fill(data: &Path, volume: &VolumeUse, rootfs: &Rootfs) -> Result<()> {
+    let target =
+        openat(CWD, data, DIRECTORY, Mode::empty()).explain(|| format!("open {}", data.display()))?;
+    fill_opened(target.as_fd(), volume, rootfs)
+}
+
+fn fill_opened(target: BorrowedFd<'_>, volume: &VolumeUse, rootfs: &Rootfs) -> Result<()> {
     let Some(root) = image_root(rootfs)? else { return Ok(()) };
     let inside = Path::new(&volume.target).strip_prefix("/").unwrap_or(Path::new(&volume.target));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let source = match openat2(&root, inside, flags, Mode::empty(), resolve) {
+    let source = match openat2(&root, inside, DIRECTORY, Mode::empty(), resolve) {
         Ok(source) => source,
         // Nothing there, or no directory.
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
@@ -109,9 +179,7 @@ fn fill(data: &Path, volume: &VolumeUse, rootfs: &Rootfs) -> Result<()> {
                 .explain(|| format!("open {} in the image", volume.target));
         }
     };
-    let target = openat(CWD, data, flags, Mode::empty()).explain(|| format!("open {}", data.display()))?;
-    let mut copy = Copy { links: HashMap::new(), root: data.to_path_buf() };
-    copy.directory(source.as_fd(), target.as_fd(), Path::new(""), 0)
+    volume::copy_tree(source.as_fd(), target)
         .map_err(|fault| fault.within(format!("copy {} from the image", volume.target)))
 }
 
@@ -133,134 +201,41 @@ fn image_root(rootfs: &Rootfs) -> Result<Option<OwnedFd>> {
     }
 }
 
-struct Copy {
-    /// Inodes with several names that were copied, and where.
-    links: HashMap<(u64, u64), PathBuf>,
-    root: PathBuf,
+/// Gives a file or directory with all that is in it to a user. Links are given themselves, and never followed.
+fn give(path: &Path, owner: (u32, u32)) -> Result<()> {
+    let failed = || format!("give {} to {}:{}", path.display(), owner.0, owner.1);
+    match openat(CWD, path, DIRECTORY, Mode::empty()) {
+        Ok(dir) => give_opened(dir.as_fd(), owner).map_err(|fault| fault.within(failed())),
+        Err(Errno::NOTDIR) => {
+            let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+            chownat(CWD, path, Some(uid), Some(gid), AtFlags::empty()).explain(failed)
+        }
+        Err(error) => Err(error).explain(failed),
+    }
 }
 
-impl Copy {
-    fn directory(
-        &mut self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        path: &Path,
-        depth: usize,
-    ) -> Result<()> {
+fn give_opened(dir: BorrowedFd<'_>, owner: (u32, u32)) -> Result<()> {
+    fn walk(dir: BorrowedFd<'_>, owner: (Uid, Gid), depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(Fault::input("directories are too deep"));
         }
-        let entries = Dir::read_from(from).explain(|| format!("read {}", path.display()))?;
-        for entry in entries {
-            let entry = entry.explain(|| format!("read {}", path.display()))?;
+        for entry in Dir::read_from(dir).explain(|| "read it".into())? {
+            let entry = entry.explain(|| "read it".into())?;
             let name = entry.file_name();
-            if name != c"." && name != c".." {
-                let inside = path.join(std::ffi::OsStr::new(&*name.to_string_lossy()));
-                self.entry(from, to, name, &inside, depth)
-                    .map_err(|fault| fault.on(inside.display().to_string()))?;
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let failed = || name.to_string_lossy().into_owned();
+            let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).explain(failed)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                let sub = openat(dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).explain(failed)?;
+                walk(sub.as_fd(), owner, depth + 1)?;
+            } else {
+                chownat(dir, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)
+                    .explain(failed)?;
             }
         }
-        copy_attributes(from, to)?;
-        let stat = rustix::fs::fstat(from).explain(|| "look at it".into())?;
-        set_owner_mode_times(to, c".", &stat)
+        rustix::fs::fchown(dir, Some(owner.0), Some(owner.1)).explain(|| "change its owner".into())
     }
-
-    fn entry(
-        &mut self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        name: &CStr,
-        path: &Path,
-        depth: usize,
-    ) -> Result<()> {
-        let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW).explain(|| "look at it".into())?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::Directory && stat.st_nlink > 1 {
-            let inode = (stat.st_dev, stat.st_ino);
-            if let Some(first) = self.links.get(&inode) {
-                let first = self.root.join(first);
-                return rustix::fs::linkat(CWD, &first, to, name, AtFlags::empty())
-                    .explain(|| "link it".into());
-            }
-            self.links.insert(inode, path.to_path_buf());
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        match kind {
-            FileType::Directory => {
-                mkdirat(to, name, Mode::from_raw_mode(0o700)).explain(|| "make it".into())?;
-                let source = openat(from, name, flags | OFlags::DIRECTORY, Mode::empty())
-                    .explain(|| "open it".into())?;
-                let target = openat(to, name, flags | OFlags::DIRECTORY, Mode::empty())
-                    .explain(|| "open it".into())?;
-                return self.directory(source.as_fd(), target.as_fd(), path, depth + 1);
-            }
-            FileType::RegularFile => {
-                let source = openat(from, name, flags, Mode::empty()).explain(|| "open it".into())?;
-                let create =
-                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let target =
-                    openat(to, name, create, Mode::from_raw_mode(0o600)).explain(|| "make it".into())?;
-                let (mut source, mut target) = (std::fs::File::from(source), std::fs::File::from(target));
-                std::io::copy(&mut source, &mut target).explain(|| "copy it".into())?;
-                let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-                rustix::fs::fchown(&target, Some(owner.0), Some(owner.1))
-                    .explain(|| "set its owner".into())?;
-                // After the owner: changing that clears file capabilities.
-                copy_attributes(source.as_fd(), target.as_fd())?;
-            }
-            FileType::Symlink => {
-                let link: CString = readlinkat(from, name, Vec::new()).explain(|| "read the link".into())?;
-                symlinkat(&link, to, name).explain(|| "make the link".into())?;
-            }
-            FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {
-                mknodat(to, name, kind, Mode::from_raw_mode(0o600), stat.st_rdev)
-                    .explain(|| "make it".into())?;
-            }
-            // A socket has no life without the process that made it.
-            _ => return Ok(()),
-        }
-        set_owner_mode_times(to, name, &stat)
-    }
-}
-
-fn set_owner_mode_times(dir: BorrowedFd<'_>, name: &CStr, stat: &rustix::fs::Stat) -> Result<()> {
-    let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
-    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    if !is_file {
-        let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-        chownat(dir, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)
-            .explain(|| "set its owner".into())?;
-    }
-    if !is_link {
-        // After the owner: changing that clears the set-uid bit.
-        chmodat(dir, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())
-            .explain(|| "set its mode".into())?;
-    }
-    let times = Timestamps {
-        last_access: rustix::fs::Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
-        last_modification: rustix::fs::Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
-    };
-    utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW).explain(|| "set its times".into())
-}
-
-/// Extended attributes, but for overlayfs's own.
-fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let mut names = vec![0u8; 64 << 10];
-    let length = match flistxattr(from, &mut names[..]) {
-        Ok(length) => length,
-        Err(Errno::NOTSUP) => return Ok(()),
-        Err(error) => return Err(std::io::Error::from(error)).explain(|| "list extended attributes".into()),
-    };
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
-            continue;
-        }
-        let Ok(name) = CString::new(name) else { continue };
-        let mut value = vec![0u8; 64 << 10];
-        let length =
-            fgetxattr(from, &name, &mut value[..]).explain(|| "read an extended attribute".into())?;
-        fsetxattr(to, &name, &value[..length], XattrFlags::empty())
-            .explain(|| format!("set extended attribute {}", name.to_string_lossy()))?;
-    }
-    Ok(())
+    walk(dir, (Uid::from_raw(owner.0), Gid::from_raw(owner.1)), 0)
 }

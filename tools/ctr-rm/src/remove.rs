@@ -160,6 +160,8 @@ pub fn take_away(store: &Store, dir: &ContainerDir, volumes: bool, _shim_lock: &
         store.release_name(&container.name, &dir.id);
     }
     let bundle = move_away(store, &dir.bundle)?;
+    // What a shim that was killed had plugins mount; there is nobody left who could be told of a failure.
+    let _ = volume::trees::release(dir);
     // Before the files, which may take long: nobody has to wait for this lock any more.
     remove_tree(&dir.run)?;
     Ok(Remains { bundle, freed })
@@ -279,22 +281,23 @@ fn anonymous_volumes(record: &Record) -> Vec<String> {
 }
 
 fn remove_volumes(store: &Store, dir: &ContainerDir, record: &Record) -> Result<u64> {
-    let mut names = anonymous_volumes(record);
+    let names = anonymous_volumes(record);
     if names.is_empty() {
         return Ok(0);
     }
-    // Another container may have been given the volume by name.
-    for other in store.containers()?.iter().filter(|other| other.id != dir.id) {
-        if let Ok(record) = other.load() {
-            let used = volumes_of(&record);
-            names.retain(|name| !used.iter().any(|volume| volume.name == *name));
-        }
-    }
     let mut freed = 0;
     for name in names {
-        let path: PathBuf = store.root().join("volumes").join(&name);
-        // Renamed away like a container, so that no half of a volume is left under its name.
-        freed += discard(store, &path).map_err(|fault| fault.within(format!("remove volume {name}")))?;
+        let about = |fault: Fault| fault.within(format!("remove volume {name}"));
+        match volume::remove_unless(store, &name, |user| user.id == dir.id) {
+            Ok(bytes) => freed += bytes,
+            // Another container was given it by name.
+            Err(fault) if fault.kind() == Kind::Conflict => {}
+            // Gone, or half of one.
+            Err(fault) if fault.kind() == Kind::NotFound => {
+                freed += discard(store, &volume::volume_dir(store.root(), &name)).map_err(about)?;
+            }
+            Err(fault) => return Err(about(fault)),
+        }
     }
     Ok(freed)
 }

@@ -82,6 +82,7 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--runtime", &config.runtime),
         ("--rootfs", &config.rootfs),
         ("--platform", &config.platform),
+        ("--volume-driver", &config.volume_driver),
     ];
     for (name, value) in singles {
         if let Some(value) = value {
@@ -99,6 +100,8 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--cap-drop", &config.cap_drop),
         ("--security-opt", &config.security_opt),
         ("--ulimit", &config.ulimits),
+        ("--volumes-from", &config.volumes_from),
+        ("--secret", &config.secrets),
     ];
     for (name, values) in lists {
         for value in values {
@@ -167,6 +170,9 @@ fn mount_text(wish: &MountWish) -> (&'static str, String) {
         MountWish::Text(text) => return ("--volume", text.clone()),
         MountWish::Mount(mount) => mount,
     };
+    if let Some(text) = long_text(mount) {
+        return ("--mount", text);
+    }
     let is_tmpfs = mount.kind.as_deref() == Some("tmpfs");
     let options = mount_options(mount);
     let joined = options.join(",");
@@ -180,6 +186,34 @@ fn mount_text(wish: &MountWish) -> (&'static str, String) {
     }
     let colon = if joined.is_empty() { "" } else { ":" };
     ("--volume", format!("{source}{}{colon}{joined}", mount.target))
+}
+
+/// What the short forms have no words for.
+fn long_text(mount: &Mount) -> Option<String> {
+    let says_more = mount.kind.as_deref() == Some("image")
+        || mount.subpath.is_some()
+        || mount.driver.is_some()
+        || !mount.driver_options.is_empty()
+        || !mount.labels.is_empty();
+    if !says_more {
+        return None;
+    }
+    let kind = mount.kind.as_deref().unwrap_or("volume");
+    let mut fields = vec![format!("type={kind}"), format!("target={}", mount.target)];
+    fields.extend(mount.source.as_ref().map(|source| format!("source={source}")));
+    fields.extend(mount.subpath.as_ref().map(|path| format!("{kind}-subpath={path}")));
+    fields.extend(mount.driver.as_ref().map(|driver| format!("volume-driver={driver}")));
+    fields.extend(mount.driver_options.iter().map(|(key, value)| format!("volume-opt={key}={value}")));
+    fields.extend(mount.labels.iter().map(|(key, value)| format!("volume-label={key}={value}")));
+    fields.extend(mount.propagation.as_ref().map(|propagation| format!("bind-propagation={propagation}")));
+    fields.extend(mount.no_copy.then(|| "volume-nocopy".to_owned()));
+    fields.extend(mount.read_only.then(|| "readonly".to_owned()));
+    fields.extend(mount.chown.then(|| "U".to_owned()));
+    fields.extend(mount.options.iter().cloned());
+    let quoted = |field: &String| {
+        if field.contains([',', '"']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.clone() }
+    };
+    Some(fields.iter().map(quoted).collect::<Vec<_>>().join(","))
 }
 
 /// `--volume` would make a missing source.
@@ -196,6 +230,17 @@ fn long_bind(mount: &Mount) -> String {
     if mount.non_recursive {
         text.push_str(",bind-recursive=disabled");
     }
+    for (word, on) in [("U", mount.chown), ("O", mount.overlay)] {
+        if on {
+            text.push(',');
+            text.push_str(word);
+        }
+    }
+    for (key, path) in [("upperdir", &mount.upper), ("workdir", &mount.work)] {
+        if let Some(path) = path {
+            text.push_str(&format!(",{key}={path}"));
+        }
+    }
     text
 }
 
@@ -208,6 +253,10 @@ fn mount_options(mount: &Mount) -> Vec<String> {
     if mount.no_copy {
         options.push("nocopy".to_owned());
     }
+    options.extend(mount.chown.then(|| "U".to_owned()));
+    options.extend(mount.overlay.then(|| "O".to_owned()));
+    options.extend(mount.upper.as_ref().map(|path| format!("upperdir={path}")));
+    options.extend(mount.work.as_ref().map(|path| format!("workdir={path}")));
     if let Some(size) = &mount.size {
         options.push(format!("size={}", quantity(size)));
     }

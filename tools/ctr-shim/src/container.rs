@@ -3,7 +3,7 @@
 use crate::foreign;
 use crate::settings::Settings;
 use cgroup::LinuxResources;
-use fault::{Explain, Result};
+use fault::{Explain, Fault, Result};
 use runtime::hooks::{self, Hooks, Place, Point};
 use runtime::{Created, Gate, Manners, Spec, StartFailure, State, Status, Stdio};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -11,7 +11,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use store::ContainerDir;
+use store::{ContainerDir, Store};
+use volume::trees::{self, Ready};
 
 /// Bytes a stream's pipe holds: the larger, the fewer turns of the loop.
 const PIPE_BYTES: usize = 1 << 20;
@@ -41,16 +42,36 @@ enum Process {
 
 /// Makes a container that will wait to be started; [`Run::ready`] tells when it does.
 pub fn create(
+    store: &Store,
     dir: &ContainerDir,
     settings: &Settings,
     seccomp_cache: &Path,
     network: Option<OwnedFd>,
 ) -> Result<Run> {
+    let run = trees::ready(store, dir).and_then(|ready| make(dir, settings, seccomp_cache, network, ready));
+    if run.is_err() {
+        // Why it failed is what is told.
+        let _ = trees::release(dir);
+    }
+    run
+}
+
+fn make(
+    dir: &ContainerDir,
+    settings: &Settings,
+    seccomp_cache: &Path,
+    network: Option<OwnedFd>,
+    ready: Ready,
+) -> Result<Run> {
     let (stdio, ends) =
         if settings.terminal { (Stdio::Terminal, Ends::default()) } else { streams(settings)? };
     let (process, terminal, cgroup, mounts, hooks) = match &settings.runtime {
         None => {
-            let spec = Spec::load(&dir.bundle)?;
+            let mut spec = Spec::load(&dir.bundle)?;
+            if let Some(process) = &mut spec.process {
+                process.env.extend(ready.env);
+            }
+            let trees = placed(&spec, ready.trees)?;
             let created = runtime::create(runtime::Options {
                 id: &dir.id,
                 bundle: &dir.bundle,
@@ -59,6 +80,7 @@ pub fn create(
                 stdio,
                 seccomp_cache,
                 network_namespace: network,
+                trees,
                 gate: Gate::Caller,
                 dies_with_parent: true,
                 manners: Manners::default(),
@@ -71,7 +93,7 @@ pub fn create(
             (Process::Own(Box::new(created)), None, cgroup, mounts, hooks)
         }
         Some(program) => {
-            let (created, terminal) = foreign::create(program, dir, settings, stdio)?;
+            let (created, terminal) = foreign::create(program, dir, settings, stdio, ready)?;
             (Process::Foreign(created), terminal, Vec::new(), None, None)
         }
     };
@@ -83,6 +105,19 @@ pub fn create(
         run.take_terminal(master)?;
     }
     Ok(run)
+}
+
+/// Trees by the places of their mounts in the specification.
+fn placed(spec: &Spec, trees: Vec<(PathBuf, OwnedFd)>) -> Result<Vec<(usize, OwnedFd)>> {
+    let place = |(target, tree): (PathBuf, OwnedFd)| {
+        let index = spec.mounts.iter().rposition(|mount| *mount.destination() == target);
+        let none = || {
+            Fault::input(format!("the specification has no mount at {}", target.display()))
+                .hint("it was edited; take the mount out of config.mounts, too")
+        };
+        index.map(|index| (index, tree)).ok_or_else(none)
+    };
+    trees.into_iter().map(place).collect()
 }
 
 /// Anything bound that is not of the container's own files.

@@ -7,7 +7,8 @@
 use crate::settings::Settings;
 use fault::{Explain, Fault, Result};
 use runtime::{RootFs, StartFailure, Stdio};
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::fs::{CWD, FileType};
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, bind, listen, socket_with,
 };
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use store::ContainerDir;
+use volume::trees::Ready;
 
 #[derive(Debug)]
 pub struct Created {
@@ -33,14 +35,23 @@ pub fn create(
     dir: &ContainerDir,
     settings: &Settings,
     stdio: Stdio,
+    ready: Ready,
 ) -> Result<(Created, Option<OwnedFd>)> {
     // The container's process is the runtime's child, and ours once the runtime has ended.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .explain(|| "become a subreaper".into())?;
     let spec_path = dir.bundle.join("config.json");
     let text = std::fs::read(&spec_path).explain(|| format!("read {}", spec_path.display()))?;
-    let spec: Value = serde_json::from_slice(&text).explain(|| format!("read {}", spec_path.display()))?;
+    let mut spec: Value =
+        serde_json::from_slice(&text).explain(|| format!("read {}", spec_path.display()))?;
     enter_own_mounts(dir, &settings.rootfs)?;
+    if !ready.env.is_empty() {
+        return Err(Fault::input(
+            "a secret as a variable cannot be given to another runtime: it would be in a file",
+        )
+        .hint("type=mount, or leave --runtime out"));
+    }
+    attach(dir, &mut spec, ready.trees)?;
     let network = if own_network(&spec) { Some(network_namespace()?) } else { None };
     let bundle = write_bundle(dir, spec, network)?;
     let pid_file = dir.run.join("pid");
@@ -146,6 +157,32 @@ fn enter_own_mounts(dir: &ContainerDir, rootfs: &RootFs) -> Result<()> {
         rootfs.mount(&dir.bundle.join("rootfs"))?;
     }
     let _ = ENTERED.set(());
+    Ok(())
+}
+
+/// Mounts trees in the shim's own mount namespace and names them in the specification.
+fn attach(dir: &ContainerDir, spec: &mut Value, trees: Vec<(PathBuf, OwnedFd)>) -> Result<()> {
+    for (number, (target, tree)) in trees.into_iter().enumerate() {
+        let place = dir.run.join("trees").join(number.to_string());
+        let failed = || format!("mount what belongs at {}", target.display());
+        // That of the last run.
+        let _ = unmount(&place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        let stat = rustix::fs::fstat(&tree).explain(failed)?;
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        std::fs::create_dir_all(place.parent().unwrap_or(&place)).explain(failed)?;
+        if is_directory {
+            std::fs::create_dir_all(&place).explain(failed)?;
+        } else {
+            File::create(&place).explain(failed)?;
+        }
+        move_mount(&tree, "", CWD, &place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).explain(failed)?;
+        let mounts = spec["mounts"].as_array_mut().into_iter().flatten();
+        if let Some(mount) =
+            mounts.rev().find(|mount| mount["destination"].as_str().map(Path::new) == Some(&*target))
+        {
+            mount["source"] = place.display().to_string().into();
+        }
+    }
     Ok(())
 }
 

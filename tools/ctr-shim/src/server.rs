@@ -92,7 +92,7 @@ impl Server {
         .explain(|| "prepare for signals".into())?;
         let log = Log::open(&dir.bundle, &settings.log);
         let listener = shim::listen(&dir.run).map_err(&on)?;
-        let run = container::create(&dir, &settings, &cache(&store), None).map_err(&on)?;
+        let run = container::create(&store, &dir, &settings, &cache(&store), None).map_err(&on)?;
         // Kept open, so that the network outlives a restart.
         let network = container::namespace_of(run.pid(), "net");
         let last_run = dir.last_run().ok().flatten().unwrap_or_default();

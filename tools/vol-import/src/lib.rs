@@ -124,7 +124,8 @@ fn into_existing(
     limits: &Limits,
 ) -> Result<Skipped> {
     if args.merge {
-        return unpack(archive, limits, Opened::new(held)?.into_root());
+        let opened = Opened::new(held)?;
+        return unpack(archive, limits, opened.copy_root()?);
     }
     if held.info.is_mounted() {
         return Err(Fault::conflict("its files are elsewhere, where they cannot be exchanged")

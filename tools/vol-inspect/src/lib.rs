@@ -48,7 +48,13 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
     };
     context.each(subjects, |context, (record, name)| {
-        let info = volume::find(&store, &name)?;
+        let mut info = volume::find(&store, &name)?;
+        match info.of_plugin() {
+            Some(Ok(told)) => info.extra.extend(told),
+            // What is known here is shown all the same.
+            Some(Err(fault)) => context.warn(&name, &fault.to_string()),
+            None => {}
+        }
         let used = users.get(&name).map(Vec::as_slice).unwrap_or_default();
         let record = vol_ls::with_users(&info, &store, record, used)?;
         if context.mode() != OutputMode::Table {

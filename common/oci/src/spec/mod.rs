@@ -17,13 +17,15 @@ use crate::capabilities::CapSet;
 use crate::cdi;
 use crate::seccomp::{self, Architecture, Profile, Target};
 use crate::users::{self, UserFiles};
-use crate::wishes::{CgroupMode, IpcMode, NetworkMode, Personality, PidMode, Seccomp, UtsMode, Wishes};
+use crate::wishes::{CgroupMode, IpcMode, NetworkMode, Personality, PidMode, Seccomp, Secret, UtsMode, Wishes};
 use fault::{Fault, Result};
 use oci_spec::runtime::{
     Linux, LinuxIntelRdt, LinuxNamespace, LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain, LinuxSeccomp,
     PosixRlimitType, Root, Spec,
 };
 use record::Config;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The version of the runtime specification written; runc 1.1 and crun take it.
@@ -124,6 +126,51 @@ pub struct VolumeUse {
     /// Fill it with what the image has at the target when it is empty.
     pub populate: bool,
     pub read_only: bool,
+    /// Give it to the container's user.
+    pub chown: bool,
+    /// Of one that is made; `None` and empty: as it is.
+    pub driver: Option<String>,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A mount whose source has no path: whoever runs the container makes it ready, each time anew. In the specification its
+/// source is [`TreeUse::source`], which is nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeUse {
+    /// Where in the container.
+    pub target: String,
+    pub tree: Tree,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tree {
+    /// A volume whose driver or options have something mounted, or a part of a volume.
+    Volume {
+        name: String,
+        subpath: Option<String>,
+    },
+    /// An image's files. Its layers, lowest first, are filled in when the container is made.
+    Image {
+        reference: String,
+        digest: String,
+        layers: Vec<PathBuf>,
+        subpath: Option<String>,
+    },
+    /// A directory under a layer that takes the writes: `writes` are upper and work directory, the bundle's own if absent.
+    Overlay {
+        lower: PathBuf,
+        writes: Option<(PathBuf, PathBuf)>,
+    },
+    Secret(Secret),
+}
+
+impl TreeUse {
+    /// Relative to the bundle. Run by a program that does not know of trees the container fails and runs with nothing else.
+    pub fn source(target: &str) -> PathBuf {
+        PathBuf::from(format!("trees{target}"))
+    }
 }
 
 /// A directory or file of the host the container uses.
@@ -134,6 +181,8 @@ pub struct BindUse {
     pub create: bool,
     /// Its mount has to be shared already, for mounts to pass to the host and back.
     pub shared: bool,
+    /// Give it, with all in it, to the container's user.
+    pub chown: bool,
 }
 
 /// A specification and what has to be done before it can be run.
@@ -144,6 +193,7 @@ pub struct Generated {
     pub warnings: Vec<String>,
     pub volumes: Vec<VolumeUse>,
     pub binds: Vec<BindUse>,
+    pub trees: Vec<TreeUse>,
     /// The container's host name.
     pub hostname: String,
     /// The user's, else the image's, else SIGTERM.
@@ -306,6 +356,7 @@ impl Generator<'_> {
             warnings: self.warnings,
             volumes: mounts.volumes,
             binds: mounts.binds,
+            trees: mounts.trees,
             hostname,
             stop_signal,
             files: bundle_files,

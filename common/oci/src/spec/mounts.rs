@@ -3,9 +3,9 @@
 
 use super::files::USER_FILES;
 use super::process::INIT_PATH;
-use super::{BindUse, Generator, Peer, VolumeUse};
+use super::{BindUse, Generator, Peer, Tree, TreeUse, VolumeUse};
 use crate::wishes::mount::clean_target;
-use crate::wishes::{IpcMode, MountKind, MountPlan, ReadOnly};
+use crate::wishes::{IpcMode, MountKind, MountPlan, ReadOnly, SecretGoes, VolumePlan};
 use fault::{Fault, Result};
 use oci_spec::runtime::Mount;
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ pub(super) struct Mounts {
     pub list: Vec<Mount>,
     pub volumes: Vec<VolumeUse>,
     pub binds: Vec<BindUse>,
+    pub trees: Vec<TreeUse>,
     pub rootfs_propagation: Option<&'static str>,
 }
 
@@ -80,6 +81,18 @@ impl Generator<'_> {
         for plan in inner {
             self.add(&mut mounts, plan)?;
         }
+        for secret in &self.wishes.secrets {
+            let target = match &secret.goes {
+                SecretGoes::File { target, .. } => target.clone(),
+                // Not in the specification, which is a file: it is added when the command is started.
+                SecretGoes::Variable(_) => String::new(),
+            };
+            if !target.is_empty() {
+                let options = ["bind", "ro", "nosuid", "nodev", "noexec", "rprivate"];
+                mounts.list.push(new_mount(&target, "bind", TreeUse::source(&target), &options));
+            }
+            mounts.trees.push(TreeUse { target, tree: Tree::Secret(secret.clone()) });
+        }
         self.add_injected_mounts(&mut mounts);
         Ok(mounts)
     }
@@ -96,8 +109,16 @@ impl Generator<'_> {
                 return Err(Fault::input(format!("the image's volumes: nothing can be mounted at {target}")));
             }
             if plans.iter().all(|plan| plan.target != target) {
-                let kind = MountKind::Volume { name: None, propagation: "rprivate", populate: true };
-                plans.push(MountPlan { target, read_only: ReadOnly::No, options: Vec::new(), kind });
+                let more = VolumePlan::default();
+                let kind = MountKind::Volume { name: None, propagation: "rprivate", populate: true, more };
+                plans.push(MountPlan {
+                    target,
+                    read_only: ReadOnly::No,
+                    options: Vec::new(),
+                    chown: false,
+                    overlay: None,
+                    kind,
+                });
             }
         }
         if self.config.read_only_tmpfs {
@@ -196,14 +217,50 @@ impl Generator<'_> {
             MountKind::Bind { source, create_source, propagation, recursive } => {
                 let source = PathBuf::from(source);
                 let shared = propagation.ends_with("shared");
-                mounts.binds.push(BindUse { source: source.clone(), create: *create_source, shared });
+                let create = *create_source;
+                mounts.binds.push(BindUse { source: source.clone(), create, shared, chown: plan.chown });
                 (source, *recursive, *propagation)
             }
-            MountKind::Volume { name, propagation, populate } => {
-                let volume = self.volume(plan, name.as_deref(), *populate);
+            MountKind::Volume { name, propagation, populate, more } => {
+                let volume = self.volume(plan, name.as_deref(), *populate, more);
                 let path = volume.path.clone();
-                mounts.volumes.push(volume);
-                (path, true, *propagation)
+                if let Some(subpath) = &more.subpath {
+                    if plan.overlay.is_some() {
+                        return Err(Fault::input(format!(
+                            "{}: an overlay of a part of a volume is not supported",
+                            plan.target
+                        )));
+                    }
+                    let tree = Tree::Volume { name: volume.name.clone(), subpath: Some(subpath.clone()) };
+                    mounts.trees.push(TreeUse { target: plan.target.clone(), tree });
+                    mounts.volumes.push(volume);
+                    (TreeUse::source(&plan.target), true, *propagation)
+                } else {
+                    mounts.volumes.push(volume);
+                    (path, true, *propagation)
+                }
+            }
+            MountKind::Image { reference, subpath } => {
+                let tree = Tree::Image {
+                    reference: reference.clone(),
+                    digest: String::new(),
+                    layers: Vec::new(),
+                    subpath: subpath.clone(),
+                };
+                mounts.trees.push(TreeUse { target: plan.target.clone(), tree });
+                let mut options = vec!["bind", "ro", "rprivate"];
+                options.extend(plan.options.iter().map(String::as_str));
+                mounts.list.push(new_mount(&plan.target, "bind", TreeUse::source(&plan.target), &options));
+                return Ok(());
+            }
+        };
+        let source = match &plan.overlay {
+            None => source,
+            Some(overlay) => {
+                let writes = overlay.writes.as_ref().map(|(upper, work)| (upper.into(), work.into()));
+                let tree = Tree::Overlay { lower: source, writes };
+                mounts.trees.push(TreeUse { target: plan.target.clone(), tree });
+                TreeUse::source(&plan.target)
             }
         };
         // Mounts travel through the root's own propagation, so that must not be private.
@@ -233,7 +290,7 @@ impl Generator<'_> {
         }
     }
 
-    fn volume(&self, plan: &MountPlan, name: Option<&str>, populate: bool) -> VolumeUse {
+    fn volume(&self, plan: &MountPlan, name: Option<&str>, populate: bool, more: &VolumePlan) -> VolumeUse {
         let anonymous = name.is_none();
         let name = name.map_or_else(|| anonymous_name(&self.container.id, &plan.target), str::to_owned);
         VolumeUse {
@@ -241,8 +298,13 @@ impl Generator<'_> {
             name,
             anonymous,
             target: plan.target.clone(),
-            populate,
+            // What the image has there belongs at the volume's root, which is not what is mounted.
+            populate: populate && more.subpath.is_none(),
             read_only: plan.read_only != ReadOnly::No,
+            chown: plan.chown,
+            driver: more.driver.clone().or_else(|| self.config.volume_driver.clone()),
+            options: more.options.clone(),
+            labels: more.labels.clone(),
         }
     }
 }
@@ -251,6 +313,8 @@ impl Generator<'_> {
 fn read_only_tmpfs(target: &str) -> MountPlan {
     let options = ["rw", "nosuid", "nodev", "tmpcopyup", if target == "/run" { "mode=755" } else { "mode=1777" }];
     MountPlan {
+        chown: false,
+        overlay: None,
         target: target.to_owned(),
         read_only: ReadOnly::No,
         options: options.map(str::to_owned).to_vec(),

@@ -13,17 +13,19 @@ pub mod port;
 mod quantity;
 mod resources;
 mod security;
+mod secret;
 mod signal;
 
 pub use device::{DeviceWish, device, is_cdi_name};
 pub use limits::{SysctlScope, UNLIMITED, Ulimit, sysctl, ulimit, ulimit_name};
 pub use modes::{CgroupMode, IpcMode, LogWish, NetworkMode, PidMode, RestartPolicy, UtsMode};
-pub use mount::{MountKind, MountPlan, ReadOnly};
+pub use mount::{MountKind, MountPlan, OverlayPlan, ReadOnly, VolumePlan};
 pub use port::port;
 pub use names::{HostAddress, Resolver};
 pub use quantity::{bytes, bytes_of, nano_cpus};
 pub use resources::{DeviceRate, DeviceRule, Resources};
 pub use security::{Seccomp, Security, unmasks};
+pub use secret::{Secret, SecretGoes, SecretSource, secret};
 pub use signal::{signal, signal_name};
 
 use crate::Platform;
@@ -36,6 +38,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub struct Wishes {
     pub mounts: Vec<MountPlan>,
+    pub secrets: Vec<Secret>,
     pub devices: Vec<DeviceWish>,
     /// Devices by their names of the Container Device Interface.
     pub cdi_devices: Vec<String>,
@@ -116,6 +119,7 @@ impl Wishes {
             config.devices.iter().partition(|text| is_cdi_name(text));
         let wishes = Wishes {
             mounts: config.mounts.iter().map(mount::mount).collect::<Result<_>>()?,
+            secrets: config.secrets.iter().map(|text| absolute_secret(text)).collect::<Result<_>>()?,
             devices: devices.into_iter().map(|text| device(text)).collect::<Result<_>>()?,
             cdi_devices: cdi_devices.into_iter().cloned().collect(),
             capabilities: CapWish::parse(&config.cap_add, &config.cap_drop)?,
@@ -172,6 +176,9 @@ impl Wishes {
                 None => None,
             },
         };
+        for text in &config.volumes_from {
+            mount::mounts_from(text)?;
+        }
         wishes.check_together(config)?;
         Ok(wishes)
     }
@@ -231,6 +238,10 @@ impl Wishes {
             }
         }
         let mut targets: Vec<&str> = self.mounts.iter().map(|mount| mount.target.as_str()).collect();
+        targets.extend(self.secrets.iter().filter_map(|secret| match &secret.goes {
+            SecretGoes::File { target, .. } => Some(target.as_str()),
+            SecretGoes::Variable(_) => None,
+        }));
         targets.sort_unstable();
         if let Some(twice) =
             targets.windows(2).find(|pair| pair.first() == pair.last()).and_then(|pair| pair.first())
@@ -268,6 +279,17 @@ fn personality(text: &str) -> Result<Personality> {
         "LINUX" => Ok(Personality::Linux),
         "LINUX32" => Ok(Personality::Linux32),
         _ => Err(Fault::input(format!("there is no personality \"{text}\"")).hint("one of: LINUX, LINUX32")),
+    }
+}
+
+/// A record is read anywhere, so what it names must not depend on where.
+fn absolute_secret(text: &str) -> Result<Secret> {
+    let secret = secret(text)?;
+    match &secret.source {
+        SecretSource::File(path) if !path.starts_with('/') => {
+            Err(Fault::input(format!("the secret's source {path} is not an absolute path")))
+        }
+        _ => Ok(secret),
     }
 }
 

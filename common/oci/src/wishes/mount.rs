@@ -3,6 +3,7 @@
 use super::quantity;
 use fault::{Fault, Result};
 use record::{Mount, MountWish, Quantity};
+use std::collections::BTreeMap;
 
 /// A mount that makes sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,10 @@ pub struct MountPlan {
     pub read_only: ReadOnly,
     /// Plain mount options: `noexec`, `nosuid` …; of a tmpfs `size=…` and `mode=…` too.
     pub options: Vec<String>,
+    /// Give what is mounted to the container's user.
+    pub chown: bool,
+    /// Writes go elsewhere.
+    pub overlay: Option<OverlayPlan>,
     pub kind: MountKind,
 }
 
@@ -31,8 +36,32 @@ pub enum MountKind {
         propagation: &'static str,
         /// Fill it with what the image has there when it is empty.
         populate: bool,
+        more: VolumePlan,
     },
     Tmpfs,
+    /// An image's files.
+    Image {
+        reference: String,
+        subpath: Option<String>,
+    },
+}
+
+/// What else can be said of a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumePlan {
+    /// A directory or file in it, relative, without `..`.
+    pub subpath: Option<String>,
+    /// Of a volume that is made.
+    pub driver: Option<String>,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where an overlay's writes go; `None`: to a layer that is gone with the container's run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OverlayPlan {
+    /// Absolute paths of the host: upper and work directory.
+    pub writes: Option<(String, String)>,
 }
 
 /// How far read-only reaches.
@@ -138,6 +167,16 @@ pub fn parse_volume(text: &str) -> Result<Mount> {
             // other three once told macOS how to cache.
             "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
             "nocopy" if !is_path => mount.no_copy = true,
+            "copy" if !is_path => mount.no_copy = false,
+            "U" => mount.chown = true,
+            "O" => mount.overlay = true,
+            "rbind" if is_path => mount.non_recursive = false,
+            "bind" if is_path => mount.non_recursive = true,
+            _ if option.starts_with("upperdir=") || option.starts_with("workdir=") => {
+                let (key, path) = option.split_once('=').unwrap_or_default();
+                let place = if key == "upperdir" { &mut mount.upper } else { &mut mount.work };
+                *place = Some(path.to_owned());
+            }
             _ if PROPAGATIONS.contains(&option) => mount.propagation = Some(option.to_owned()),
             _ if FLAGS.contains(&option) => mount.options.push(option.to_owned()),
             _ => return Err(wrong(format!("there is no option \"{option}\""))),
@@ -150,7 +189,7 @@ pub fn parse_volume(text: &str) -> Result<Mount> {
 pub fn parse_mount(text: &str) -> Result<Mount> {
     let wrong = |why: String| {
         Fault::input(format!("\"{text}\" is not a mount: {why}"))
-            .hint("type=bind|volume|tmpfs,source=…,target=…[,readonly]")
+            .hint("type=bind|volume|tmpfs|image,source=…,target=…[,readonly]")
     };
     let mut mount = Mount::default();
     let mut families: Vec<(&'static str, String)> = Vec::new();
@@ -165,7 +204,7 @@ pub fn parse_mount(text: &str) -> Result<Mount> {
                 .map(str::to_owned)
                 .ok_or_else(|| wrong(format!("{key} needs a value")))
         };
-        if let Some(family) = ["bind", "volume", "tmpfs"]
+        if let Some(family) = ["bind", "volume", "tmpfs", "image"]
             .into_iter()
             .find(|f| key.strip_prefix(f).is_some_and(|k| k.starts_with('-')))
         {
@@ -176,6 +215,7 @@ pub fn parse_mount(text: &str) -> Result<Mount> {
             "source" | "src" => mount.source = value.filter(|v| !v.is_empty()).map(str::to_owned),
             "target" | "dst" | "destination" => mount.target = needed()?,
             "readonly" | "ro" => mount.read_only = flag()?,
+            "rw" | "readwrite" => mount.read_only = !flag()?,
             "bind-propagation" => mount.propagation = Some(needed()?),
             "bind-nonrecursive" => mount.non_recursive = flag()?,
             "bind-recursive" => match needed()?.as_str() {
@@ -190,7 +230,32 @@ pub fn parse_mount(text: &str) -> Result<Mount> {
                 }
             },
             "bind-create-src" => mount.create_source = flag()?,
-            "volume-nocopy" => mount.no_copy = flag()?,
+            // The labels are SELinux's, which is not supported; docker ignores them on machines without it.
+            "relabel" | "bind-relabel" => match needed()?.as_str() {
+                "shared" | "private" => {}
+                other => return Err(wrong(format!("{key} is not \"{other}\" but shared or private"))),
+            },
+            "z" | "Z" => {}
+            "volume-nocopy" | "nocopy" => mount.no_copy = flag()?,
+            "volume-driver" => mount.driver = Some(needed()?),
+            "volume-opt" | "volume-label" => {
+                let pair = needed()?;
+                let (name, value) = match pair.split_once('=') {
+                    Some((name, value)) if !name.is_empty() => (name, value),
+                    None if key == "volume-label" => (pair.as_str(), ""),
+                    _ => return Err(wrong(format!("{key}={pair} is not of the form name=value"))),
+                };
+                let map = if key == "volume-opt" { &mut mount.driver_options } else { &mut mount.labels };
+                map.insert(name.to_owned(), value.to_owned());
+            }
+            "volume-subpath" | "image-subpath" | "subpath" => mount.subpath = Some(needed()?),
+            "u" | "chown" => mount.chown = flag()?,
+            "o" | "overlay" => mount.overlay = flag()?,
+            "upperdir" => mount.upper = Some(needed()?),
+            "workdir" => mount.work = Some(needed()?),
+            "tmpcopyup" if flag()? => mount.options.push("tmpcopyup".to_owned()),
+            "tmpcopyup" | "notmpcopyup" => {}
+            _ if value.is_none() && FLAGS.contains(&key.as_str()) => mount.options.push(key.clone()),
             "tmpfs-size" => mount.size = Some(Quantity::Text(needed()?)),
             "tmpfs-mode" => mount.mode = Some(needed()?),
             "consistency" => {}
@@ -220,6 +285,38 @@ pub fn parse_tmpfs(text: &str) -> Result<Mount> {
         }
     }
     Ok(mount)
+}
+
+/// `--volumes-from`: another container, and what is to be different.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountsFrom {
+    pub container: String,
+    /// `None`: as it is there.
+    pub read_only: Option<bool>,
+    pub no_copy: bool,
+}
+
+/// `CONTAINER[:OPTIONS]`.
+pub fn mounts_from(text: &str) -> Result<MountsFrom> {
+    let (container, options) = text.split_once(':').unwrap_or((text, ""));
+    let mut from = MountsFrom { container: container.to_owned(), read_only: None, no_copy: false };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => from.read_only = Some(true),
+            "rw" => from.read_only = Some(false),
+            "nocopy" => from.no_copy = true,
+            // The labels are SELinux's, which is not supported.
+            "z" | "Z" => {}
+            _ => {
+                return Err(Fault::input(format!("\"{text}\": there is no option \"{option}\""))
+                    .hint("CONTAINER[:ro|rw|z|nocopy]"));
+            }
+        }
+    }
+    if container.is_empty() {
+        return Err(Fault::input(format!("\"{text}\" names no container to take mounts from")));
+    }
+    Ok(from)
 }
 
 /// An absolute path in the container without `.`, `..` and double slashes. Text only: what symbolic links make of
@@ -280,6 +377,19 @@ fn plan(mount: &Mount) -> Result<MountPlan> {
     if kind != "volume" && mount.no_copy {
         return Err(Fault::input(format!("no_copy is a volume's, not a {kind}'s")));
     }
+    if kind != "volume"
+        && (mount.driver.is_some() || !mount.driver_options.is_empty() || !mount.labels.is_empty())
+    {
+        return Err(Fault::input(format!("driver, its options and labels are a volume's, not a {kind}'s")));
+    }
+    if !matches!(kind, "volume" | "image") && mount.subpath.is_some() {
+        return Err(Fault::input(format!("a subpath is a volume's or an image's, not a {kind}'s")));
+    }
+    if !matches!(kind, "volume" | "bind") && (mount.overlay || mount.chown) {
+        return Err(Fault::input(format!("overlay and chown are a volume's or a bind's, not a {kind}'s")));
+    }
+    let subpath = mount.subpath.as_deref().map(clean_subpath).transpose()?;
+    let overlay = overlay(mount)?;
     let kind = match kind {
         "bind" => MountKind::Bind {
             source: bind_source(mount.source.as_deref())?,
@@ -291,17 +401,63 @@ fn plan(mount: &Mount) -> Result<MountPlan> {
             name: volume_name(mount.source.as_deref())?,
             propagation,
             populate: !mount.no_copy,
+            more: VolumePlan {
+                subpath,
+                driver: mount.driver.clone().filter(|driver| !driver.is_empty()),
+                options: mount.driver_options.clone(),
+                labels: mount.labels.clone(),
+            },
+        },
+        "image" => MountKind::Image {
+            reference: mount
+                .source
+                .clone()
+                .filter(|source| !source.is_empty() && !source.contains('\0'))
+                .ok_or_else(|| Fault::input("an image needs a source: its reference"))?,
+            subpath,
         },
         "tmpfs" if mount.source.is_some() => return Err(Fault::input("a tmpfs has no source")),
         "tmpfs" => MountKind::Tmpfs,
         other => {
-            return Err(
-                Fault::input(format!("there is no mount type \"{other}\"")).hint("one of: bind volume tmpfs")
-            );
+            return Err(Fault::input(format!("there is no mount type \"{other}\""))
+                .hint("one of: bind volume tmpfs image"));
         }
     };
     let (read_only, options) = options(mount, &kind)?;
-    Ok(MountPlan { target, read_only, options, kind })
+    if mount.chown && (read_only != ReadOnly::No || overlay.is_some()) {
+        return Err(Fault::input(
+            "chown changes what is mounted, which read-only and overlay are to keep as it is",
+        ));
+    }
+    Ok(MountPlan { target, read_only, options, chown: mount.chown, overlay, kind })
+}
+
+fn overlay(mount: &Mount) -> Result<Option<OverlayPlan>> {
+    let absolute = |path: &String| path.starts_with('/') && !path.contains('\0');
+    match (mount.overlay, &mount.upper, &mount.work) {
+        (false, None, None) => Ok(None),
+        (false, ..) => Err(Fault::input("upper and work are an overlay's").hint("O, or overlay=true")),
+        (true, None, None) => Ok(Some(OverlayPlan::default())),
+        (true, Some(upper), Some(work)) if absolute(upper) && absolute(work) => {
+            Ok(Some(OverlayPlan { writes: Some((upper.clone(), work.clone())) }))
+        }
+        (true, ..) => Err(Fault::input(
+            "upper and work directory of an overlay are two absolute paths, or neither is given",
+        )),
+    }
+}
+
+/// A relative path without `.`, `..` and double slashes. What symbolic links make of it is settled where it is opened.
+fn clean_subpath(path: &str) -> Result<String> {
+    let wrong = |why: &str| Err(Fault::input(format!("the subpath \"{}\" {why}", path.replace('\0', "\\0"))));
+    if path.starts_with('/') || path.contains('\0') {
+        return wrong("is not a relative path");
+    }
+    if path.split('/').any(|part| part == "..") {
+        return wrong("leads out: it has \"..\" in it");
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.is_empty() { wrong("is empty") } else { Ok(parts.join("/")) }
 }
 
 fn bind_source(source: Option<&str>) -> Result<String> {
@@ -335,6 +491,7 @@ fn options(mount: &Mount, kind: &MountKind) -> Result<(ReadOnly, Vec<String>)> {
             ("rro", None) => read_only = ReadOnly::DeepOrFail,
             ("rw" | "z" | "Z", None) => {}
             (flag, None) if FLAGS.contains(&flag) => options.push(option.clone()),
+            ("tmpcopyup", None) if *kind == MountKind::Tmpfs => options.push(option.clone()),
             ("uid" | "gid" | "nr_inodes" | "nr_blocks", Some(value))
                 if *kind == MountKind::Tmpfs
                     && value.bytes().all(|b| b.is_ascii_alphanumeric())
@@ -439,6 +596,8 @@ mod tests {
             target: target.to_owned(),
             read_only: ReadOnly::No,
             options: vec![],
+            chown: false,
+            overlay: None,
             kind: MountKind::Bind {
                 source: source.to_owned(),
                 create_source: true,
@@ -460,6 +619,7 @@ mod tests {
             name: name.map(str::to_owned),
             propagation: "rprivate",
             populate,
+            more: VolumePlan::default(),
         };
         assert_eq!(text("/data").unwrap().kind, volume(None, true));
         assert_eq!(text("data:/data:nocopy").unwrap().kind, volume(Some("data"), false));
@@ -514,7 +674,12 @@ mod tests {
         let plan = text("source=data,target=/d,volume-nocopy=true").unwrap();
         assert_eq!(
             plan.kind,
-            MountKind::Volume { name: Some("data".into()), propagation: "rprivate", populate: false }
+            MountKind::Volume {
+                name: Some("data".into()),
+                propagation: "rprivate",
+                populate: false,
+                more: VolumePlan::default()
+            }
         );
         assert!(
             matches!(text("\"type=bind\",\"source=/a,\"\"b\",target=/c").unwrap().kind, MountKind::Bind { source, .. } if source == "/a,\"b")
@@ -538,6 +703,49 @@ mod tests {
             "type=bind,\"src=/a\"x,dst=/b",
             "type=",
             "type=volume,dst=/x,tmpfs-size=1",
+        ] {
+            assert!(text(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_docker_and_podman_have_beside() {
+        let plan = text("type=volume,src=data,dst=/d,volume-subpath=a/./b/,volume-driver=local,volume-opt=type=tmpfs,\"volume-opt=o=size=1m,ro\",volume-label=a=b,volume-label=c").unwrap();
+        let MountKind::Volume { more, .. } = plan.kind else { panic!() };
+        assert_eq!(more.subpath.as_deref(), Some("a/b"));
+        assert_eq!((more.options["type"].as_str(), more.options["o"].as_str()), ("tmpfs", "size=1m,ro"));
+        assert_eq!((more.labels["a"].as_str(), more.labels["c"].as_str()), ("b", ""));
+        let plan = text("type=image,source=busybox,target=/i,image-subpath=bin").unwrap();
+        assert_eq!(plan.kind, MountKind::Image { reference: "busybox".into(), subpath: Some("bin".into()) });
+        let plan = text("/a:/b:O,upperdir=/u,workdir=/w").unwrap();
+        assert_eq!(plan.overlay.unwrap().writes, Some(("/u".into(), "/w".into())));
+        assert!(text("/a:/b:U,noexec,nosuid,nodev,rslave").unwrap().chown);
+        assert!(
+            text("type=bind,src=/a,dst=/b,relabel=shared,U,bind-propagation=rslave,noexec").unwrap().chown
+        );
+        assert_eq!(text("type=tmpfs,dst=/t,tmpcopyup,nodev").unwrap().options, ["tmpcopyup", "nodev"]);
+        assert_eq!(
+            text("/a:/b:bind").unwrap().kind,
+            text("type=bind,src=/a,dst=/b,bind-nonrecursive,bind-create-src").unwrap().kind
+        );
+        for wrong in [
+            "type=volume,dst=/d,volume-subpath=../x",
+            "type=volume,dst=/d,volume-subpath=/x",
+            "type=volume,dst=/d,volume-subpath=.",
+            "type=volume,dst=/d,image-subpath=x",
+            "type=bind,src=/a,dst=/d,subpath=x",
+            "type=bind,src=/a,dst=/d,volume-opt=a=b",
+            "type=image,dst=/i",
+            "type=image,src=x,dst=/i,U",
+            "type=tmpfs,dst=/i,O",
+            "type=volume,dst=/d,volume-opt=x",
+            "/a:/b:O,upperdir=/u",
+            "/a:/b:upperdir=/u,workdir=/w",
+            "/a:/b:O,upperdir=u,workdir=w",
+            "/a:/b:ro,U",
+            "/a:/b:O,U",
+            "/a:/b:tmpcopyup",
+            "type=bind,src=/a,dst=/b,relabel=x",
         ] {
             assert!(text(wrong).is_err(), "{wrong}");
         }

@@ -71,6 +71,16 @@ pub struct Config {
     // Files
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<MountWish>,
+    /// `CONTAINER[:ro|rw]`: the mounts of another container. ctr-create puts them into `mounts` and takes this away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes_from: Vec<String>,
+    /// Driver of volumes that are made for the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_driver: Option<String>,
+    /// Where secrets come from and where they go, never what they are: `NAME[,type=mount|env,target=…,uid=…,gid=…,mode=…]`, with
+    /// `src=FILE` or `env=NAME`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
     #[serde(skip_serializing_if = "is_false")]
     pub read_only: bool,
     /// `/dev/x[:/dev/y[:rwm]]`, or the name of a CDI device: `vendor.com/class=name`.
@@ -293,10 +303,10 @@ pub enum MountWish {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Mount {
-    /// `bind`, `volume` or `tmpfs`.
+    /// `bind`, `volume`, `tmpfs` or `image`.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// Host path of a bind, name of a volume (absent: a volume without a name).
+    /// Host path of a bind, name of a volume (absent: a volume without a name), reference of an image.
     #[serde(default, alias = "src", skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Absolute path in the container.
@@ -316,6 +326,27 @@ pub struct Mount {
     /// A volume is not filled with what the image has at the target.
     #[serde(default, skip_serializing_if = "is_false")]
     pub no_copy: bool,
+    /// Only this directory or file of a volume or an image, from its root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subpath: Option<String>,
+    /// Driver, its options, and labels of a volume that is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_options: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Give what is mounted, with all in it, to the container's user.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub chown: bool,
+    /// What is mounted stays as it is: writes go to a layer that is gone at the container's end, or to `upper`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub overlay: bool,
+    /// Directories of the host for an overlay's writes; both or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<String>,
     /// Of a tmpfs: bytes, or with a unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Quantity>,

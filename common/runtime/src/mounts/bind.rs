@@ -24,6 +24,7 @@ pub(super) struct Taken {
 pub(super) fn take(source: &Path, options: &Options, prepared: Option<Source>) -> Result<Taken> {
     match prepared {
         None => take_here(source, options),
+        Some(Source::Given(tree)) => Ok(Taken { tree, unlocked: false }),
         Some(Source::Mapped(Some(tree))) => Ok(Taken { tree, unlocked: true }),
         // It was not there outside either: this tells why.
         Some(Source::Mapped(None)) => open(source, options).and_then(|_| {

@@ -26,6 +26,8 @@ pub struct Prepared {
 
 #[derive(Debug)]
 pub(super) enum Source {
+    /// What the caller has for it; the source's path means nothing.
+    Given(OwnedFd),
     /// The source, mounted nowhere yet.
     Tree(OwnedFd),
     /// The same, its owners mapped; `None` if it is not there outside the container.
@@ -61,6 +63,11 @@ impl Prepared {
     /// Whether somebody outside may be asked for this mount.
     pub fn may_ask(&self, index: usize) -> bool {
         matches!(self.sources.get(&index), Some(Source::Mapped(_)))
+    }
+
+    /// Sets the source of the bind mount at this place.
+    pub fn give(&mut self, index: usize, tree: OwnedFd) {
+        self.sources.insert(index, Source::Given(tree));
     }
 
     pub(super) fn take(&mut self, index: usize) -> Option<Source> {

@@ -43,11 +43,11 @@ fn every_flag_reaches_its_member() {
     let line = "--name n -h h -e A=1 -e FROM_HERE -e GONE -w /w -u 1:2 --group-add 3 --entrypoint /e -t -i --rm --init -l a \
         --label b=c --annotation d=e --stop-signal INT --stop-timeout -1 --log-driver json-file \
         --log-opt max-size=1m --platform linux/amd64 --runtime ./crun --rootfs r -v ./s:/s:ro -v vol:/v --tmpfs /t:size=1m \
-        --mount type=bind,src=/m,dst=/m --read-only --device /dev/fuse --cap-add NET_ADMIN --cap-drop ALL --privileged \
+        --mount type=bind,src=/m,dst=/m --volumes-from web:ro --volume-driver local --secret db,type=env --secret id=k,src=key --read-only --device /dev/fuse --cap-add NET_ADMIN --cap-drop ALL --privileged \
         --security-opt no-new-privileges --security-opt seccomp=p.json -m 1g --cpus 1.5 -c 512 --cpuset-cpus 0 \
         --pids-limit -1 --ulimit nofile=1 --sysctl net.a=1 --net none -p 80:80 --pid host --ipc none --uts private cmd -x --name";
     let words: Vec<&str> = line.split_whitespace().collect();
-    let expected = serde_json::json!({
+    let expected: serde_json::Value = serde_json::from_str(r#"{
         "name":"n","command":["cmd","-x","--name"],"entrypoint":["/e"],"env":["A=1","FROM_HERE=here","GONE"],"workdir":"/w",
         "user":"1:2","group_add":["3"],"hostname":"h","tty":true,"interactive":true,"auto_remove":true,"init":true,
         "mounts":[
@@ -55,12 +55,13 @@ fn every_flag_reaches_its_member() {
             {"type":"volume","source":"vol","target":"/v"},
             {"type":"bind","source":"/m","target":"/m"},
             {"type":"tmpfs","target":"/t","size":"1m"}],
+        "volumes_from":["web:ro"],"volume_driver":"local","secrets":["db,type=env","id=k,src=/here/key"],
         "read_only":true,"devices":["/dev/fuse"],"cap_add":["NET_ADMIN"],"cap_drop":["ALL"],"privileged":true,
         "security_opt":["no-new-privileges","seccomp=/here/p.json"],"memory":"1g","cpus":"1.5","cpu_shares":512,
         "cpuset_cpus":"0","pids_limit":-1,"ulimits":["nofile=1"],"sysctls":{"net.a":"1"},"network":"none","pid":"host",
         "ipc":"none","uts":"private","ports":["80:80"],"labels":{"a":"","b":"c"},"annotations":{"d":"e"},"stop_signal":"INT",
         "stop_timeout":-1,"log_driver":"json-file","log_opts":{"max-size":"1m"},"runtime":"/here/./crun",
-        "rootfs":"/here/r","platform":"linux/amd64"});
+        "rootfs":"/here/r","platform":"linux/amd64"}"#).unwrap();
     assert_eq!(json("{}", &words), expected);
 }
 
@@ -142,6 +143,11 @@ fn wrong_values_are_usage_errors() {
         "--uts host -h name",
         "--platform a/b/c/d/e",
         "--pids-limit -7",
+        "--volumes-from :ro",
+        "--volumes-from x:colour",
+        "--secret a/b",
+        "--secret db,type=x",
+        "-v /a:/run/secrets/x --secret x",
     ] {
         let words: Vec<&str> = line.split_whitespace().collect();
         let fault = apply_to("{}", &words).expect_err(line);

@@ -167,6 +167,8 @@ impl Server {
             self.mounts = run.mounts.take();
             let out_of_memory = run.clean_up(&self.dir.id);
             run.after_stop(&self.dir);
+            // What fails is tried again when it is set up again or removed.
+            let _ = volume::trees::release(&self.dir);
             out_of_memory
         })
     }
@@ -193,7 +195,8 @@ impl Server {
     fn make_run(&mut self, network: Option<OwnedFd>) -> Result<Run> {
         // The last run's read-write layer is free again.
         self.mounts = None;
-        let mut run = container::create(&self.dir, &self.settings, &cache(&self.store), network)?;
+        let store = &self.store;
+        let mut run = container::create(store, &self.dir, &self.settings, &cache(store), network)?;
         run.ready()?;
         Ok(run)
     }
