@@ -190,7 +190,7 @@ img-copy -q docker://$R/busybox:docker docker://$W/v2s2:1 >/dev/null
 img-copy -q -a docker://$R/multi:1 docker://$W/multi:1 >/dev/null
 for it in layers:1 v2s2:1 multi:1; do
   docker pull -q $W/$it >/dev/null; digests $it
-  docker image inspect --format '{{index .RepoDigests 0}}' $W/$it | sed 's/.*@//'
+  docker image inspect --format '{{json .RepoDigests}}' $W/$it | jq -r '.[]' | grep ^$W/${it%:*}@ | sed 's/.*@//'
   docker save $W/$it | env STAVES_ROOT=$DIR/loaded-$it img-load -q
   docker image inspect --format '{{.Id}}' $W/$it; img-inspect $W/$it | jq -r .image.id
 done
