@@ -108,6 +108,30 @@ fn links_of_the_container_lead_nowhere_else() {
 }
 
 #[test]
+fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere_else() {
+    let Some(place) = place() else { return };
+    std::fs::create_dir(place.path().join("victim")).unwrap();
+    std::fs::write(place.path().join("victim/file"), "secret").unwrap();
+    let out = place.path().join("victim").display().to_string();
+    // CVE-2018-15664: the path is looked up, and then is another.
+    let swap = format!("mv /d/x /d/y; ln -s {out} /d/x; rm /d/x; mv /d/y /d/x");
+    start(
+        &place,
+        "",
+        &format!("mkdir -p /d/x/sub; echo mine >/d/x/file; (while :; do {swap}; done) 2>/dev/null & true"),
+    );
+    let rounds = "echo evil >file; mkdir -p tree/x/sub; echo evil >tree/x/file; echo evil >tree/x/sub/file; for i in $(seq 25); do \
+         ctr-cp -q file c:/d/x/file; ctr-cp -q tree/. c:/d; tar -C tree -c x/file | ctr-cp -q - c:/d; \
+         rm -rf got; ctr-cp -q c:/d/x/. got; cat got/file; ctr-cp -q c:/d gotten; ctr-cp c:/d/x/file - | tar -xO; done 2>/dev/null; \
+         grep -r secret . ; true";
+    let ran = sh(&place, rounds).expect(0);
+    assert!(!ran.stdout.contains("secret"), "it came out: {}", ran.stdout);
+    assert!(ran.stdout.contains("mine") || ran.stdout.contains("evil"), "nothing was ever copied");
+    assert_eq!(place.sh("cat $DIR/victim/file; ls $DIR/victim").stdout, "secretfile\n");
+    place.sh("ctr-kill -q c").expect(0);
+}
+
+#[test]
 fn volumes_and_mounts_whatever_the_container_is_doing() {
     let Some(place) = place() else { return };
     start(&place, "-v vol:/vol -v $DIR/here:/ro:ro --tmpfs /tt", "mkdir /own");
