@@ -2,7 +2,7 @@
 //!
 //! Input: the media type it was handed over with (may be empty), a line feed, the manifest or index, the manifests it may point to.
 
-use ::image::{Format, Parts, Raw};
+use ::image::{Convert, Format, Parts, Raw};
 use fault::Kind;
 use oci::{Descriptor, Digest, Document};
 use serde_json::value::RawValue;

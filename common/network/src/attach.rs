@@ -14,6 +14,8 @@ use crate::port::{HostPort, Wish, merge};
 use crate::signals::Uninterrupted;
 use crate::{files, release};
 use fault::{Explain, Fault, Result};
+use oci::wishes::Resolver;
+use oci::wishes::names::{add_host, gateway_names};
 use record::{Attachment, Config, Port, PortWish, Record};
 use rustix::io::Errno;
 use std::net::Ipv4Addr;
@@ -334,7 +336,14 @@ impl Work<'_> {
         let names = names(stored, self.request.config, self.id());
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         files::write_hosts(bundle, self.network.subnet, Some(address), &names)?;
-        files::write_resolv_conf(bundle)
+        let config = self.request.config;
+        let hosts: Vec<_> = config.add_host.iter().map(|text| add_host(text)).collect::<Result<_>>()?;
+        let of_host = gateway_names(&hosts);
+        if !of_host.is_empty() {
+            let of_host: Vec<&str> = of_host.iter().map(String::as_str).collect();
+            files::write_hosts(bundle, self.network.subnet, Some(self.network.gateway), &of_host)?;
+        }
+        files::write_resolv_conf(bundle, &Resolver::parse(config)?)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::definition::Subnet;
 use fault::{Explain, Result};
+use oci::wishes::Resolver;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -28,10 +29,12 @@ pub fn write_hosts(bundle: &Path, subnet: Subnet, address: Option<Ipv4Addr>, nam
 }
 
 /// Gives the container the host's resolvers. No file, nothing to do.
-pub fn write_resolv_conf(bundle: &Path) -> Result<()> {
+///
+/// What `wished` says takes the place of the host's.
+pub fn write_resolv_conf(bundle: &Path, wished: &Resolver) -> Result<()> {
     change(&bundle.join("resolv.conf"), |_| {
         let host = read_host("/etc/resolv.conf");
-        resolv_conf(&host, || read_host("/run/systemd/resolve/resolv.conf"))
+        wished.apply(&resolv_conf(&host, || read_host("/run/systemd/resolve/resolv.conf")))
     })
 }
 

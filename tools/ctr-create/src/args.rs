@@ -70,19 +70,23 @@ pub struct CreateFlags {
     pub entrypoint: Option<String>,
 
     /// Give the container a terminal
-    #[arg(short, long, help_heading = "Container")]
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, action = ArgAction::Set, help_heading = "Container")]
     pub tty: bool,
 
     /// Keep the container's stdin open
-    #[arg(short, long, help_heading = "Container")]
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, action = ArgAction::Set, help_heading = "Container")]
     pub interactive: bool,
 
     /// Remove the container when it ends
-    #[arg(long, help_heading = "Container")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, action = ArgAction::Set, help_heading = "Container")]
     pub rm: bool,
 
     /// Run an init as process 1 that forwards signals and reaps
-    #[arg(long, help_heading = "Container")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, action = ArgAction::Set, help_heading = "Container")]
     pub init: bool,
 
     /// Label the container
@@ -154,7 +158,8 @@ pub struct CreateFlags {
     pub secret: Vec<String>,
 
     /// Make the root file system read-only
-    #[arg(long, help_heading = "Files")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, action = ArgAction::Set, help_heading = "Files")]
     pub read_only: bool,
 
     /// Give a device of the host, or one by its CDI name
@@ -170,7 +175,8 @@ pub struct CreateFlags {
     pub cap_drop: Vec<String>,
 
     /// Give every capability and device, hide nothing
-    #[arg(long, help_heading = "Security")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, action = ArgAction::Set, help_heading = "Security")]
     pub privileged: bool,
 
     /// no-new-privileges, seccomp=unconfined|builtin|FILE, apparmor=PROFILE, systempaths=unconfined, mask=PATH:…,
@@ -465,7 +471,7 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
     wins!(passwd_entry group_entry umask domainname tz shm_size memory_swappiness oom_score_adj cpu_rt_period cpu_rt_runtime rdt_class personality cgroupns
         cgroup_parent timeout pidfile);
     joins!(env group_add mounts volumes_from secrets devices cap_add cap_drop security_opt ulimits sysctls ports labels annotations log_opts);
-    joins!(env_host env_merge unsetenv storage_opts device_cgroup_rules blkio_weight_devices device_read_bps
+    joins!(env_host env_merge unsetenv device_cgroup_rules blkio_weight_devices device_read_bps
         device_write_bps device_read_iops device_write_iops cgroup_conf expose add_host dns dns_search dns_option hooks_dir);
 }
 

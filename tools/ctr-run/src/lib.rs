@@ -4,8 +4,12 @@
 //! `net-attach` run as programs; `--show` prints the pipeline that would do the same.
 #![forbid(unsafe_code)]
 
+mod plan;
+mod pull;
 mod show;
 mod stages;
+
+pub use pull::PullFlags;
 
 use cli::{Common, Context, Fault, Result, Tool};
 use ctr_create::args::CreateFlags;
@@ -40,13 +44,31 @@ pub struct Args {
     #[arg(long)]
     pub show: bool,
 
+    /// Print what would be done as one step a line, and make nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
     /// Start it and leave; prints its id
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, action = clap::ArgAction::Set)]
     pub detach: bool,
 
     /// When to pull the image
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub pull: Pull,
+
+    /// Attach only these: stdin, stdout, stderr
+    #[arg(short, long, value_enum, value_name = "STREAM")]
+    pub attach: Vec<Stream>,
+
+    /// Remove the image, too, when the container has ended; implies --rm
+    #[arg(long)]
+    pub rmi: bool,
+
+    /// Pass signals on to the container
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value_t = true, action = clap::ArgAction::Set)]
+    pub sig_proxy: bool,
 
     /// Keys that detach from a terminal; empty for none
     #[arg(long, value_name = "KEYS", default_value = DetachKeys::DEFAULT)]
@@ -59,6 +81,9 @@ pub struct Args {
     /// Do not show how pulling goes
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
+
+    #[command(flatten)]
+    pub pulling: PullFlags,
 
     #[command(flatten)]
     pub flags: CreateFlags,
@@ -78,6 +103,16 @@ pub enum Pull {
     Always,
     /// Fail if it is not in the store
     Never,
+    /// As always, but use what is in the store if the registry cannot be reached
+    Newer,
+}
+
+/// A standard stream of the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stream {
+    Stdin,
+    Stdout,
+    Stderr,
 }
 
 impl Tool for Args {
@@ -102,7 +137,38 @@ impl Args {
         }
     }
 
+    /// The flags as a configuration.
+    fn config(&self, command: &[String]) -> Result<record::Config> {
+        let mut config = record::Config::default();
+        self.flags.apply(command, &mut config)?;
+        config.platform = config.platform.or_else(|| self.pulling.platform());
+        config.auto_remove |= self.rmi;
+        Ok(config)
+    }
+
+    fn passes_signals(&self) -> bool {
+        self.sig_proxy && !self.no_sig_proxy && !self.flags.tty
+    }
+
+    /// Whether stdout and stderr are attached.
+    fn outputs(&self) -> [bool; 2] {
+        [Stream::Stdout, Stream::Stderr].map(|stream| self.attach.is_empty() || self.attach.contains(&stream))
+    }
+
     fn check(&self) -> Result<()> {
+        self.pulling.check()?;
+        if self.detach && (self.rmi || !self.attach.is_empty()) {
+            return Err(Fault::usage("--detach excludes --attach and --rmi: nobody is there at the end"));
+        }
+        if self.attach.contains(&Stream::Stdin) && !self.flags.interactive {
+            return Err(Fault::usage("--attach stdin: the container has none").hint("give -i too"));
+        }
+        if self.rmi && self.flags.rootfs.is_some() {
+            return Err(Fault::usage("--rmi and --rootfs exclude each other: there is no image"));
+        }
+        if self.rmi && self.flags.restart.as_deref().is_some_and(|policy| policy != "no") {
+            return Err(Fault::usage("--rmi implies --rm, which excludes a restart policy"));
+        }
         if self.detach && !self.show && self.flags.interactive && self.flags.tty {
             // docker allows it: attach later.
             return Ok(());
@@ -120,12 +186,14 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let keys = DetachKeys::parse(&args.detach_keys)?;
     args.check()?;
     let (image, command) = args.image_and_command();
-    let mut config = record::Config::default();
-    args.flags.apply(&command, &mut config)?;
+    let config = args.config(&command)?;
     if args.show {
         return context.print(&show::pipeline(args, image, &config));
     }
     let store = Store::from_env()?;
+    if args.dry_run {
+        return plan::print(args, context, &store, image, config);
+    }
     // Both get ready while the image is looked for.
     let mut prepared = ctr_create::prepare(&store)?;
     let network = stages::NetAttach::start(&config)?;
@@ -136,6 +204,9 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         let described = record.require("image")?;
         record.set("rootfs", &img_unpack::unpack(&store, &described)?)?;
     }
+    if args.flags.rest.replace {
+        ctr_create::make_way(&store, config.name.as_deref())?;
+    }
     let record = {
         let mut warn = |warning: &str| context.warn("", warning);
         let cidfile = args.flags.cidfile.as_deref();
@@ -145,8 +216,13 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let dir = store.container_dir(&container.id);
     let attached = network.map_or(Ok(()), |network| network.attach(&record));
     let started = attached.and_then(|()| start(args, context, &dir, keys));
-    if started.is_err() && args.flags.rm {
+    if started.is_err() && (args.flags.rm || args.rmi) {
         discard(&dir);
+    }
+    if let (true, Some(image)) = (args.rmi, image)
+        && let Err(fault) = stages::remove_image(image)
+    {
+        context.warn(image, &fault.to_string());
     }
     started.map_err(|fault| fault.on(container.name))
 }
@@ -168,12 +244,17 @@ fn start(args: &Args, context: &mut Context, dir: &ContainerDir, keys: DetachKey
         input: if flags.interactive && !flags.tty { Some(ctr_start::own_stdin()?) } else { None },
         interactive: flags.interactive,
         terminal: flags.tty,
+        outputs: args.outputs(),
         detach_keys: keys,
-        signal_proxy: !args.no_sig_proxy && !flags.tty,
+        signal_proxy: args.passes_signals(),
     };
+    if args.outputs() == [false, false] {
+        // As docker has it: there is nothing else to know it by.
+        context.print(&format!("{}\n", dir.id))?;
+    }
     let end = ctr_start::run_session(context, dir, client, options)?;
     // Its reader is gone (`… | head`), and what removes itself nobody can look at later: it would run for nobody.
-    if end == Some(End::OutputClosed) && flags.rm {
+    if end == Some(End::OutputClosed) && (flags.rm || args.rmi) {
         discard(dir);
     }
     Ok(())

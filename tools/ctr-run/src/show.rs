@@ -12,13 +12,17 @@ pub fn pipeline(args: &Args, image: Option<&str>, config: &Config) -> String {
         match args.pull {
             Pull::Missing => pull.extend(words("--policy missing")),
             Pull::Never => pull.extend(words("--policy never")),
+            Pull::Newer => pull.extend(words("--policy newer")),
             Pull::Always => {}
         }
-        if let Some(platform) = &args.flags.platform {
+        if let Some(platform) = &config.platform {
             pull.extend(["--platform".to_owned(), platform.clone()]);
         }
+        pull.extend(args.pulling.words());
         pull.push(image.to_owned());
-        stages.push(line(&pull));
+        let login = args.pulling.authfile.as_ref();
+        let login = login.map(|file| format!("REGISTRY_AUTH_FILE={} ", quoted(&file.display().to_string())));
+        stages.push(login.unwrap_or_default() + &line(&pull));
         stages.push("img-unpack".to_owned());
     }
     stages.push(line(&create(args, config)));
@@ -32,12 +36,18 @@ pub fn pipeline(args: &Args, image: Option<&str>, config: &Config) -> String {
     }
     let with_input = args.flags.interactive && !args.flags.tty && !args.detach;
     stages.push(line(&start(args, with_input)));
-    let pipeline = stages.join(" |\n  ");
+    let mut pipeline = stages.join(" |\n  ");
+    if !args.detach {
+        for (wanted, redirection) in args.outputs().into_iter().zip([" >/dev/null", " 2>/dev/null"]) {
+            pipeline.push_str(if wanted { "" } else { redirection });
+        }
+    }
     // Only the first stage sees the shell's stdin, and the container wants it.
     let pipeline = if with_input { format!("{{ {pipeline}; }} 3<&0") } else { pipeline };
     // --rootfs needs no record; an empty stdin would be waited for.
     let first = if image.is_none() { "echo '{}' |\n  " } else { "" };
-    format!("{first}{pipeline}\n")
+    let afterwards = image.filter(|_| args.rmi).map(|image| format!("{}\n", line(&["img-rm".to_owned(), image.to_owned()])));
+    format!("{first}{pipeline}\n{}", afterwards.unwrap_or_default())
 }
 
 fn start(args: &Args, with_input: bool) -> Vec<String> {
@@ -56,7 +66,7 @@ fn start(args: &Args, with_input: bool) -> Vec<String> {
     if args.flags.tty && args.detach_keys != ctr_start::terminal::DetachKeys::DEFAULT {
         start.extend(["--detach-keys".to_owned(), args.detach_keys.clone()]);
     }
-    if args.no_sig_proxy {
+    if args.no_sig_proxy || !args.sig_proxy {
         start.push("--no-sig-proxy".to_owned());
     }
     start
@@ -83,6 +93,16 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--rootfs", &config.rootfs),
         ("--platform", &config.platform),
         ("--volume-driver", &config.volume_driver),
+        ("--passwd-entry", &config.passwd_entry),
+        ("--group-entry", &config.group_entry),
+        ("--umask", &config.umask),
+        ("--domainname", &config.domainname),
+        ("--tz", &config.tz),
+        ("--rdt-class", &config.rdt_class),
+        ("--personality", &config.personality),
+        ("--cgroupns", &config.cgroupns),
+        ("--cgroup-parent", &config.cgroup_parent),
+        ("--pidfile", &config.pidfile),
     ];
     for (name, value) in singles {
         if let Some(value) = value {
@@ -102,6 +122,20 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--ulimit", &config.ulimits),
         ("--volumes-from", &config.volumes_from),
         ("--secret", &config.secrets),
+        ("--env-merge", &config.env_merge),
+        ("--unsetenv", &config.unsetenv),
+        ("--device-cgroup-rule", &config.device_cgroup_rules),
+        ("--blkio-weight-device", &config.blkio_weight_devices),
+        ("--device-read-bps", &config.device_read_bps),
+        ("--device-write-bps", &config.device_write_bps),
+        ("--device-read-iops", &config.device_read_iops),
+        ("--device-write-iops", &config.device_write_iops),
+        ("--add-host", &config.add_host),
+        ("--dns", &config.dns),
+        ("--dns-search", &config.dns_search),
+        ("--dns-option", &config.dns_option),
+        ("--expose", &config.expose),
+        ("--hooks-dir", &config.hooks_dir),
     ];
     for (name, values) in lists {
         for value in values {
@@ -113,6 +147,7 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--annotation", &config.annotations),
         ("--sysctl", &config.sysctls),
         ("--log-opt", &config.log_opts),
+        ("--cgroup-conf", &config.cgroup_conf),
     ];
     for (name, values) in maps {
         for (key, value) in values {
@@ -128,6 +163,7 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--memory-reservation", &config.memory_reservation),
         ("--memory-swap", &config.memory_swap),
         ("--cpus", &config.cpus),
+        ("--shm-size", &config.shm_size),
     ];
     for (name, value) in quantities {
         if let Some(value) = value {
@@ -141,6 +177,11 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--blkio-weight", config.blkio_weight.map(|n| n.to_string())),
         ("--pids-limit", config.pids_limit.map(|n| n.to_string())),
         ("--stop-timeout", config.stop_timeout.map(|n| n.to_string())),
+        ("--memory-swappiness", config.memory_swappiness.map(|n| n.to_string())),
+        ("--oom-score-adj", config.oom_score_adj.map(|n| n.to_string())),
+        ("--cpu-rt-period", config.cpu_rt_period.map(|n| n.to_string())),
+        ("--cpu-rt-runtime", config.cpu_rt_runtime.map(|n| n.to_string())),
+        ("--timeout", config.timeout.map(|n| n.to_string())),
         ("--cidfile", args.flags.cidfile.as_ref().map(|path| path.display().to_string())),
     ];
     for (name, value) in numbers {
@@ -155,6 +196,13 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--init", config.init),
         ("--read-only", config.read_only),
         ("--privileged", config.privileged),
+        ("--unsetenv-all", config.unsetenv_all),
+        ("--read-only-tmpfs", config.read_only_tmpfs),
+        ("--oom-kill-disable", config.oom_kill_disable),
+        ("--publish-all", config.publish_all),
+        // Its variables are those of whoever runs the pipeline, too.
+        ("--env-host", !config.env_host.is_empty()),
+        ("--replace", args.flags.rest.replace),
     ];
     create.extend(switches.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).to_owned()));
     if let Some(command) = config.command.as_ref().filter(|command| !command.is_empty()) {

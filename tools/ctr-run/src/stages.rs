@@ -12,18 +12,47 @@ use store::Store;
 
 /// The image's record: from the store if it may be, else from img-pull.
 pub fn image(store: &Store, image: &str, args: &Args) -> Result<Record> {
-    let platform = match &args.flags.platform {
-        Some(text) => Platform::parse(text)?,
+    match from_store_if_wanted(store, image, args)? {
+        Some(record) => Ok(record),
+        None => pull(image, args),
+    }
+}
+
+/// `None` when it is img-pull's turn.
+pub fn from_store_if_wanted(store: &Store, image: &str, args: &Args) -> Result<Option<Record>> {
+    let platform = match platform(args) {
+        Some(text) => Platform::parse(&text)?,
         None => Platform::host(),
     };
-    if args.pull != Pull::Always {
-        match from_store(store, image, &platform) {
-            Ok(record) => return Ok(record),
-            Err(fault) if fault.kind() == Kind::NotFound && args.pull == Pull::Missing => {}
-            Err(fault) => return Err(fault),
-        }
+    if matches!(args.pull, Pull::Always | Pull::Newer) {
+        return Ok(None);
     }
-    pull(image, args)
+    match from_store(store, image, &platform) {
+        Ok(record) => Ok(Some(record)),
+        Err(fault) if fault.kind() == Kind::NotFound && args.pull == Pull::Missing => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn platform(args: &Args) -> Option<String> {
+    args.flags.platform.clone().or_else(|| args.pulling.platform())
+}
+
+/// Runs img-rm when the container is gone; an image others use stays.
+pub fn remove_image(image: &str) -> Result<()> {
+    let tool = shim::sibling("img-rm")?;
+    let output = Command::new(&tool)
+        .args(["--quiet", "--", image])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .explain(|| format!("run {}", tool.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Fault::failed(format!("the image stays: {}", said.lines().next().unwrap_or_default())))
 }
 
 fn from_store(store: &Store, image: &str, platform: &Platform) -> Result<Record> {
@@ -38,8 +67,15 @@ fn pull(image: &str, args: &Args) -> Result<Record> {
     let mut command = Command::new(&tool);
     // Unpacked on their way, the layers are there when the record is.
     command.args(["--output", "json", "--unpack"]);
-    if let Some(platform) = &args.flags.platform {
-        command.args(["--platform", platform]);
+    if args.pull == Pull::Newer {
+        command.args(["--policy", "newer"]);
+    }
+    if let Some(platform) = platform(args) {
+        command.args(["--platform", &platform]);
+    }
+    command.args(args.pulling.words());
+    if let Some(file) = &args.pulling.authfile {
+        command.env("REGISTRY_AUTH_FILE", file);
     }
     if args.quiet {
         command.stderr(Stdio::piped());

@@ -116,7 +116,7 @@ impl Lookup for NoLookup {
         Ok(oci::cdi::SpecFiles::default())
     }
 
-    fn time_zone(&self, name: &str) -> Result<PathBuf> {
+    fn time_zone(&self, name: &str) -> Result<std::path::PathBuf> {
         Err(Fault::not_found(format!("there is no time zone {name}")))
     }
 }

@@ -206,9 +206,6 @@ impl Wishes {
         if config.read_only_tmpfs && !config.read_only {
             return conflict("read-only-tmpfs is for a read-only root file system: give read-only too");
         }
-        if let Some(name) = config.storage_opts.keys().find(|name| *name != "size") {
-            return Err(Fault::input(format!("there is no storage option \"{name}\"")).hint("there is size"));
-        }
         if self.hostname.is_some() && matches!(self.network, NetworkMode::Container(_)) {
             return conflict(
                 "a hostname and network=container: exclude each other: the name is the other container's",

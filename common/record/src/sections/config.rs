@@ -95,9 +95,6 @@ pub struct Config {
     /// Size of /dev/shm: bytes, or a string with a unit. 64m by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Quantity>,
-    /// `size`: most bytes the read-write layer may take.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub storage_opts: BTreeMap<String, String>,
 
     // Security
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -1,7 +1,7 @@
 //! Limits beside those that `ctr-update` changes.
 
 use super::pairs;
-use clap::Args;
+use clap::{ArgAction, Args};
 use cli::Result;
 use record::{Config, Quantity};
 
@@ -12,7 +12,8 @@ pub struct MoreLimitFlags {
     pub memory_swappiness: Option<i64>,
 
     /// Let it wait when it is out of memory instead of killing (version 1 control groups)
-    #[arg(long, help_heading = "Limits")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, action = ArgAction::Set, help_heading = "Limits")]
     pub oom_kill_disable: bool,
 
     /// How likely the kernel kills it when memory runs out, -1000 to 1000

@@ -1,6 +1,6 @@
 //! Names the container has and knows, and ports it exposes.
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use record::Config;
 
 #[derive(Clone, Debug, Default, Args)]
@@ -30,7 +30,8 @@ pub struct NameFlags {
     pub expose: Vec<String>,
 
     /// Publish every exposed port at a free one
-    #[arg(short = 'P', long, help_heading = "Namespaces")]
+    #[arg(short = 'P', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, action = ArgAction::Set, help_heading = "Namespaces")]
     pub publish_all: bool,
 }
 

@@ -4,14 +4,17 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use cli::{Fault, Result};
 
 /// Flag, whether it takes a value, why not, what instead.
-const FLAGS: [(&str, bool, &str, &str); 24] = [
+const FLAGS: [(&str, bool, &str, &str); 27] = [
     ("link", true, "links are not made", "containers of one network reach each other by name; --add-host NAME:ADDRESS"),
     ("kernel-memory", true, "the kernel has no limit for its own memory any more", "--memory counts it too"),
     ("init-path", true, "the init is ctr-shim itself", "--init"),
     ("init-binary", true, "the init is ctr-shim itself", "--init"),
     ("systemd", true, "nothing is prepared for systemd as the first process", "--tmpfs /run --tmpfs /run/lock --stop-signal SIGRTMIN+3"),
     ("sdnotify", true, "no readiness is passed on", "ctr-start returns when the command is executed"),
+    ("preserve-fds", true, "the container gets stdin, stdout and stderr alone", "-v of a named pipe, or ctr-start --stdin-fd"),
+    ("preserve-fd", true, "the container gets stdin, stdout and stderr alone", "-v of a named pipe, or ctr-start --stdin-fd"),
     ("conmon-pidfile", true, "there is no conmon", "--pidfile, and shim_pid in $STAVES_RUN/containers/ID/state.json"),
+    ("storage-opt", true, "the read-write layer has no quota of its own", "--read-only with --tmpfs PATH:size=BYTES, or a volume of that size"),
     ("isolation", true, "only \"default\" exists outside Windows", "leave it out"),
     ("disable-content-trust", false, "there is no content trust to switch off", "leave it out"),
     ("use-api-socket", false, "there is no engine's socket to give", "-v of the socket of an engine you run"),

@@ -1,6 +1,5 @@
 //! Devices, control groups' places, hooks, life.
 
-use super::pairs;
 use clap::Args;
 use cli::{Fault, Result};
 use record::Config;
@@ -19,10 +18,6 @@ pub struct RestFlags {
     /// With --read-only: temporary file systems at /run, /tmp and /var/tmp
     #[arg(long, help_heading = "Files")]
     pub read_only_tmpfs: bool,
-
-    /// size=BYTES: most the container may write to its root file system
-    #[arg(long, value_name = "NAME=VALUE", help_heading = "Files")]
-    pub storage_opt: Vec<String>,
 
     /// private, host
     #[arg(long, value_name = "MODE", help_heading = "Namespaces")]
@@ -69,7 +64,6 @@ impl RestFlags {
         }
         config.device_cgroup_rules.clone_from(&self.device_cgroup_rule);
         config.read_only_tmpfs = self.read_only_tmpfs;
-        config.storage_opts = pairs("storage option", &self.storage_opt, false)?;
         config.cgroupns.clone_from(&self.cgroupns);
         config.cgroup_parent.clone_from(&self.cgroup_parent);
         config.timeout = self.timeout;

@@ -66,6 +66,40 @@ fn every_flag_reaches_its_member() {
 }
 
 #[test]
+fn every_further_flag_reaches_its_member() {
+    let line = "--memory-reservation 1m --memory-swap -1 --memory-swappiness 5 --oom-kill-disable --oom-score-adj -5 --cpu-period 50000 \
+        --cpu-quota -1 --cpu-rt-period 2 --cpu-rt-runtime 1 --cpuset-mems 0 --blkio-weight 10 --blkio-weight-device /dev/a:10 \
+        --device-read-bps /dev/a:1m --device-write-bps /dev/a:2m --device-read-iops /dev/a:3 --device-write-iops /dev/a:4 \
+        --cgroup-conf memory.high=1 --rdt-class c --shm-size 1m --domainname d --add-host a:1.1.1.1 --dns 1.1.1.1 --dns-search s \
+        --dns-opt ndots:1 --expose 80 -P --env-host --env-merge A=$B --unsetenv C --unsetenv-all --http-proxy --umask 027 --tz UTC \
+        --passwd-entry p --group-entry g --personality LINUX --gpus 1 --device v.com/c=x --device-cgroup-rule=a --cgroupns host \
+        --cgroup-parent p --cgroups enabled --timeout 9 --pidfile f --hooks-dir h --isolation default";
+    let words: Vec<&str> = line.split_whitespace().map(|word| if word.ends_with("rule=a") { "--device-cgroup-rule=a *:* m" } else { word }).collect();
+    let expected = serde_json::json!({
+        "memory_reservation":"1m","memory_swap":"-1","memory_swappiness":5,"oom_kill_disable":true,"oom_score_adj":-5,
+        "cpu_period":50000,"cpu_quota":-1,"cpu_rt_period":2,"cpu_rt_runtime":1,"cpuset_mems":"0","blkio_weight":10,
+        "blkio_weight_devices":["/dev/a:10"],"device_read_bps":["/dev/a:1m"],"device_write_bps":["/dev/a:2m"],
+        "device_read_iops":["/dev/a:3"],"device_write_iops":["/dev/a:4"],"cgroup_conf":{"memory.high":"1"},"rdt_class":"c",
+        "shm_size":"1m","domainname":"d","add_host":["a:1.1.1.1"],"dns":["1.1.1.1"],"dns_search":["s"],"dns_option":["ndots:1"],
+        "expose":["80"],"publish_all":true,"env_host":["FROM_HERE=here"],"env_merge":["A=$B"],"unsetenv":["C"],"unsetenv_all":true,
+        "umask":"027","tz":"UTC","passwd_entry":"p","group_entry":"g","personality":"LINUX","devices":["v.com/c=x","nvidia.com/gpu=0"],
+        "device_cgroup_rules":["a *:* m"],"cgroupns":"host","cgroup_parent":"p","timeout":9,"pidfile":"/here/f",
+        "hooks_dir":["/here/h"]});
+    assert_eq!(json("{}", &words), expected);
+    // All of it once more, over what a record has.
+    let again = json(&expected.to_string(), &[]);
+    assert_eq!(again, expected);
+}
+
+/// docker's switches take a value, too.
+#[test]
+fn switches() {
+    assert_eq!(json("{}", &["-it", "--rm=false", "--init=true"]), serde_json::json!({"tty":true,"interactive":true,"init":true}));
+    assert_eq!(json("{}", &["-ti", "-i=false", "x"])["interactive"], serde_json::Value::Null);
+    assert_eq!(json("{}", &["-itP", "x"])["command"], serde_json::json!(["x"]));
+}
+
+#[test]
 fn a_flag_wins_and_lists_join() {
     let record = r#"{"name":"old","command":["a"],"env":["A=1"],"mounts":["/x:/m:ro",{"target":"/keep"}],"tty":true,
         "labels":{"a":"1"},"later":5}"#;
@@ -105,7 +139,7 @@ fn the_last_of_a_flag_given_twice_counts() {
 #[test]
 fn what_is_not_a_flag_is_an_error() {
     for line in
-        [&["--link", "x"][..], &["--gpus=all"], &["-Q"], &["--pids-limit", "x"], &["--cpu-shares", "-1"]]
+        [&["--no-such", "x"][..], &["--replace"], &["-Q"], &["--pids-limit", "x"], &["--cpu-shares", "-1"]]
     {
         assert!(parse(line).is_err(), "{line:?}");
     }
@@ -125,7 +159,29 @@ fn wrong_values_are_usage_errors() {
         "--tmpfs x",
         "--cap-add FLY",
         "--ulimit n=1",
-        "--security-opt label=disable",
+        "--security-opt label=type:x",
+        "--memory-swap 1g",
+        "--memory-swappiness 101",
+        "--blkio-weight 1",
+        "--device-read-bps sda:1",
+        "--device-cgroup-rule c",
+        "--gpus none",
+        "--umask 9",
+        "--tz ../etc/passwd",
+        "--add-host x",
+        "--dns x",
+        "--expose 0",
+        "--cgroup-parent /../x",
+        "--cgroups split",
+        "--cgroupns x",
+        "--personality BSD",
+        "--timeout 0",
+        "--read-only-tmpfs",
+        "--env-merge X",
+        "--link a:b",
+        "--storage-opt size=1g",
+        "--disable-content-trust",
+        "--isolation hyperv",
         "--security-opt seccomp=",
         "--device fuse",
         "--network n e t",
