@@ -75,7 +75,7 @@ fn every_further_flag_reaches_its_member() {
         --passwd-entry p --group-entry g --personality LINUX --gpus 1 --device v.com/c=x --device-cgroup-rule=a --cgroupns host \
         --cgroup-parent p --cgroups enabled --timeout 9 --pidfile f --hooks-dir h --isolation default";
     let words: Vec<&str> = line.split_whitespace().map(|word| if word.ends_with("rule=a") { "--device-cgroup-rule=a *:* m" } else { word }).collect();
-    let expected = serde_json::json!({
+    let expected: serde_json::Value = serde_json::from_str(r#"{
         "memory_reservation":"1m","memory_swap":"-1","memory_swappiness":5,"oom_kill_disable":true,"oom_score_adj":-5,
         "cpu_period":50000,"cpu_quota":-1,"cpu_rt_period":2,"cpu_rt_runtime":1,"cpuset_mems":"0","blkio_weight":10,
         "blkio_weight_devices":["/dev/a:10"],"device_read_bps":["/dev/a:1m"],"device_write_bps":["/dev/a:2m"],
@@ -84,7 +84,7 @@ fn every_further_flag_reaches_its_member() {
         "expose":["80"],"publish_all":true,"env_host":["FROM_HERE=here"],"env_merge":["A=$B"],"unsetenv":["C"],"unsetenv_all":true,
         "umask":"027","tz":"UTC","passwd_entry":"p","group_entry":"g","personality":"LINUX","devices":["v.com/c=x","nvidia.com/gpu=0"],
         "device_cgroup_rules":["a *:* m"],"cgroupns":"host","cgroup_parent":"p","timeout":9,"pidfile":"/here/f",
-        "hooks_dir":["/here/h"]});
+        "hooks_dir":["/here/h"]}"#).unwrap();
     assert_eq!(json("{}", &words), expected);
     // All of it once more, over what a record has.
     let again = json(&expected.to_string(), &[]);
