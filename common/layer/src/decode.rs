@@ -8,13 +8,10 @@ use oci::digest::{Digest, Hasher};
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, SyncSender};
 
-/// Compressed bytes read at a time.
-const INPUT: usize = 128 << 10;
-/// Uncompressed bytes handed over at a time: large enough that a switch of threads costs little, small enough for a second-level
-/// cache. Half of it costs a twentieth more time on the processor.
-const PIECE: usize = 256 << 10;
-/// Pieces on their way in either direction.
-pub const IN_FLIGHT: usize = 3;
+/// Large enough that a system call or a switch of threads costs little, small enough for a second-level cache.
+const CHUNK: usize = 128 << 10;
+/// Buffers on their way in either direction.
+pub const IN_FLIGHT: usize = 4;
 
 /// What the reading side saw.
 pub struct Decoded {
@@ -32,7 +29,7 @@ pub fn decode<R: Read>(
     full: &SyncSender<Vec<u8>>,
     empty: &Receiver<Vec<u8>>,
 ) -> Result<Decoded> {
-    let mut raw = BufReader::with_capacity(INPUT, Counted { blob, hasher, bytes: 0, failure: None });
+    let mut raw = BufReader::with_capacity(CHUNK, Counted { blob, hasher, bytes: 0, failure: None });
     let outcome = pump(&mut raw, limits, full, empty);
     let counted = raw.into_inner();
     // Reading went wrong: what the decoder made of that is of no interest.
@@ -66,8 +63,8 @@ fn pump<R: Read>(
     };
     let mut total = 0u64;
     loop {
-        let mut chunk = empty.try_recv().unwrap_or_else(|_| vec![0; PIECE]);
-        chunk.resize(PIECE, 0);
+        let mut chunk = empty.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
+        chunk.resize(CHUNK, 0);
         let filled = decoder.fill(&mut chunk)?;
         if filled == 0 {
             return Ok(());
