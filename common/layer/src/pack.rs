@@ -254,4 +254,47 @@ mod tests {
             assert_eq!(seconds(Time { seconds: time.0, nanoseconds: time.1 }), wanted);
         }
     }
+
+    #[test]
+    fn sparse_files_are_read_as_they_were_written() {
+        use crate::archive::{Archive, Entry};
+        let long = [b"dir/".as_slice(), &b"n".repeat(150)].concat();
+        for (segments, data) in [
+            (vec![Segment { offset: 0, length: 3 }, Segment { offset: 5000, length: 2 }], &b"abcde"[..]),
+            (vec![Segment { offset: 99_998, length: 2 }], b"yz"),
+            (vec![], b""),
+        ] {
+            for path in [b"a/b".as_slice(), &long] {
+                let member = Member {
+                    kind: ItemKind::File,
+                    path,
+                    link: b"",
+                    mode: 0o640,
+                    uid: 1,
+                    gid: 2,
+                    size: 100_000,
+                    mtime: Time { seconds: 7, nanoseconds: 5 },
+                    device: (0, 0),
+                    xattrs: &[],
+                };
+                let mut packer = Packer::new(Vec::new());
+                packer.begin_sparse(&member, &segments).unwrap();
+                packer.data(data).unwrap();
+                packer.begin(&Member { path: b"next", size: 0, ..member }).unwrap();
+                let packed = packer.finish().unwrap();
+                let (mut archive, mut entry) = (Archive::new(packed.as_slice()), Entry::default());
+                assert!(archive.next(&mut entry).unwrap());
+                assert_eq!((entry.raw_path.as_slice(), entry.mode), (path, 0o640));
+                let sparse = entry.sparse.clone().unwrap();
+                assert_eq!(sparse.size, 100_000);
+                let told: Vec<Segment> =
+                    sparse.segments.into_iter().filter(|segment| segment.length > 0).collect();
+                assert_eq!(told, segments);
+                assert_eq!(archive.data().unwrap(), data);
+                assert!(archive.next(&mut entry).unwrap());
+                assert_eq!(entry.raw_path, b"next");
+                assert!(!archive.next(&mut entry).unwrap());
+            }
+        }
+    }
 }
