@@ -37,10 +37,10 @@ impl Nginx {
             .map(|kind| format!("{kind}_temp_path {place}/{kind};\n"))
             .concat();
         let port = servers.first().expect("there is a server").port;
-        let servers: String = servers
-            .iter()
-            .map(|server| format!("server {{ listen 127.0.0.1:{}; {} }}\n", server.port, server.directives))
-            .collect();
+        let block = |server: &Server<'_>| {
+            format!("server {{ listen 127.0.0.1:{}; {} }}\n", server.port, server.directives)
+        };
+        let servers = servers.iter().map(block).collect::<Vec<_>>().concat();
         // One process: none is left behind when it is killed.
         let text = format!(
             "daemon off; master_process off; pid {place}/pid; error_log {place}/error.log;\n\

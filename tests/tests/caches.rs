@@ -348,13 +348,11 @@ fn a_registry_that_pulls_through_is_a_mirror() {
     let wanted = bench.sh("img-inspect app:1 | jq -r .image.digest").expect(0).stdout;
     if nginx.is_some() {
         // Cut on its way from the mirror; gone on with from one that has yet to fetch it.
-        let script = format!(
-            "export REGISTRY_AUTH_FILE=/nonexistent CONTAINERS_REGISTRIES_CONF=$DIR/slow.conf STAVES_ROOT=$DIR/cut
+        let script = r#"export REGISTRY_AUTH_FILE=/nonexistent CONTAINERS_REGISTRIES_CONF=$DIR/slow.conf STAVES_ROOT=$DIR/cut
              set +e; img-pull -q $W/app:1 & pid=$!
-             until [ -n \"$(find $DIR/cut/partial -type f -size +200k)\" ]; do sleep 0.02; kill -0 $pid || exit; done 2>/dev/null
-             kill -KILL $pid; wait $pid; find $DIR/cut/partial -type f -size +200k | wc -l"
-        );
-        let ran = bench.sh(&script);
+             until [ -n "$(find $DIR/cut/partial -type f -size +200k)" ]; do sleep 0.02; kill -0 $pid || exit; done 2>/dev/null
+             kill -KILL $pid; wait $pid; find $DIR/cut/partial -type f -size +200k | wc -l"#;
+        let ran = bench.sh(script);
         let asked = nginx.as_ref().map(Nginx::asked);
         assert_eq!((ran.status, ran.stdout.trim()), (0, "1"), "{asked:#?}\n{}", ran.stderr);
         let ran = pull("cut", "empty", "app:1").expect(0);

@@ -76,3 +76,18 @@ fn sizes_that_are_not_right() {
         registry.stop_misbehaving();
     }
 }
+
+#[test]
+fn a_cache_that_keeps_a_cut_blob_is_passed_over() {
+    let registry = FakeRegistry::start();
+    let bytes = noise(10_000);
+    registry.put_blob(&bytes);
+    // Something comes: the connection may be the reason. Nothing more comes: what answers may have nothing more.
+    registry.misbehave("/blobs/", 1, Behaviour::CutAfter(5_000));
+    registry.misbehave("/blobs/", 1, Behaviour::CutAfter(0));
+    let repository = repository(&registry, 3);
+    assert_eq!(read(&mut repository.open_blob(&descriptor(&bytes)).unwrap()).unwrap(), bytes);
+    let requests = registry.requests();
+    let controls: Vec<_> = requests.iter().map(|request| request.headers.get("cache-control")).collect();
+    assert_eq!(controls, [None, None, Some(&"no-cache".to_owned())]);
+}
