@@ -78,7 +78,17 @@ impl Nginx {
     /// What it was asked for since the last time, `PORT METHOD PATH STATUS CACHE RANGE`, `-` for what there is not.
     pub fn asked(&self) -> Vec<String> {
         let file = self.dir.join("access.log");
-        let lines = std::fs::read_to_string(&file).unwrap_or_default();
+        let read = || std::fs::read_to_string(&file).unwrap_or_default();
+        let mut lines = read();
+        // A request is noted when nginx is done with it, which may be a moment after the client is.
+        loop {
+            std::thread::sleep(Duration::from_millis(300));
+            let later = read();
+            if later.len() == lines.len() {
+                break;
+            }
+            lines = later;
+        }
         // It appends.
         std::fs::write(&file, "").expect("empty a file");
         lines.lines().map(str::to_owned).collect()
