@@ -17,7 +17,10 @@ enum Answer {
     /// What docker answers; where there is none, anything that is not nothing.
     AsDocker,
     /// The control group's file has this value, in version 1 and in version 2; `None`: it has no such limit.
-    Group { v1: (&'static str, &'static str), v2: Option<(&'static str, &'static str)> },
+    Group {
+        v1: (&'static str, &'static str),
+        v2: Option<(&'static str, &'static str)>,
+    },
 }
 
 const fn is(flags: &'static str, probe: &'static str, answer: &'static str) -> Case {
@@ -80,14 +83,22 @@ const CASES: &[Case] = &[
     ours("--security-opt mask=/etc", "ls /etc | wc -l", "0"),
     ours("--security-opt unmask=/proc/kcore", "grep -c /proc/kcore /proc/mounts", "0"),
     ours("--security-opt unmask=/proc/*", "grep -c ' /proc/' /proc/mounts", "0"),
-    ours("--security-opt proc-opts=hidepid=2", "grep ' /proc ' /proc/mounts | grep -cE 'hidepid=(2|invisible)'", "1"),
+    ours(
+        "--security-opt proc-opts=hidepid=2",
+        "grep ' /proc ' /proc/mounts | grep -cE 'hidepid=(2|invisible)'",
+        "1",
+    ),
     ours(
         "--security-opt writable-cgroups --cgroupns private",
         "for d in /sys/fs/cgroup/memory /sys/fs/cgroup; do mkdir $d/x 2>/dev/null && rmdir $d/x && echo ok; done | head -n 1",
         "ok",
     ),
     // Process.
-    ours("--env-merge PATH=${PATH}:/opt", "echo $PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt"),
+    ours(
+        "--env-merge PATH=${PATH}:/opt",
+        "echo $PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt",
+    ),
     ours("--unsetenv HOSTNAME", "tr '\\0' '\\n' </proc/1/environ | grep -c ^HOSTNAME", "0"),
     ours("--unsetenv-all -e A=b", "tr '\\0' '\\n' </proc/1/environ", "A=b"),
     ours("--env-host -e PATH=/bin", "echo $FROM_HERE", "here"),
@@ -95,11 +106,19 @@ const CASES: &[Case] = &[
     ours("--http-proxy=false", "echo $https_proxy $NO_PROXY", ""),
     ours("--umask 0027", "umask", "0027"),
     ours("--personality LINUX32", "uname -m | grep -c 64", "0"),
-    ours("-u 1234 --passwd-entry $USERNAME2:x:$UID:$GID::/:/bin/sh", "tail -n 1 /etc/passwd", "12342:x:1234:0::/:/bin/sh"),
+    ours(
+        "-u 1234 --passwd-entry $USERNAME2:x:$UID:$GID::/:/bin/sh",
+        "tail -n 1 /etc/passwd",
+        "12342:x:1234:0::/:/bin/sh",
+    ),
     ours("--group-entry team:x:99:", "tail -n 1 /etc/group", "team:x:99:"),
     ours("--read-only --read-only-tmpfs", "touch /run/a /tmp/b /var/tmp/c && echo ok", "ok"),
     // Names.
-    ours("--add-host db:10.0.0.2 --add-host six:::1", "grep -E 'db|six' /etc/hosts", "10.0.0.2\tdb\n::1\tsix"),
+    ours(
+        "--add-host db:10.0.0.2 --add-host six:::1",
+        "grep -E 'db|six' /etc/hosts",
+        "10.0.0.2\tdb\n::1\tsix",
+    ),
     ours(
         "--dns 9.9.9.9 --dns-search a.b --dns-option ndots:2",
         "grep -vE '^(#|$)' /etc/resolv.conf",
@@ -108,21 +127,47 @@ const CASES: &[Case] = &[
     // Limits of the process.
     is("--ulimit nofile=100:200", "ulimit -Sn; ulimit -Hn", "100\n200"),
     is("--ulimit core=0", "ulimit -c", "0"),
-    same("--ulimit cpu=100:200 --ulimit fsize=1000000 --ulimit data=100000000 --ulimit stack=1000000", LIMITS),
-    same("--ulimit locks=5 --ulimit msgqueue=1000 --ulimit nice=0 --ulimit rtprio=0 --ulimit rttime=1000", LIMITS),
+    same(
+        "--ulimit cpu=100:200 --ulimit fsize=1000000 --ulimit data=100000000 --ulimit stack=1000000",
+        LIMITS,
+    ),
+    same(
+        "--ulimit locks=5 --ulimit msgqueue=1000 --ulimit nice=0 --ulimit rtprio=0 --ulimit rttime=1000",
+        LIMITS,
+    ),
     same("--ulimit memlock=64000 --ulimit rss=100000 --ulimit sigpending=100 --ulimit nproc=1000", LIMITS),
     ours("--ulimit as=500000000", "grep 'Max address' /proc/self/limits | awk '{ print $4 }'", "500000000"),
     // Kernel parameters.
     is("--sysctl net.ipv4.ip_forward=1", "cat /proc/sys/net/ipv4/ip_forward", "1"),
-    is("--sysctl kernel.msgmax=65536 --sysctl fs.mqueue.msg_max=20", "cat /proc/sys/kernel/msgmax /proc/sys/fs/mqueue/msg_max", "65536\n20"),
+    is(
+        "--sysctl kernel.msgmax=65536 --sysctl fs.mqueue.msg_max=20",
+        "cat /proc/sys/kernel/msgmax /proc/sys/fs/mqueue/msg_max",
+        "65536\n20",
+    ),
     // Control groups.
     group("-m 64m", ("memory/memory.limit_in_bytes", "67108864"), Some(("memory.max", "67108864"))),
-    group("-m 64m --memory-reservation 32m", ("memory/memory.soft_limit_in_bytes", "33554432"), Some(("memory.low", "33554432"))),
-    group("-m 64m --memory-swap 96m", ("memory/memory.memsw.limit_in_bytes", "100663296"), Some(("memory.swap.max", "33554432"))),
-    group("-m 64m", ("memory/memory.memsw.limit_in_bytes", "134217728"), Some(("memory.swap.max", "67108864"))),
+    group(
+        "-m 64m --memory-reservation 32m",
+        ("memory/memory.soft_limit_in_bytes", "33554432"),
+        Some(("memory.low", "33554432")),
+    ),
+    group(
+        "-m 64m --memory-swap 96m",
+        ("memory/memory.memsw.limit_in_bytes", "100663296"),
+        Some(("memory.swap.max", "33554432")),
+    ),
+    group(
+        "-m 64m",
+        ("memory/memory.memsw.limit_in_bytes", "134217728"),
+        Some(("memory.swap.max", "67108864")),
+    ),
     group("--memory-swappiness 10", ("memory/memory.swappiness", "10"), None),
     group("--cpus 0.5", ("cpu/cpu.cfs_quota_us", "50000"), Some(("cpu.max", "50000 100000"))),
-    group("--cpu-period 50000 --cpu-quota 20000", ("cpu/cpu.cfs_quota_us", "20000"), Some(("cpu.max", "20000 50000"))),
+    group(
+        "--cpu-period 50000 --cpu-quota 20000",
+        ("cpu/cpu.cfs_quota_us", "20000"),
+        Some(("cpu.max", "20000 50000")),
+    ),
     group("--cpu-period 50000", ("cpu/cpu.cfs_period_us", "50000"), Some(("cpu.max", "max 50000"))),
     group("--cpu-shares 512", ("cpu/cpu.shares", "512"), None),
     group("--cpuset-cpus 0", ("cpuset/cpuset.cpus", "0"), Some(("cpuset.cpus", "0"))),
@@ -133,7 +178,10 @@ const CASES: &[Case] = &[
     // Devices.
     is("--device /dev/null:/dev/zap", "echo x >/dev/zap && ls -l /dev/zap | awk '{ print $5, $6 }'", "1, 3"),
     is("--device /dev/null:/dev/zap:r", "cat /dev/zap && echo read", "read"),
-    same("--privileged", "ls /dev | grep -vE '^(pts|shm|mqueue|core|fd|stdin|stdout|stderr|console|ptmx)$' | sort"),
+    same(
+        "--privileged",
+        "ls /dev | grep -vE '^(pts|shm|mqueue|core|fd|stdin|stdout|stderr|console|ptmx)$' | sort",
+    ),
     // Ends.
     is("", "exit 7", ""),
     is("--init", "kill -TERM $$; sleep 5", ""),
@@ -151,7 +199,8 @@ fn ask(bench: &Bench, run: &str, cases: &[&Case], set_up: &str, namespaces: bool
         let probe = probe(case).replace('\'', "'\\''");
         script.push_str(&format!(" $R/busybox:1 sh -c '{probe}' </dev/null; echo \"status $?\"\n"));
     }
-    script.push_str("echo '== end'; [ ! -e \"$DIR/docker.pid\" ] || { kill $(cat $DIR/docker.pid); wait; }\n");
+    script
+        .push_str("echo '== end'; [ ! -e \"$DIR/docker.pid\" ] || { kill $(cat $DIR/docker.pid); wait; }\n");
     let ran = if namespaces {
         let words = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c"];
         Ran::of(bench.place.command("unshare").args(words).arg(&script))
@@ -197,7 +246,9 @@ fn flags_have_their_effect() {
         let right = match &case.answer {
             Answer::Is(wanted) => text == *wanted,
             Answer::AsDocker => !text.is_empty() && status == 0,
-            Answer::Group { v1, v2 } => text == if is_v2() { v2.map_or("", |(_, value)| value) } else { v1.1 },
+            Answer::Group { v1, v2 } => {
+                text == if is_v2() { v2.map_or("", |(_, value)| value) } else { v1.1 }
+            }
         };
         let status_is = match (case.flags, case.probe) {
             (_, "exit 7") => 7,
@@ -244,7 +295,11 @@ fn docker_answers_the_same() {
     let mut different = Vec::new();
     for ((case, ours), theirs) in cases.iter().zip(&ours).zip(&theirs) {
         if ours != theirs {
-            different.push(format!("{} | {}\n  ours   {ours:?}\n  docker {theirs:?}", case.flags, probe(case)));
+            different.push(format!(
+                "{} | {}\n  ours   {ours:?}\n  docker {theirs:?}",
+                case.flags,
+                probe(case)
+            ));
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
@@ -283,7 +338,11 @@ fn statuses_of_failures() {
         let image = if command.is_empty() { "" } else { "$R/busybox:1" };
         let ran = bench.sh(&format!("ctr-run --rm --network none {flags} {image} {command}"));
         assert_eq!(ran.status, status, "{flags} {command}: {}", ran.stderr);
-        assert!(ran.stdout.is_empty() && (status == 137 || !ran.stderr.is_empty()), "{flags}: {}", ran.stdout);
+        assert!(
+            ran.stdout.is_empty() && (status == 137 || !ran.stderr.is_empty()),
+            "{flags}: {}",
+            ran.stdout
+        );
     }
     assert_eq!(bench.sh("ctr-ls -aq | wc -l").expect(0).stdout.trim(), "0");
 }
@@ -314,7 +373,11 @@ fn refused_flags_say_why() {
         let ran = bench.sh(&format!("ctr-run {flag} $R/busybox:1 true"));
         let name = flag.split([' ', '=']).next().unwrap_or_default().trim_start_matches('-');
         assert_eq!(ran.status, 125, "{flag}: {}", ran.stderr);
-        assert!(ran.stderr.contains(name.trim_end_matches("-opt")) && ran.stderr.lines().count() >= 1, "{flag}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains(name.trim_end_matches("-opt")) && ran.stderr.lines().count() >= 1,
+            "{flag}: {}",
+            ran.stderr
+        );
     }
     bench.sh("ctr-run --rm --network none --isolation default $R/busybox:1 true").expect(0);
 }
@@ -432,7 +495,10 @@ $C -v /etc:/x $R/busybox:1 sh -c 'echo $AA'; echo $?
     let ran = bench.sh(script).expect(0);
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(lines[0], "1", "{}", ran.stderr);
-    assert!(lines[1].contains("creat") && lines[2].contains("running") && lines[3].contains("stopped"), "{lines:?}");
+    assert!(
+        lines[1].contains("creat") && lines[2].contains("running") && lines[3].contains("stopped"),
+        "{lines:?}"
+    );
     assert_eq!(&lines[4..], ["filtered", "125"], "{}", ran.stderr);
     assert!(ran.stderr.contains("40-never"), "{}", ran.stderr);
 }

@@ -198,11 +198,14 @@ impl Edits {
     }
 
     fn check(&self) -> Result<()> {
-        let wrong = |what: String| Err(Fault::new(Kind::Input, format!("the device's specification: {what}")));
+        let wrong =
+            |what: String| Err(Fault::new(Kind::Input, format!("the device's specification: {what}")));
         if let Some((name, _)) = self.others.iter().find(|(_, value)| !value.is_null()) {
             return wrong(format!("containerEdits.{name} is not supported"));
         }
-        if let Some(text) = self.env.iter().find(|text| text.find('=').is_none_or(|at| at == 0) || text.contains('\0')) {
+        if let Some(text) =
+            self.env.iter().find(|text| text.find('=').is_none_or(|at| at == 0) || text.contains('\0'))
+        {
             return wrong(format!("containerEdits.env: \"{text}\" is not NAME=value"));
         }
         for node in &self.device_nodes {
@@ -214,11 +217,19 @@ impl Edits {
                 return wrong(format!("deviceNodes: \"{}\" is no type of device", node.kind));
             }
             if !node.permissions.chars().all(|c| "rwm".contains(c)) {
-                return wrong(format!("deviceNodes: \"{}\": permissions are some of r, w and m", node.permissions));
+                return wrong(format!(
+                    "deviceNodes: \"{}\": permissions are some of r, w and m",
+                    node.permissions
+                ));
             }
         }
-        if let Some(mount) = self.mounts.iter().find(|m| !m.container_path.starts_with('/') || m.host_path.is_empty()) {
-            return wrong(format!("mounts: \"{}\" needs hostPath and an absolute containerPath", mount.container_path));
+        if let Some(mount) =
+            self.mounts.iter().find(|m| !m.container_path.starts_with('/') || m.host_path.is_empty())
+        {
+            return wrong(format!(
+                "mounts: \"{}\" needs hostPath and an absolute containerPath",
+                mount.container_path
+            ));
         }
         if let Some(hook) = self.hooks.iter().find(|hook| !hook.path.starts_with('/')) {
             return wrong(format!("hooks: \"{}\" is not an absolute path", hook.path));
@@ -242,9 +253,9 @@ pub fn gpus(text: &str) -> Result<Vec<String>> {
             return Ok(vec![name("all")]);
         }
         let count = count.parse::<u32>().ok().filter(|count| (1..=64).contains(count));
-        count.map(|count| (0..count).map(|device| name(&device.to_string())).collect()).ok_or_else(|| {
-            wrong("it is neither all nor a number from 1 to 64")
-        })
+        count
+            .map(|count| (0..count).map(|device| name(&device.to_string())).collect())
+            .ok_or_else(|| wrong("it is neither all nor a number from 1 to 64"))
     };
     let text = text.trim();
     if !text.contains('=') {
@@ -291,7 +302,9 @@ pub fn gpus(text: &str) -> Result<Vec<String>> {
     }
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> std::result::Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> std::result::Result<T, D::Error> {
     Option::<T>::deserialize(from).map(Option::unwrap_or_default)
 }
 
@@ -318,7 +331,10 @@ mod tests {
     fn devices_by_name() {
         let both = of(&["v.com/c=a", "v.com/c=b"], vec![file(0, LOW)]).unwrap();
         assert_eq!(both.env, ["ALL=1", "A=low"]);
-        assert_eq!((both.device_nodes[0].host_path.as_str(), &both.additional_gids[..]), ("/dev/null", &[7][..]));
+        assert_eq!(
+            (both.device_nodes[0].host_path.as_str(), &both.additional_gids[..]),
+            ("/dev/null", &[7][..])
+        );
         let high = of(&["v.com/c=a"], vec![file(0, LOW), file(1, HIGH)]).unwrap();
         assert_eq!((high.env, high.mounts.len()), (vec!["A=high".to_owned()], 1));
     }

@@ -111,6 +111,42 @@ pub struct Container {
     /// How often the restart policy started it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_count: Option<u32>,
+    /// What its health check has found out; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// `container.health`: what the checks since the last start have found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    pub status: String,
+    /// Failures since the last success that count.
+    #[serde(default)]
+    pub failing_streak: u32,
+    /// The last five checks, the newest last.
+    #[serde(default)]
+    pub log: Vec<HealthResult>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// One check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct HealthResult {
+    /// RFC 3339.
+    pub start: String,
+    /// RFC 3339.
+    pub end: String,
+    /// 0: healthy. -1: it took too long. 125 to 127: it could not be run.
+    pub exit_code: i32,
+    /// The first 4096 bytes of what it printed, or why it could not be run.
+    #[serde(default)]
+    pub output: String,
     #[serde(flatten)]
     pub extra: Extra,
 }

@@ -2,13 +2,16 @@
 
 use crate::{Lock, Store, atomic};
 use fault::{Explain, Fault, Kind, Result};
-use record::{Container, Record};
+use record::{Container, Health, Record};
 use rustix::fs::{AtFlags, CWD};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The record's `networks` section, in the bundle.
 const NETWORKS: &str = "networks.json";
+
+/// What its health check has found out, in the run-time directory.
+const HEALTH: &str = "health.json";
 
 /// One container's directories.
 #[derive(Clone, Debug)]
@@ -49,6 +52,17 @@ pub struct LastRun {
     pub error: Option<String>,
     #[serde(default)]
     pub oom_killed: bool,
+    /// Who asked for it to end. None: it ended by itself, or whoever looked after it was cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<StoppedBy>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoppedBy {
+    User,
+    /// The machine was shut down.
+    Machine,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,6 +250,20 @@ impl ContainerDir {
         atomic::write_unflushed(&self.bundle.join("last_run.json"), &content, 0o600)
     }
 
+    /// What its health check found out since its last start; `None` without one.
+    pub fn health(&self) -> Result<Option<Health>> {
+        let path = self.run.join(HEALTH);
+        atomic::read(&path)?
+            .filter(|content| !content.is_empty())
+            .map(|content| parse(&content, &path))
+            .transpose()
+    }
+
+    pub fn write_health(&self, health: &Health) -> Result<()> {
+        let content = serde_json::to_vec(health).explain(|| "write the health".into())?;
+        atomic::write_unflushed(&self.run.join(HEALTH), &content, 0o600)
+    }
+
     /// Whether a ctr-shim looks after it.
     pub fn has_shim(&self) -> bool {
         Lock::is_held(&self.run.join("lock"))
@@ -277,6 +305,12 @@ impl ContainerDir {
             container.exit_code = if ended { Some(run.exit_code.unwrap_or(137)) } else { None };
             container.error = run.error;
         }
+        // Most containers have no check, and then there is no file to look for.
+        container.health = if container.extra.contains_key("healthcheck") {
+            self.health().unwrap_or_default()
+        } else {
+            None
+        };
         container.restart_count = live.map(|state| state.restart_count).filter(|count| *count > 0);
         record.set("container", &container)?;
         Ok(record)

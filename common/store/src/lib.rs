@@ -7,6 +7,7 @@ mod blobs;
 mod cache;
 mod container;
 mod download;
+mod events;
 pub mod index;
 mod layers;
 pub mod leases;
@@ -20,8 +21,9 @@ mod usage;
 
 pub use blobs::{BlobWriter, UnnamedBlob};
 pub use cache::Cached;
-pub use container::{ContainerDir, LastRun, LiveState, Status, check_name, is_id};
+pub use container::{ContainerDir, LastRun, LiveState, Status, StoppedBy, check_name, is_id};
 pub use download::Download;
+pub use events::{EventLog, LONGEST_LINE as LONGEST_EVENT, Who};
 pub use index::{Entry, NewEntry, NewImage, Swept};
 pub use layers::{LayerInfo, NewLayer, SweptLayers, UNSET};
 pub use leases::{Lease, Leases, release_all};

@@ -12,8 +12,9 @@ impl Regex {
         let pattern = CString::new(pattern).map_err(|_| "it holds a zero byte".to_owned())?;
         let mut compiled = MaybeUninit::<libc::regex_t>::uninit();
         // SAFETY: the pattern ends with a zero byte; regcomp fills the structure in when it returns 0.
-        let code =
-            unsafe { libc::regcomp(compiled.as_mut_ptr(), pattern.as_ptr(), libc::REG_EXTENDED | libc::REG_NOSUB) };
+        let code = unsafe {
+            libc::regcomp(compiled.as_mut_ptr(), pattern.as_ptr(), libc::REG_EXTENDED | libc::REG_NOSUB)
+        };
         if code != 0 {
             return Err(words(code));
         }

@@ -34,6 +34,24 @@ pub fn images() -> Option<&'static Images> {
     IMAGES.get_or_init(make).as_ref()
 }
 
+/// A place with the image `busybox:1` in its store, where containers run: on a machine of one's own as far as the network goes.
+/// `None`, said aloud, where that cannot be, or where one of the tools it takes is not built.
+pub fn busybox() -> Option<crate::Place> {
+    if !crate::own_network() {
+        return None;
+    }
+    for tool in ["img-copy", "ctr-run", "ctr-shim", "ctr-ls", "ctr-rm"] {
+        if !crate::profile_dir().join(tool).is_file() {
+            crate::skip(&format!("{tool} is not built"));
+            return None;
+        }
+    }
+    let layout = images()?.layout("busybox")?;
+    let place = crate::Place::new();
+    place.sh(&format!("img-copy oci:{}:1 store:busybox:1", layout.display())).expect(0);
+    Some(place)
+}
+
 fn make() -> Option<Images> {
     if !crate::is_root() {
         crate::skip("making the images takes root");

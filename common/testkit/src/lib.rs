@@ -12,7 +12,7 @@ pub use bench::{Bench, wait_until};
 pub use containers::FakeShim;
 pub use docker_registry::DockerRegistry;
 pub use fake_registry::{Behaviour, FakeRegistry};
-pub use images::{Images, images, project};
+pub use images::{Images, busybox, images, project};
 pub use own::{
     OtherHost, Place, Ran, die_with_parent, find_program, ip, is_root, own_network, profile_dir, skip,
     target_dir,

@@ -81,9 +81,8 @@ pub struct Args {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Write progress events to this file descriptor
-    #[arg(long, value_name = "N")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub progress: cli::ProgressArgs,
 
     /// No progress bars; print ids only
     #[arg(short, long)]
@@ -206,7 +205,7 @@ fn read_layer(
     dir: &ContainerDir,
 ) -> Result<NewLayer> {
     let pause = if args.pause && !args.no_pause { Pause::start(dir)? } else { None };
-    let progress = Progress::new(context.tool(), args.progress_fd, args.quiet)?;
+    let progress = Progress::new(context.tool(), args.progress, args.quiet)?;
     let mut item = progress.start(&dir.id, "layer", "commit", None);
     let mut told = |bytes| item.set(bytes);
     let mut writer = layer::Writer::new(store.unnamed_blob()?, args.compression, &mut told)?;

@@ -1,6 +1,7 @@
 //! The flags that say what a container is to be like, docker's names and meanings, and how they become a record's
 //! `config`. `ctr-create`, `ctr-run` and `ctr-spec` share them.
 
+pub mod health;
 mod more_limits;
 mod network;
 mod process;
@@ -229,6 +230,9 @@ pub struct CreateFlags {
 
     #[command(flatten)]
     pub refused: Refused,
+
+    #[command(flatten)]
+    pub health: health::HealthFlags,
 }
 
 /// What the meaning of a flag depends on beside its text.
@@ -310,6 +314,7 @@ impl CreateFlags {
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_timeout,
             restart: self.restart.clone(),
+            healthcheck: self.health.asked()?,
             log_driver: self.log_driver.clone(),
             log_opts: pairs("log option", &self.log_opt, false)?,
             runtime: self.runtime.as_deref().map(|runtime| runtime_path(runtime, &path)).transpose()?,
@@ -453,6 +458,8 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
     macro_rules! switches {
         ($($member:ident)*) => { $(config.$member |= asked.$member;)* };
     }
+    limits::merge(config, &asked);
+    health::merge(&mut config.healthcheck, asked.healthcheck);
     if !plans.is_empty() {
         config.mounts.retain(|present| {
             let target = match present {
@@ -464,7 +471,6 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
             target.is_none_or(|target| plans.iter().all(|plan| plan.target != target))
         });
     }
-    limits::merge(config, &asked);
     switches!(tty interactive auto_remove init read_only privileged unsetenv_all read_only_tmpfs oom_kill_disable publish_all);
     wins!(name command entrypoint workdir user hostname network pid ipc uts
         stop_signal stop_timeout restart log_driver runtime rootfs platform volume_driver);

@@ -42,13 +42,17 @@ impl Etc {
     /// The files of a container that was changed. The lines its networks put into `hosts` stay.
     pub fn rewrite(&self, old: &Config, bundle: &Path) -> Result<()> {
         let old = oci::wishes::Wishes::parse(old).ok();
-        let old = old.map(|wishes| Etc { hosts: wishes.hosts, resolver: wishes.resolver, network: wishes.network });
+        let old =
+            old.map(|wishes| Etc { hosts: wishes.hosts, resolver: wishes.resolver, network: wishes.network });
         let Some(old) = old else { return Ok(()) };
         if old.hosts != self.hosts {
             let before = std::fs::read_to_string(bundle.join("hosts")).unwrap_or_default();
             let gone = old.own_lines();
             let kept = before.lines().filter(|line| !gone.iter().any(|own| own == line));
-            let text = kept.map(str::to_owned).chain(self.own_lines()).fold(String::new(), |text, line| text + &line + "\n");
+            let text = kept
+                .map(str::to_owned)
+                .chain(self.own_lines())
+                .fold(String::new(), |text, line| text + &line + "\n");
             atomic::write(&bundle.join("hosts"), text.as_bytes(), 0o644)?;
         }
         if old.resolver != self.resolver {

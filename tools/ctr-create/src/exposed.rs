@@ -14,7 +14,9 @@ pub fn publish(record: &Record, config: &mut Config) -> Result<()> {
     }
     let mode = NetworkMode::parse(config.network.as_deref().unwrap_or_default())?;
     if !matches!(mode, NetworkMode::Bridge | NetworkMode::Private) {
-        return Err(Fault::usage("ports can be published on a network only").hint("leave --network or -P out"));
+        return Err(
+            Fault::usage("ports can be published on a network only").hint("leave --network or -P out")
+        );
     }
     let image = record.image()?.filter(|_| config.rootfs.is_none()).map(|image| image.config);
     let of_image = image.as_ref().and_then(|image| image["config"]["ExposedPorts"].as_object());
@@ -26,7 +28,9 @@ pub fn publish(record: &Record, config: &mut Config) -> Result<()> {
             }
         }
         if wanted.len() > MAX_PORTS {
-            return Err(Fault::input(format!("more than {MAX_PORTS} ports are exposed")).hint("publish some with -p"));
+            return Err(
+                Fault::input(format!("more than {MAX_PORTS} ports are exposed")).hint("publish some with -p")
+            );
         }
     }
     wanted.sort();

@@ -31,7 +31,8 @@ pub fn gather(config: &Config) -> Result<Facts> {
         capabilities: capabilities()?,
         apparmor: asks_apparmor && apparmor(),
         cpus: if config.cpus.is_some() { cpus() } else { 0 },
-        swap_accounting: (config.memory.is_some() || config.memory_swap.is_some()) && swap_accounting(cgroup_v2),
+        swap_accounting: (config.memory.is_some() || config.memory_swap.is_some())
+            && swap_accounting(cgroup_v2),
         hard_limits: hard_limits(config),
         hostname: uname.nodename().to_string_lossy().into_owned(),
         // The shim is the init as well: it is static, so it runs in any root file system.

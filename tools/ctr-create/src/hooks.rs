@@ -77,7 +77,8 @@ pub fn apply(mut spec: Value, config: &Config, binds: bool) -> Result<Value> {
         }
     }
     for (path, hook) in filters {
-        spec = filter(&spec, hook).map_err(|fault| fault.within(format!("the precreate hook of {}", path.display())))?;
+        spec = filter(&spec, hook)
+            .map_err(|fault| fault.within(format!("the precreate hook of {}", path.display())))?;
     }
     Ok(spec)
 }
@@ -92,7 +93,11 @@ fn read(config: &Config) -> Result<Vec<(PathBuf, File)>> {
     }
     for dir in &config.hooks_dir {
         let entries = std::fs::read_dir(dir).map_err(|error| {
-            let kind = if error.kind() == std::io::ErrorKind::NotFound { Kind::NotFound } else { Kind::of_io(&error) };
+            let kind = if error.kind() == std::io::ErrorKind::NotFound {
+                Kind::NotFound
+            } else {
+                Kind::of_io(&error)
+            };
             Fault::new(kind, format!("read the directory of hooks {dir}")).because(error)
         })?;
         list(entries, &mut paths);
@@ -118,7 +123,11 @@ fn parse(path: &Path) -> Result<File> {
     }
     let file: File = serde_json::from_str(&text).explain_as(Kind::Input, what)?;
     if file.version != "1.0.0" {
-        return Err(Fault::input(format!("the hook {} is of version {:?}, not 1.0.0", path.display(), file.version)));
+        return Err(Fault::input(format!(
+            "the hook {} is of version {:?}, not 1.0.0",
+            path.display(),
+            file.version
+        )));
     }
     if !Path::new(&file.hook.path).is_absolute() {
         return Err(Fault::input(format!("the hook {}: hook.path is not absolute", path.display())));

@@ -1,18 +1,20 @@
 //! From a record to a container that waits: plan (pure but for look-ups), then apply, then undo if a step fails.
 
-use crate::etc::Etc;
 use crate::edited::{self, Difference};
+use crate::etc::Etc;
 use crate::facts::{identity, specification};
 use crate::{exposed, from, hooks, names, volumes};
 use cli::{Explain, Fault, Result};
 use oci::spec::{BindUse, Tree, TreeUse, VolumeUse};
+use oci::wishes::HealthPlan;
+use oci::wishes::health::HealthWish;
 use record::{Config, Container, Record, Rootfs, Volume};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shim::{Client, Prepared, Request};
 use std::path::{Path, PathBuf};
-use store::{ContainerDir, Lock, Status, Store, atomic};
+use store::{ContainerDir, Lock, Status, Store, Who, atomic};
 
 /// What would be done, for `--dry-run` too.
 #[derive(Debug, Serialize)]
@@ -45,6 +47,7 @@ struct Uses {
     /// Further files of the bundle.
     files: Vec<(&'static str, String)>,
     etc: Etc,
+    health: Option<HealthPlan>,
 }
 
 /// A warning about one container.
@@ -180,6 +183,7 @@ fn plan_for(
     let spec = hooks::apply(spec, &config, !generated.binds.is_empty())?;
     // An edited specification may name the host otherwise.
     let hostname = spec["hostname"].as_str().map_or(generated.hostname, str::to_owned);
+    let health = health(record, &config)?;
     let missing = |bind: &&BindUse| bind.create && std::fs::symlink_metadata(&bind.source).is_err();
     Ok(Plan {
         bundle: store.container_dir(&id).bundle,
@@ -203,6 +207,7 @@ fn plan_for(
                 resolver: generated.wishes.resolver,
                 network: generated.wishes.network,
             },
+            health,
         },
     })
 }
@@ -226,7 +231,7 @@ fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut P
         status: Some("created".to_owned()),
         bundle: Some(dir.bundle.display().to_string()),
         created_at: Some(created_at),
-        extra: kept_apart(plan),
+        extra: for_later(plan),
         ..Container::default()
     };
     set_sections(&mut record, plan, &container)?;
@@ -238,6 +243,7 @@ fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut P
     };
     drop(lock);
     made.finished();
+    store.event(&Who::container(&record), "create", Value::Null);
     record.set("container", &Container { pid: reply.pid, ..container })?;
     Ok(record)
 }
@@ -265,8 +271,8 @@ fn mounted_images(plan: &Plan) -> Option<Value> {
     (!images.is_empty()).then(|| images.into())
 }
 
-/// What is needed after the image is gone, by ctr-stop, and what img-rm asks for.
-fn kept_apart(plan: &Plan) -> record::Extra {
+/// What comes of the wishes and the image's: ctr-stop and ctr-shim need it after the image is gone; img-rm asks for the images.
+fn for_later(plan: &Plan) -> record::Extra {
     let mut extra = record::Extra::new();
     if let Some(signal) = plan.uses.stop_signal {
         extra.insert("stop_signal".into(), json!(signal));
@@ -274,7 +280,22 @@ fn kept_apart(plan: &Plan) -> record::Extra {
     if let Some(images) = mounted_images(plan) {
         extra.insert("mounted_images".into(), images);
     }
+    if let Some(health) = &plan.uses.health {
+        extra.insert("healthcheck".into(), json!(health));
+    }
     extra
+}
+
+/// The health check, if there is to be one. With `--rootfs` nothing is the image's.
+fn health(record: &Record, config: &Config) -> Result<Option<HealthPlan>> {
+    let wish = HealthWish::parse(config.healthcheck.as_ref())?;
+    // The usual case, without a look at the image's configuration again.
+    if wish == HealthWish::default() && record.raw("image").is_none_or(|image| !image.contains("Healthcheck"))
+    {
+        return Ok(None);
+    }
+    let image = if config.rootfs.is_some() { None } else { record.image()? };
+    wish.plan(image.as_ref().map(|image| &image.config))
 }
 
 fn set_sections(record: &mut Record, plan: &Plan, container: &Container) -> Result<()> {
@@ -448,7 +469,9 @@ fn rewrite(
         atomic::write(&dir.bundle.join(name), text.as_bytes(), 0o644)?;
     }
     container.extra.shift_remove("mounted_images");
-    container.extra.extend(kept_apart(&plan));
+    container.extra.shift_remove("healthcheck");
+    container.extra.extend(for_later(&plan));
+    container.health = None;
     dir.update(|stored| {
         let networks = stored.raw("networks").map(str::to_owned);
         set_sections(stored, &plan, &container)?;

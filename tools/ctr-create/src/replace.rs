@@ -12,7 +12,9 @@ pub fn make_way(store: &Store, name: Option<&str>) -> Result<()> {
     if std::fs::symlink_metadata(store.root().join("names").join(name)).is_err() {
         return Ok(());
     }
-    let removed = store.find_container(name).and_then(|dir| remove(store, &dir, Options { force: true, volumes: true }));
+    let removed = store
+        .find_container(name)
+        .and_then(|dir| remove(store, &dir, Options { force: true, volumes: true }));
     match removed {
         Err(fault) if fault.kind() != Kind::NotFound => Err(fault.within(format!("replace {name}"))),
         _ => Ok(()),

@@ -141,7 +141,10 @@ fn mounts_of_another_container() {
     place
         .sh("ctr-create --rootfs $DIR/rootfs --name one -v data:/d -v /anon -v $DIR/host:/h --tmpfs /t -- touch /anon/file | ctr-start --attach")
         .expect(0);
-    let ran = run(&place, "--volumes-from one -- sh -c 'ls /anon; cat /h/file; touch /d/x; grep -c \" /t \" /proc/mounts'");
+    let ran = run(
+        &place,
+        "--volumes-from one -- sh -c 'ls /anon; cat /h/file; touch /d/x; grep -c \" /t \" /proc/mounts'",
+    );
     assert!(ran.stdout == "file\nhost\n0\n" && ran.stderr.is_empty(), "{ran:?}");
     let ran = run(&place, "--volumes-from one:ro -- touch /anon/new");
     assert!(ran.status != 0 && ran.stderr.contains("Read-only"), "{ran:?}");

@@ -13,7 +13,7 @@ use runtime::{ExecOptions, Executed, Manners, NamespaceKind, Process, Spec, Stdi
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use store::{ContainerDir, LiveState, Status, Store, Subject};
+use store::{ContainerDir, EventLog, LiveState, Status, Store, Subject, Who};
 
 /// Run a command in a running container
 ///
@@ -133,6 +133,8 @@ fn exec(
         return context.print_steps(Some(&dir.id), &[step(&process, &cgroup, args.detach)]);
     }
     let cache = store.root().join("cache/seccomp");
+    let events = Events::open(store, dir, &process.args);
+    events.tell("exec_create");
     let executed = runtime::exec(ExecOptions {
         pidfd,
         process: &process,
@@ -164,12 +166,48 @@ fn exec(
             return Ok(());
         }
     };
+    events.tell("exec_start");
     if args.detach {
         return Ok(());
     }
     let status = terminal::attend(&executed, &user_terminal, keys)?;
+    events.tell_end(status);
     context.exit_with(status);
     Ok(())
+}
+
+/// Tells what becomes of the command. Opened before this process is in the container, where the store is out of reach.
+struct Events {
+    log: Option<EventLog>,
+    who: Who,
+    attributes: serde_json::Value,
+}
+
+impl Events {
+    fn open(store: &Store, dir: &ContainerDir, command: &[String]) -> Events {
+        let mut id = [0u8; 32];
+        // All zeros is an id, too.
+        let _ = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty());
+        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        Events {
+            log: EventLog::open(store).ok(),
+            who: dir.load().map(|record| Who::container(&record)).unwrap_or_default(),
+            attributes: serde_json::json!({"exec_id": id, "command": command.join(" ")}),
+        }
+    }
+
+    fn tell(&self, action: &str) {
+        if let Some(log) = &self.log {
+            log.event(&self.who, action, self.attributes.clone());
+        }
+    }
+
+    fn tell_end(&self, status: u8) {
+        if let Some(log) = &self.log {
+            let attributes = serde_json::json!({"exec_id": self.attributes["exec_id"], "exit_code": status});
+            log.event(&self.who, "exec_die", attributes);
+        }
+    }
 }
 
 /// What would be done, for `--dry-run`.

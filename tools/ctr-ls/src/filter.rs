@@ -9,7 +9,8 @@ use serde::Deserialize;
 use store::Store;
 
 const KEYS: &str =
-    "id, name, label, status, exited, ancestor, before, since, network, volume, publish, expose";
+    "id, name, label, status, exited, health, ancestor, before, since, network, volume, publish, expose";
+const HEALTHS: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 const STATUSES: [&str; 6] = ["created", "running", "paused", "restarting", "exited", "dead"];
 
 /// All filters of a command line. Those of one key are alternatives, labels excepted.
@@ -20,6 +21,7 @@ pub struct Filters {
     labels: Vec<(String, Option<String>)>,
     statuses: Vec<String>,
     exit_codes: Vec<i32>,
+    healths: Vec<String>,
     ancestors: Vec<String>,
     /// Created before this.
     before: Option<Timestamp>,
@@ -61,6 +63,11 @@ impl Filters {
                     .parse()
                     .map_err(|_| Fault::usage(format!("filter exited={value}: not an exit status")))?,
             ),
+            "health" if HEALTHS.contains(&value) => self.healths.push(value.to_owned()),
+            "health" => {
+                return Err(Fault::usage(format!("filter health={value}: no such health"))
+                    .hint(format!("one of {}", HEALTHS.join(", "))));
+            }
             "ancestor" => self.ancestors.push(value.to_owned()),
             // Of several the narrowest counts.
             "before" => {
@@ -93,6 +100,9 @@ impl Filters {
         Ok(any(&self.ids, |id| matches(id, &container.id))
             && any(&self.names, |name| matches(name.trim_start_matches('/'), &container.name))
             && any(&self.statuses, |wanted| wanted == status)
+            && any(&self.healths, |wanted| {
+                wanted == container.health.as_ref().map_or("none", |health| health.status.as_str())
+            })
             && any(&self.exit_codes, |code| status == "exited" && container.exit_code == Some(*code))
             && self.before.is_none_or(|time| item.created.is_some_and(|created| created < time))
             && self.since.is_none_or(|time| item.created.is_some_and(|created| created > time))
@@ -292,7 +302,16 @@ mod tests {
     #[test]
     fn wrong_filters_are_usage_errors() {
         let store = Store::at("/nonexistent", "/nonexistent");
-        for bad in ["name", "colour=red", "status=happy", "exited=x", "publish=x", "publish=9-8", "=x"] {
+        for bad in [
+            "name",
+            "colour=red",
+            "status=happy",
+            "health=good",
+            "exited=x",
+            "publish=x",
+            "publish=9-8",
+            "=x",
+        ] {
             let fault = Filters::parse(&[bad.to_owned()], &store).unwrap_err();
             assert_eq!(fault.kind(), Kind::Usage, "{bad}");
         }
@@ -318,6 +337,17 @@ mod tests {
         for no in ["name=^eb", "name=web$", "id=^bc", "exited=0", "status=running"] {
             assert!(!holds(no, record), "{no}");
         }
+    }
+
+    #[test]
+    fn health() {
+        let record = r#"{"container":{"id":"abc","name":"w","health":{"status":"unhealthy"}}}"#;
+        assert!(
+            holds("health=unhealthy", record)
+                && !holds("health=healthy", record)
+                && !holds("health=none", record)
+        );
+        assert!(holds("health=none", r#"{"container":{"id":"abc","name":"w"}}"#));
     }
 
     #[test]

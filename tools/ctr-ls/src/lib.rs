@@ -23,6 +23,7 @@ use store::{ContainerDir, Status, Store};
 ///   label=KEY[=VALUE]    set with ctr-create --label
 ///   status=              created, running, paused, restarting or exited
 ///   exited=CODE          ended with this exit status
+///   health=              starting, healthy, unhealthy, or none: without a health check
 ///   ancestor=IMAGE       made from this reference (without a tag: latest), name@digest or digest
 ///   before=, since=      created before or after this container
 ///   network=, volume=    attached to this network; has this volume, or a mount at this path

@@ -80,8 +80,13 @@ fn status(container: &Container, now: Timestamp) -> String {
         Some(then) => format!("Up {}", words::duration(now.as_second() - then.as_second())),
         None => "Up".to_owned(),
     };
+    let health = || match container.health.as_ref().map(|health| health.status.as_str()) {
+        None => String::new(),
+        Some("starting") => " (health: starting)".to_owned(),
+        Some(status) => format!(" ({status})"),
+    };
     match container.status.as_deref().unwrap_or_default() {
-        "running" => up(),
+        "running" => up() + &health(),
         "paused" => up() + " (Paused)",
         "restarting" => format!("Restarting{}", ended()),
         "exited" => format!("Exited{}", ended()),
@@ -149,6 +154,10 @@ mod tests {
             ..Container::default()
         };
         assert_eq!(status(&container("running"), now), "Up 3 minutes");
+        let health = |status: &str| record::Health { status: status.into(), ..record::Health::default() };
+        let with = |status| Container { health: Some(health(status)), ..container("running") };
+        assert_eq!(status(&with("starting"), now), "Up 3 minutes (health: starting)");
+        assert_eq!(status(&with("unhealthy"), now), "Up 3 minutes (unhealthy)");
         assert_eq!(status(&container("paused"), now), "Up 3 minutes (Paused)");
         assert_eq!(status(&container("exited"), now), "Exited (137) 2 hours ago");
         assert_eq!(status(&container("created"), now), "Created");

@@ -8,7 +8,7 @@ use shim::Orphan;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use store::{ContainerDir, Lock, Scratch, Status, Store, check_name, release_all, remove_tree};
+use store::{ContainerDir, Lock, Scratch, Status, Store, Who, check_name, release_all, remove_tree};
 
 /// What may be done to a container that is removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,6 +162,7 @@ pub fn take_away(store: &Store, dir: &ContainerDir, volumes: bool, _shim_lock: &
     let bundle = move_away(store, &dir.bundle)?;
     // What a shim that was killed had plugins mount; there is nobody left who could be told of a failure.
     let _ = volume::trees::release(dir);
+    store.event(&Who::container(&record), "destroy", serde_json::Value::Null);
     // Before the files, which may take long: nobody has to wait for this lock any more.
     remove_tree(&dir.run)?;
     Ok(Remains { bundle, freed })
@@ -289,7 +290,10 @@ fn remove_volumes(store: &Store, dir: &ContainerDir, record: &Record) -> Result<
     for name in names {
         let about = |fault: Fault| fault.within(format!("remove volume {name}"));
         match volume::remove_unless(store, &name, |user| user.id == dir.id) {
-            Ok(bytes) => freed += bytes,
+            Ok(bytes) => {
+                freed += bytes;
+                store.event(&Who::volume(&name), "destroy", serde_json::Value::Null);
+            }
             // Another container was given it by name.
             Err(fault) if fault.kind() == Kind::Conflict => {}
             // Gone, or half of one.

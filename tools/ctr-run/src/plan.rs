@@ -8,7 +8,13 @@ use serde_json::{Value, json};
 use store::Store;
 
 /// Prints the steps, one a line. What depends on an image that is not here yet is left open.
-pub fn print(args: &Args, context: &mut Context, store: &Store, image: Option<&str>, config: Config) -> Result<()> {
+pub fn print(
+    args: &Args,
+    context: &mut Context,
+    store: &Store,
+    image: Option<&str>,
+    config: Config,
+) -> Result<()> {
     let mut steps: Vec<Value> = Vec::new();
     let mut record = Record::new();
     let mut complete = true;
@@ -43,7 +49,10 @@ pub fn print(args: &Args, context: &mut Context, store: &Store, image: Option<&s
     if complete {
         let plan = ctr_create::dry_run(store, &record, config, &mut |warning| context.warn("", warning))?;
         let plan = serde_json::to_value(&plan).explain(|| "write the plan".into())?;
-        create.as_object_mut().into_iter().for_each(|step| step.extend(plan.as_object().cloned().unwrap_or_default()));
+        create
+            .as_object_mut()
+            .into_iter()
+            .for_each(|step| step.extend(plan.as_object().cloned().unwrap_or_default()));
     }
     steps.push(create);
     if matches!(network, NetworkMode::Bridge | NetworkMode::Private) {

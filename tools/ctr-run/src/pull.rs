@@ -47,8 +47,10 @@ pub struct PullFlags {
 impl PullFlags {
     pub fn check(&self) -> Result<()> {
         if self.creds.is_some() {
-            return Err(Fault::usage("--creds: a password among the arguments is seen by every user of the machine")
-                .hint("instead: reg-login --password-stdin REGISTRY, or --authfile FILE"));
+            return Err(Fault::usage(
+                "--creds: a password among the arguments is seen by every user of the machine",
+            )
+            .hint("instead: reg-login --password-stdin REGISTRY, or --authfile FILE"));
         }
         if self.retry_delay.is_some() {
             return Err(Fault::usage("--retry-delay: the pauses are the registry's, or grow by themselves")

@@ -46,7 +46,9 @@ pub fn pipeline(args: &Args, image: Option<&str>, config: &Config) -> String {
     let pipeline = if with_input { format!("{{ {pipeline}; }} 3<&0") } else { pipeline };
     // --rootfs needs no record; an empty stdin would be waited for.
     let first = if image.is_none() { "echo '{}' |\n  " } else { "" };
-    let afterwards = image.filter(|_| args.rmi).map(|image| format!("{}\n", line(&["img-rm".to_owned(), image.to_owned()])));
+    let afterwards = image
+        .filter(|_| args.rmi)
+        .map(|image| format!("{}\n", line(&["img-rm".to_owned(), image.to_owned()])));
     format!("{first}{pipeline}\n{}", afterwards.unwrap_or_default())
 }
 
@@ -188,6 +190,9 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         if let Some(value) = value {
             flag(name, &value);
         }
+    }
+    if let Some(check) = &config.healthcheck {
+        create.extend(ctr_create::args::health::words(check));
     }
     let switches = [
         ("--tty", config.tty),

@@ -100,7 +100,8 @@ fn make(
     for fd in ends.outputs.iter().chain([&ends.input]).flatten() {
         set_nonblocking(fd)?;
     }
-    let mut run = Run { process, input: ends.input, outputs: ends.outputs, terminal: None, cgroup, mounts, hooks };
+    let mut run =
+        Run { process, input: ends.input, outputs: ends.outputs, terminal: None, cgroup, mounts, hooks };
     if let Some(master) = terminal {
         run.take_terminal(master)?;
     }
@@ -219,7 +220,13 @@ impl Run {
         drop(hooks::run_all(hooks, Point::Poststop, &state, place));
     }
 
-    fn state(&self, dir: &ContainerDir, status: Status, pid: Option<i32>, annotations: &BTreeMap<String, String>) -> State {
+    fn state(
+        &self,
+        dir: &ContainerDir,
+        status: Status,
+        pid: Option<i32>,
+        annotations: &BTreeMap<String, String>,
+    ) -> State {
         State {
             oci_version: runtime::spec::OCI_VERSION.to_owned(),
             id: dir.id.clone(),

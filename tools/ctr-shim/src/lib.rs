@@ -7,6 +7,7 @@
 mod attach;
 mod container;
 mod foreign;
+mod health;
 pub mod init;
 mod log;
 mod restart;

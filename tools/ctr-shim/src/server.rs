@@ -1,11 +1,13 @@
 //! The loop: one thread, one poll(2).
 
 mod change;
+mod health;
 mod life;
 
 use crate::about;
 use crate::attach::{Client, Sink, write_some};
 use crate::container::{self, Run, set_nonblocking};
+use crate::health::Monitor;
 use crate::log::Log;
 use crate::restart::{self, BackOff};
 use crate::settings::Settings;
@@ -18,7 +20,7 @@ use shim::{Exit, Failure, Reply, Request};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use store::{ContainerDir, LastRun, LiveState, Lock, Store};
+use store::{ContainerDir, LastRun, LiveState, Lock, StoppedBy, Store, Who};
 
 /// Bytes taken from a stream at once.
 const CHUNK: usize = 64 << 10;
@@ -64,6 +66,14 @@ pub struct Server {
     paused: bool,
     /// Another run was asked for: how the present one is being ended.
     ending: Option<change::Ending>,
+    /// The machine is being shut down, or whoever asked the shim to end thinks so.
+    shutting_down: bool,
+    /// Whatever the restart policy says.
+    restart_anyway: bool,
+    /// Of a container with a health check, while it runs.
+    health: Option<Box<Monitor>>,
+    /// For events.
+    who: Who,
     /// What the container's stdin has not taken yet.
     input: Vec<u8>,
     /// The client closed its side: close the container's when all is written.
@@ -81,7 +91,10 @@ impl Server {
         let lock = Lock::try_exclusive(&dir.run.join("lock"))
             .map_err(&on)?
             .ok_or_else(|| Fault::conflict("another shim looks after it").on(dir.id.as_str()))?;
-        let settings = Settings::of(&dir.load()?, &dir.bundle).map_err(&on)?;
+        let record = dir.load()?;
+        let settings = Settings::of(&record, &dir.bundle).map_err(&on)?;
+        let who = Who::container(&record);
+        drop(record);
         let signals = sys::process::signal_descriptor(&[
             libc::SIGCHLD,
             libc::SIGTERM,
@@ -118,6 +131,10 @@ impl Server {
             stopped_by_user: false,
             paused: false,
             ending: None,
+            shutting_down: false,
+            restart_anyway: false,
+            health: None,
+            who,
             input: Vec::new(),
             input_ended: false,
             chunk: vec![0; CHUNK],
@@ -177,7 +194,16 @@ impl Server {
                     self.read_output(stream);
                 }
                 Source::Input => self.flush_input(),
+                Source::Check => {}
+                Source::CheckOutput => {
+                    if let Some(check) = self.health.as_mut().and_then(|monitor| monitor.check_mut()) {
+                        check.read();
+                    }
+                }
             }
+        }
+        if self.health.is_some() {
+            self.attend_health();
         }
         self.clients.retain(|client| !client.gone);
     }
@@ -229,8 +255,16 @@ impl Server {
                 }
             }
         }
+        if let Some(check) = self.health.as_ref().and_then(|monitor| monitor.check()) {
+            add(Source::Check, check.pidfd(), PollFlags::IN);
+            if let Some(output) = check.output() {
+                add(Source::CheckOutput, output, PollFlags::IN);
+            }
+        }
+        let until = |at: Instant| at.saturating_duration_since(Instant::now());
         let limit = match self.phase {
-            Phase::Restarting(at) => Some(at.saturating_duration_since(Instant::now())),
+            Phase::Restarting(at) => Some(until(at)),
+            Phase::Running => self.health.as_ref().and_then(|monitor| monitor.next()).map(until),
             Phase::Over => Some(Duration::from_secs(1)),
             _ => self.deadline.map(|at| at.saturating_duration_since(Instant::now())),
         };
@@ -298,6 +332,7 @@ impl Server {
             }
             Request::Signal { signal, stop } => {
                 self.stopped_by_user |= stop;
+                self.restart_anyway &= !stop;
                 if *stop {
                     self.forget_restart();
                 }
@@ -310,6 +345,7 @@ impl Server {
                 if *stop || *signal == libc::SIGKILL {
                     self.let_run()?;
                 }
+                self.tell("kill", serde_json::json!({"signal": signal}));
                 Ok(Some(done()))
             }
             Request::Wait => {
@@ -368,6 +404,7 @@ impl Server {
         client.input = input.filter(|_| self.run.as_ref().is_some_and(|run| run.input.is_some()));
         client.outputs = outputs;
         client.waits = true;
+        self.tell("attach", serde_json::Value::Null);
         Ok(())
     }
 
@@ -478,6 +515,9 @@ enum Source {
     ClientOutput(usize, usize),
     Output(usize),
     Input,
+    /// The health check's process has ended.
+    Check,
+    CheckOutput,
 }
 
 /// A request that was not done.
@@ -515,6 +555,6 @@ fn cache(store: &Store) -> PathBuf {
     store.root().join("cache/seccomp")
 }
 
-fn now() -> String {
+pub fn now() -> String {
     jiff::Timestamp::now().to_string()
 }

@@ -1,9 +1,10 @@
 //! What of a container's record the shim acts on.
 
 use fault::{Fault, Result};
-use oci::wishes::{LogWish, RestartPolicy};
+use oci::wishes::{HealthPlan, LogWish, RestartPolicy};
 use record::{Record, Rootfs};
 use runtime::RootFs;
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,11 +20,33 @@ pub struct Settings {
     /// How long it may run.
     pub timeout: Option<Duration>,
     pub pidfile: Option<PathBuf>,
+    pub health: Option<HealthPlan>,
+    pub stop: Stop,
 }
+
+/// How the container is stopped, as `ctr-stop` does it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop {
+    pub signal: i32,
+    /// Until SIGKILL; `None`: it never comes.
+    pub timeout: Option<Duration>,
+}
+
+/// What ctr-create worked out for later.
+#[derive(Default, Deserialize)]
+struct Worked {
+    stop_signal: Option<i32>,
+    healthcheck: Option<HealthPlan>,
+}
+
+/// docker's.
+const STOP_TIMEOUT: i64 = 10;
 
 impl Settings {
     pub fn of(record: &Record, bundle: &Path) -> Result<Settings> {
         let config = record.config()?;
+        let worked: Worked = record.get("container")?.unwrap_or_default();
+        let timeout = config.stop_timeout.unwrap_or(STOP_TIMEOUT);
         Ok(Settings {
             terminal: config.tty,
             interactive: config.interactive,
@@ -34,6 +57,11 @@ impl Settings {
             timeout: config.timeout.map(Duration::from_secs),
             pidfile: config.pidfile.as_deref().map(PathBuf::from),
             rootfs: root_fs(record.rootfs()?, bundle, config.auto_remove)?,
+            health: worked.healthcheck,
+            stop: Stop {
+                signal: worked.stop_signal.unwrap_or(libc::SIGTERM),
+                timeout: u64::try_from(timeout).ok().map(Duration::from_secs),
+            },
         })
     }
 }

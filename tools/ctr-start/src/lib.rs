@@ -3,6 +3,7 @@
 
 mod plan;
 mod ready;
+mod restartable;
 pub mod session;
 pub mod terminal;
 
@@ -13,7 +14,7 @@ use cli::{Common, Context, Fault, Result, Tool};
 use record::{Config, Container, Record};
 use shim::{Client, Reply, Request};
 use std::os::fd::{AsFd, OwnedFd};
-use store::{ContainerDir, Status, Store, Subject};
+use store::{ContainerDir, Status, Store, Subject, Who};
 use terminal::DetachKeys;
 
 /// Start containers
@@ -29,6 +30,7 @@ use terminal::DetachKeys;
   img-pull debian:12 | img-unpack | ctr-create -- date | net-attach | ctr-start --attach
   ctr-start web
   ctr-ls --filter status=exited | ctr-start -q
+  ctr-start --all-restartable   # at boot; scripts/install has a unit for it
   img-pull debian:12 | img-unpack | ctr-create -i -- wc -l | ctr-start -a --stdin-fd 3 3</etc/passwd"
 )]
 pub struct Args {
@@ -54,6 +56,11 @@ pub struct Args {
     /// Do not pass signals on to the container
     #[arg(long)]
     pub no_sig_proxy: bool,
+
+    /// Start those whose restart policy says so after a reboot: always, unless-stopped if not stopped by a user, on-failure if
+    /// failed or cut off
+    #[arg(long, conflicts_with_all = ["attach", "interactive", "stdin_fd", "containers"])]
+    pub all_restartable: bool,
 
     /// Print what would be done as one step a line, and do nothing
     #[arg(long)]
@@ -94,12 +101,14 @@ impl Args {
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let keys = DetachKeys::parse(&args.detach_keys)?;
     let input = args.stdin_fd.map(session::descriptor).transpose()?;
-    let subjects: Vec<Subject> = if args.containers.is_empty() {
+    let store = Store::from_env()?;
+    let subjects: Vec<Subject> = if args.all_restartable {
+        restartable::all(context, &store)?
+    } else if args.containers.is_empty() {
         context.require_records()?.into_iter().map(Subject::from).collect()
     } else {
         args.containers.iter().cloned().map(Subject::from).collect()
     };
-    let store = Store::from_env()?;
     if !args.attaches() {
         context.each(subjects, |context, subject| {
             if args.dry_run {
@@ -242,7 +251,12 @@ pub fn run_session(
 pub fn finish(context: &mut Context, dir: &ContainerDir, end: &End) {
     match end {
         End::Exit(exit) => context.exit_with(exit.exit_code.clamp(0, 255) as u8),
-        End::Detached => context.exit_with(0),
+        End::Detached => {
+            if let (Ok(store), Ok(record)) = (Store::from_env(), dir.load()) {
+                store.event(&Who::container(&record), "detach", serde_json::Value::Null);
+            }
+            context.exit_with(0);
+        }
         // As if SIGPIPE had ended it.
         End::OutputClosed => context.exit_with(128 + libc::SIGPIPE as u8),
         End::ShimLost => {

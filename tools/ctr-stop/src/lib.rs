@@ -6,7 +6,7 @@ use cli::{Context, Fault, Result};
 use record::Record;
 use shim::{Client, Deadline, Exit, Orphan, Request, Waited};
 use std::time::{Duration, Instant};
-use store::{ContainerDir, Status, Store, Subject};
+use store::{ContainerDir, Status, Store, Subject, Who};
 
 /// Stop running containers
 ///
@@ -58,7 +58,15 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         });
         return Ok(());
     }
-    chosen::act(context, &store, subjects, 256, |dir, subject| stop(dir, subject, signal, args.timeout));
+    let stop = |dir: &ContainerDir, subject: &Subject| {
+        let ran = runs(dir)?;
+        let record = stop(dir, subject, signal, args.timeout)?;
+        if ran {
+            store.event(&Who::container(&record), "stop", serde_json::Value::Null);
+        }
+        Ok(record)
+    };
+    chosen::act(context, &store, subjects, 256, stop);
     Ok(())
 }
 

@@ -93,3 +93,59 @@ fn removed_containers_and_own_failures() {
     assert!(ran.stderr.contains("no such container"), "{}", ran.stderr);
     Ran::of(&mut command(&place, &[])).expect(0);
 }
+
+#[test]
+fn a_time_limit_and_the_first_of_several() {
+    let place = Place::new();
+    let first = place.container(&"a".repeat(64), "first", &json!({}));
+    let second = place.container(&"b".repeat(64), "second", &json!({}));
+    let (one, two) = (FakeShim::start(&first, "running", &[]), FakeShim::start(&second, "running", &[]));
+    let ran = Ran::of(&mut command(&place, &["--timeout", "200ms", "first"])).expect(7);
+    assert!(
+        ran.stdout.is_empty() && ran.stderr.contains("0.2 s were over before it had ended"),
+        "{}",
+        ran.stderr
+    );
+    let child = command(&place, &["--any", "first", "second"]).spawn().unwrap();
+    one.wait_for_requests(2);
+    two.wait_for_requests(1);
+    two.exit(0);
+    let ran = finish(child).expect(0);
+    assert_eq!((ran.stdout.lines().count(), &ran.json()["container"]["name"]), (1, &json!("second")));
+    for wrong in [&["--timeout", "soon"][..], &["--for", "happy"], &["--for", "exited", "--for", "running"]] {
+        let ran = Ran::of(&mut command(&place, &[wrong, &["first"]].concat()));
+        assert!([2, 125].contains(&ran.status), "{wrong:?} {}", ran.status);
+    }
+}
+
+#[test]
+fn real_containers_until_they_are_ready() {
+    let Some(place) = testkit::busybox() else { return };
+    let sh = |script: &str| place.sh(script);
+    sh("ctr-run -d --network none --name db --health-cmd 'test -e /tmp/ready' --health-interval 100ms busybox:1 \
+        sh -c 'sleep 1; echo listening soon; (nc -l -p 5432 &); sleep 1; touch /tmp/ready; echo ready to serve; sleep 1000'")
+    .expect(0);
+    let ran = sh("ctr-wait --for port:5432 --for running --timeout 30s db").expect(0);
+    assert_eq!(ran.json()["container"]["name"], "db");
+    let ran = sh("ctr-wait --for port:1 --timeout 300ms db").expect(7);
+    assert!(ran.stderr.contains("listened on port 1/tcp"), "{}", ran.stderr);
+    sh("ctr-wait --for 'log:^ready to \\w+$' --timeout 30s db").expect(0);
+    let ran = sh("ctr-wait --for healthy --timeout 30s --output table db").expect(0);
+    assert_eq!(ran.stdout, "db\n");
+    sh("ctr-wait --for 'log:^never$' --timeout 300ms db").expect(7);
+    // One that ends first, one that has no check, one that comes later.
+    sh("ctr-run -d --network none --name short busybox:1 sh -c 'echo done; exit 3'").expect(0);
+    let ran = sh("ctr-wait --for log:notthere --timeout 30s short").expect(5);
+    assert!(ran.stderr.contains("it ended (with 3) before"), "{}", ran.stderr);
+    sh("ctr-wait --for log:done --timeout 30s short").expect(0);
+    sh("ctr-wait short").expect(3);
+    let ran = sh("ctr-run -d --network none --name bare busybox:1 sleep 1000; ctr-wait --for healthy bare")
+        .expect(5);
+    assert!(ran.stderr.contains("no health check"), "{}", ran.stderr);
+    let ran = sh("img-pull --policy missing busybox:1 | img-unpack | ctr-create --name later -- sleep 1000 >/dev/null
+        ctr-wait --for running --timeout 30s later & waiter=$!; sleep 0.3; ctr-start -q later >/dev/null; wait $waiter")
+    .expect(0);
+    assert_eq!(ran.json()["container"]["status"], "running");
+    let ran = sh("ctr-wait --any --for running --timeout 30s -q later db bare | wc -l").expect(0);
+    assert_eq!(ran.stdout.trim(), "1");
+}

@@ -115,6 +115,8 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let details = store.image_details(&entry)?;
     let mut record = Record::new();
     record.set("image", &details.image)?;
+    let who = store::Who::image(&details.image.digest, &details.image.reference);
+    store.event(&who, "import", serde_json::Value::Null);
     context.print_result(&record, details.id.as_str(), &format!("imported {}", details.image.reference))?;
     settle.finish();
     Ok(())

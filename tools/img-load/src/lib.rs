@@ -140,7 +140,13 @@ impl Load<'_> {
                 loader.list(&image, self.name.as_ref()).map_err(|fault| fault.on(subject))
             });
             match listed {
-                Ok(loaded) => all.extend(loaded),
+                Ok(loaded) => {
+                    for Loaded { image, .. } in &loaded {
+                        let who = store::Who::image(&image.digest, &image.reference);
+                        self.store.event(&who, "load", serde_json::Value::Null);
+                    }
+                    all.extend(loaded);
+                }
                 Err(fault) => context.report(&fault),
             }
         }

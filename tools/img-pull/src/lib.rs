@@ -164,6 +164,7 @@ fn pull_one(
         cli::progress::bytes(bytes)
     );
     record.set("image", &image)?;
+    pull.store.event(&store::Who::image(&image.digest, &image.reference), "pull", serde_json::Value::Null);
     context.print_result(&record, &image.digest, &for_people)
 }
 

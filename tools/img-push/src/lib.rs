@@ -146,6 +146,8 @@ fn push_one(
     };
     let extra = record.image()?.map(|old| old.extra).unwrap_or_default();
     record.set("image", &Image { extra, ..image })?;
+    let who = store::Who::image(pushed.named.as_str(), &to.stored_name());
+    push.store.event(&who, "push", serde_json::Value::Null);
     context.print_result(&record, pushed.named.as_str(), &words)?;
     Ok(Some(pushed.named))
 }

@@ -177,7 +177,12 @@ fn apply(store: &Store, subject: Subject, plan: Plan, layers: &mut Vec<Digest>) 
             ..Image::default()
         },
     };
+    let tell = |action, name: &str| {
+        store.event(&store::Who::image(plan.entry.digest().as_str(), name), action, serde_json::Value::Null);
+    };
+    plan.names.iter().for_each(|name| tell("untag", name));
     if deleted {
+        tell("delete", plan.names.first().map(String::as_str).unwrap_or_default());
         layers.extend(image.layers.iter().filter_map(|layer| Digest::parse(&layer.diff_id).ok()));
     }
     let id = image.extra.get("id").and_then(|id| id.as_str()).unwrap_or(&image.digest).to_owned();

@@ -95,9 +95,14 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     result?;
     archive.finish()?;
     settle.finish();
+    let images = plan.into_images();
+    for saved in &images {
+        let who = store::Who::image(&saved.image.digest, &saved.image.reference);
+        store.event(&who, "save", serde_json::Value::Null);
+    }
     let Some(into) = &args.into else { return Ok(()) };
     let archive = into.to_string_lossy();
-    for (subject, saved) in subjects.into_iter().zip(plan.into_images()) {
+    for (subject, saved) in subjects.into_iter().zip(images) {
         let mut record = match subject {
             Subject::Record(record) => *record,
             Subject::Name(_) => {

@@ -96,6 +96,8 @@ fn tag(
     }
     for name in names {
         store.tag(&entry, name)?;
+        let who = store::Who::image(entry.digest().as_str(), &name.stored_name());
+        store.event(&who, "tag", serde_json::Value::Null);
     }
     let details = store.image_details(&entry)?;
     let (mut record, mut image) = match subject {

@@ -104,6 +104,10 @@ fn attach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
         }
         Subject::Record(_) => {}
     }
+    for attachment in &attachments {
+        let who = store::Who::network(&attachment.name);
+        host.store.event(&who, "connect", serde_json::json!({"container": container.id}));
+    }
     record.set("networks", &attachments)?;
     context.print_result(&record, &container.id, &line(&record, &attachments))
 }

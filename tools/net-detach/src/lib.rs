@@ -73,6 +73,10 @@ fn detach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
         return context.print_steps(Some(&container.id), &steps);
     }
     network::detach(host, &container, &told).map_err(on)?;
+    for attachment in &told {
+        let who = store::Who::network(&attachment.name);
+        host.store.event(&who, "disconnect", serde_json::json!({"container": container.id}));
+    }
     if let Subject::Name(_) = subject
         && container.exists()
     {

@@ -1,8 +1,11 @@
 //! What a group has used, under the names runc prints it by (`runc events --stats`), which containerd and others read.
 
 mod text;
+mod usage;
 mod v1;
 mod v2;
+
+pub use usage::Usage;
 
 use crate::{Cgroup, Version};
 use serde::Serialize;

@@ -89,7 +89,7 @@ impl Cgroup {
     }
 
     /// The scheduler that counts is bfq, cfq in older kernels; without either, what goes through the throttle is counted.
-    fn blkio_1(&self) -> Blkio {
+    pub(super) fn blkio_1(&self) -> Blkio {
         let table = |file: &str| -> Vec<BlkioEntry> {
             self.read("blkio", file).map(|text| text::blkio(&text)).unwrap_or_default()
         };

@@ -11,25 +11,50 @@ pub(super) const USER_FILES: [(&str, &str); 2] = [("/etc/passwd", "passwd"), ("/
 
 impl Generator<'_> {
     /// Name in the bundle and text of those that are wished for.
-    pub(super) fn user_files(&self, user: &users::Identity, files: &UserFiles) -> Result<Vec<(&'static str, String)>> {
+    pub(super) fn user_files(
+        &self,
+        user: &users::Identity,
+        files: &UserFiles,
+    ) -> Result<Vec<(&'static str, String)>> {
         let mut list = Vec::new();
         if let Some(entry) = &self.config.passwd_entry {
             let name = user.name.clone().unwrap_or_else(|| user.uid.to_string());
             let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
-            let values = [("$USERNAME", name.as_str()), ("$UID", &uid), ("$GID", &gid), ("$NAME", &name), ("$HOME", &user.home)];
+            let values = [
+                ("$USERNAME", name.as_str()),
+                ("$UID", &uid),
+                ("$GID", &gid),
+                ("$NAME", &name),
+                ("$HOME", &user.home),
+            ];
             list.push(("passwd", with_line("passwd-entry", files.passwd.as_deref(), entry, &values, 7)?));
         }
         if let Some(entry) = &self.config.group_entry {
             let name = name_of(files.group.as_deref(), user.gid).unwrap_or_else(|| user.gid.to_string());
             let gid = user.gid.to_string();
-            list.push(("group", with_line("group-entry", files.group.as_deref(), entry, &[("$GROUPNAME", &name), ("$GID", &gid)], 4)?));
+            list.push((
+                "group",
+                with_line(
+                    "group-entry",
+                    files.group.as_deref(),
+                    entry,
+                    &[("$GROUPNAME", &name), ("$GID", &gid)],
+                    4,
+                )?,
+            ));
         }
         Ok(list)
     }
 
-    pub(super) fn add_user_files(&self, mounts: &mut Mounts, plans: &[MountPlan], files: &[(&'static str, String)]) {
+    pub(super) fn add_user_files(
+        &self,
+        mounts: &mut Mounts,
+        plans: &[MountPlan],
+        files: &[(&'static str, String)],
+    ) {
         let Some(bundle) = &self.container.bundle else { return };
-        for (target, file) in USER_FILES.iter().filter(|(_, file)| files.iter().any(|(name, _)| name == file)) {
+        for (target, file) in USER_FILES.iter().filter(|(_, file)| files.iter().any(|(name, _)| name == file))
+        {
             if plans.iter().any(|plan| plan.target == *target) {
                 continue;
             }
@@ -58,7 +83,9 @@ fn with_line(
     values: &[(&str, &str)],
     fields: usize,
 ) -> Result<String> {
-    let line = values.iter().fold(entry.trim_end_matches('\n').to_owned(), |line, (name, value)| line.replace(name, value));
+    let line = values
+        .iter()
+        .fold(entry.trim_end_matches('\n').to_owned(), |line, (name, value)| line.replace(name, value));
     if line.contains(['\n', '\0']) || line.split(':').count() != fields || line.starts_with(':') {
         return Err(Fault::input(format!("{what} \"{entry}\" is not a line of {fields} fields"))
             .hint("as in passwd(5) and group(5)"));

@@ -87,8 +87,12 @@ impl Generator<'_> {
         };
         const POINTS: [&str; 6] =
             ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
-        if let Some(hook) = self.injected.hooks.iter().find(|hook| !POINTS.contains(&hook.hook_name.as_str())) {
-            return Err(Fault::input(format!("the device's specification: there is no hook \"{}\"", hook.hook_name)));
+        if let Some(hook) = self.injected.hooks.iter().find(|hook| !POINTS.contains(&hook.hook_name.as_str()))
+        {
+            return Err(Fault::input(format!(
+                "the device's specification: there is no hook \"{}\"",
+                hook.hook_name
+            )));
         }
         let mut hooks = Hooks::default();
         hooks

@@ -17,11 +17,13 @@ use crate::capabilities::CapSet;
 use crate::cdi;
 use crate::seccomp::{self, Architecture, Profile, Target};
 use crate::users::{self, UserFiles};
-use crate::wishes::{CgroupMode, IpcMode, NetworkMode, Personality, PidMode, Seccomp, Secret, UtsMode, Wishes};
+use crate::wishes::{
+    CgroupMode, IpcMode, NetworkMode, Personality, PidMode, Seccomp, Secret, UtsMode, Wishes,
+};
 use fault::{Fault, Result};
 use oci_spec::runtime::{
-    Linux, LinuxIntelRdt, LinuxNamespace, LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain, LinuxSeccomp,
-    PosixRlimitType, Root, Spec,
+    Linux, LinuxIntelRdt, LinuxNamespace, LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain,
+    LinuxSeccomp, PosixRlimitType, Root, Spec,
 };
 use record::Config;
 use serde::{Deserialize, Serialize};

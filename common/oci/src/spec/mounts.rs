@@ -61,7 +61,11 @@ pub(super) fn is_placeholder(source: &str) -> bool {
 
 impl Generator<'_> {
     /// `files` of the bundle are bound beside the usual ones.
-    pub(super) fn mounts(&mut self, network_peer: Option<&Peer>, files: &[(&'static str, String)]) -> Result<Mounts> {
+    pub(super) fn mounts(
+        &mut self,
+        network_peer: Option<&Peer>,
+        files: &[(&'static str, String)],
+    ) -> Result<Mounts> {
         let plans = self.plans()?;
         self.check_own_mounts(&plans)?;
         let mut mounts = Mounts { list: self.default_mounts(&plans)?, ..Mounts::default() };
@@ -188,7 +192,8 @@ impl Generator<'_> {
     /// What the mounts every container has cannot do.
     fn check_own_mounts(&mut self, plans: &[MountPlan]) -> Result<()> {
         let joins_shm = matches!(self.wishes.ipc, IpcMode::Host | IpcMode::Container(_) | IpcMode::None);
-        if self.wishes.shm_size.is_some() && (joins_shm || plans.iter().any(|plan| plan.target == "/dev/shm")) {
+        if self.wishes.shm_size.is_some() && (joins_shm || plans.iter().any(|plan| plan.target == "/dev/shm"))
+        {
             self.warnings.push("shm-size has no effect: /dev/shm is not this container's own".to_owned());
         }
         // Through the machine's own hierarchies it could change other groups than its own.
@@ -311,7 +316,8 @@ impl Generator<'_> {
 
 /// As podman's: the image's files are there, whatever is written goes with the container.
 fn read_only_tmpfs(target: &str) -> MountPlan {
-    let options = ["rw", "nosuid", "nodev", "tmpcopyup", if target == "/run" { "mode=755" } else { "mode=1777" }];
+    let options =
+        ["rw", "nosuid", "nodev", "tmpcopyup", if target == "/run" { "mode=755" } else { "mode=1777" }];
     MountPlan {
         chown: false,
         overlay: None,

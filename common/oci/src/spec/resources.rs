@@ -1,13 +1,13 @@
 //! `linux`: limits, devices, kernel parameters, hidden paths.
 
 use super::{Generator, HostDevice};
-use fault::{Fault, Result};
 use crate::wishes::{DeviceRate, unmasks};
-use oci_spec::runtime::{
-    Linux, LinuxBlockIo, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources,
-    LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder,
-};
+use fault::{Fault, Result};
 use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Linux, LinuxBlockIo, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids,
+    LinuxResources, LinuxThrottleDeviceBuilder, LinuxWeightDeviceBuilder,
+};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -55,7 +55,8 @@ impl Generator<'_> {
     pub(super) fn readonly_paths(&self) -> Option<Vec<String>> {
         let security = &self.wishes.security;
         let usual = READ_ONLY.iter().filter(|path| !unmasks(&security.unmask, path));
-        (!self.config.privileged && !security.unconfined_paths).then(|| usual.map(|path| (*path).to_owned()).collect())
+        (!self.config.privileged && !security.unconfined_paths)
+            .then(|| usual.map(|path| (*path).to_owned()).collect())
     }
 
     /// docker opens ping and low ports to everybody inside a network namespace of the container's own.
@@ -108,8 +109,9 @@ impl Generator<'_> {
             _ => {}
         }
         if asked.oom_kill_disable && limit.is_none() {
-            self.warnings
-                .push("oom-kill-disable without a memory limit: the container can use up the machine's".to_owned());
+            self.warnings.push(
+                "oom-kill-disable without a memory limit: the container can use up the machine's".to_owned(),
+            );
         }
         Ok(Some(memory).filter(|memory| *memory != LinuxMemory::default()))
     }
@@ -122,8 +124,9 @@ impl Generator<'_> {
             let weight = u16::try_from(rate).unwrap_or(u16::MAX);
             LinuxWeightDeviceBuilder::default().major(major).minor(minor).weight(weight).build()
         };
-        let throttle =
-            |(major, minor), rate| LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(rate).build();
+        let throttle = |(major, minor), rate| {
+            LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(rate).build()
+        };
         io.set_weight_device(self.block_devices(&asked.blkio_weight_devices, weight)?)
             .set_throttle_read_bps_device(self.block_devices(&asked.read_bps, throttle)?)
             .set_throttle_write_bps_device(self.block_devices(&asked.write_bps, throttle)?)

@@ -39,7 +39,8 @@ pub fn device(text: &str) -> Result<DeviceWish> {
 
 /// Whether this is a name of the Container Device Interface, `vendor.com/class=name`, and not a path.
 pub fn is_cdi_name(text: &str) -> bool {
-    !text.starts_with('/') && text.split_once('=').is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
+    !text.starts_with('/')
+        && text.split_once('=').is_some_and(|(kind, name)| kind.contains('/') && !name.is_empty())
 }
 
 fn is_permissions(text: &str) -> bool {

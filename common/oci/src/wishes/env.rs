@@ -98,7 +98,10 @@ pub fn is_named(variable: &str, name: &str) -> bool {
 pub fn expand(variable: &str, environment: &[String]) -> String {
     let Some((name, value)) = variable.split_once('=') else { return variable.to_owned() };
     let lookup = |wanted: &str| {
-        environment.iter().find_map(|present| present.split_once('=').filter(|(name, _)| *name == wanted)).map(|(_, v)| v)
+        environment
+            .iter()
+            .find_map(|present| present.split_once('=').filter(|(name, _)| *name == wanted))
+            .map(|(_, v)| v)
     };
     let mut text = format!("{name}=");
     let mut rest = value;

@@ -5,6 +5,7 @@
 
 pub mod device;
 pub mod env;
+pub mod health;
 mod limits;
 mod modes;
 pub mod mount;
@@ -12,20 +13,21 @@ pub mod names;
 pub mod port;
 mod quantity;
 mod resources;
-mod security;
 mod secret;
+mod security;
 mod signal;
 
 pub use device::{DeviceWish, device, is_cdi_name};
+pub use health::{HealthPlan, OnFailure};
 pub use limits::{SysctlScope, UNLIMITED, Ulimit, sysctl, ulimit, ulimit_name};
 pub use modes::{CgroupMode, IpcMode, LogWish, NetworkMode, PidMode, RestartPolicy, UtsMode};
 pub use mount::{MountKind, MountPlan, OverlayPlan, ReadOnly, VolumePlan};
-pub use port::port;
 pub use names::{HostAddress, Resolver};
+pub use port::port;
 pub use quantity::{bytes, bytes_of, nano_cpus};
 pub use resources::{DeviceRate, DeviceRule, Resources};
-pub use security::{Seccomp, Security, unmasks};
 pub use secret::{Secret, SecretGoes, SecretSource, secret};
+pub use security::{Seccomp, Security, unmasks};
 pub use signal::{signal, signal_name};
 
 use crate::Platform;
@@ -81,6 +83,8 @@ pub struct Wishes {
     /// Seconds before SIGKILL; -1: never.
     pub stop_timeout: Option<i64>,
     pub restart: RestartPolicy,
+    /// What of it the user set.
+    pub health: health::HealthWish,
     pub log: LogWish,
     /// What the image has to be for.
     pub platform: Option<Platform>,
@@ -170,6 +174,7 @@ impl Wishes {
                 .transpose()?,
             stop_timeout: stop_timeout(config.stop_timeout)?,
             restart: RestartPolicy::parse(&mode(&config.restart))?,
+            health: health::HealthWish::parse(config.healthcheck.as_ref())?,
             log: LogWish::parse(config.log_driver.as_deref(), &config.log_opts)?,
             platform: match config.platform.as_deref().filter(|text| !text.is_empty()) {
                 Some(text) => Some(Platform::parse(text).map_err(|fault| fault.as_kind(Kind::Input))?),
@@ -219,6 +224,9 @@ impl Wishes {
         if config.auto_remove && self.restart != RestartPolicy::No {
             return conflict("rm and a restart policy exclude each other");
         }
+        if config.auto_remove && self.health.on_failure == Some(OnFailure::Restart) {
+            return conflict("rm and a restart when the container is unhealthy exclude each other");
+        }
         for name in self.sysctls.keys() {
             match sysctl(name)? {
                 SysctlScope::Network if self.network == NetworkMode::Host => {
@@ -260,15 +268,15 @@ fn cgroup_parent(text: &str) -> Result<String> {
     if text.len() <= 1024 && trimmed.split('/').all(plain) {
         return Ok(format!("/{trimmed}"));
     }
-    Err(Fault::input(format!("\"{text}\" is not a control group")).hint("a path below the root of the hierarchy: /batch"))
+    Err(Fault::input(format!("\"{text}\" is not a control group"))
+        .hint("a path below the root of the hierarchy: /batch"))
 }
 
 fn umask(text: &str) -> Result<u32> {
     let valid = text.len() <= 4 && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
-    u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mask| valid && *mask <= 0o777)
-        .ok_or_else(|| Fault::input(format!("\"{text}\" is not a file creation mask")).hint("octal digits: 0027"))
+    u32::from_str_radix(text, 8).ok().filter(|mask| valid && *mask <= 0o777).ok_or_else(|| {
+        Fault::input(format!("\"{text}\" is not a file creation mask")).hint("octal digits: 0027")
+    })
 }
 
 fn personality(text: &str) -> Result<Personality> {

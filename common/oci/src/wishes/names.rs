@@ -22,7 +22,9 @@ pub fn add_host(text: &str) -> Result<(Vec<String>, HostAddress)> {
     let at = text.find([':', '=']).ok_or_else(|| wrong("there is no \":\""))?;
     let (names, address) = (&text[..at], &text[at + 1..]);
     let plain = |name: &str| {
-        !name.is_empty() && name.len() <= 253 && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#')
+        !name.is_empty()
+            && name.len() <= 253
+            && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#')
     };
     let names: Vec<String> = names.split(';').map(str::to_owned).collect();
     if !names.iter().all(|name| plain(name)) {
@@ -56,7 +58,8 @@ pub fn resolver_option(text: &str) -> Result<String> {
     if !text.is_empty() && text.len() <= 64 && text.chars().all(plain) {
         return Ok(text.to_owned());
     }
-    Err(Fault::input(format!("\"{text}\" is not an option of resolv.conf")).hint("as ndots:2, see resolv.conf(5)"))
+    Err(Fault::input(format!("\"{text}\" is not an option of resolv.conf"))
+        .hint("as ndots:2, see resolv.conf(5)"))
 }
 
 /// What is wished for `/etc/resolv.conf`; what is empty is the host's.
@@ -181,7 +184,9 @@ mod tests {
     #[test]
     fn the_rest() {
         assert!(name_server("9.9.9.9").is_ok() && name_server("x").is_err());
-        assert!(search_domain(".").is_ok() && search_domain("a b").is_err() && search_domain("a\nb").is_err());
+        assert!(
+            search_domain(".").is_ok() && search_domain("a b").is_err() && search_domain("a\nb").is_err()
+        );
         assert!(resolver_option("ndots:2").is_ok() && resolver_option("a b").is_err());
         assert!(time_zone("Europe/Paris").is_ok() && time_zone("Etc/GMT+1").is_ok());
         for wrong in ["", "/etc/passwd", "../x", "a//b", "a/..", "a b"] {

@@ -55,7 +55,8 @@ impl Resources {
     /// `memory` and `nano_cpus` as parsed already, for what depends on them.
     pub fn parse(config: &Config, memory: Option<u64>, nano_cpus: Option<u64>) -> Result<Resources> {
         let rates = |name: &str, list: &[String], parse: &dyn Fn(&str) -> Result<u64>| {
-            let rate = |text: &String| device_rate(text, parse).map_err(|fault| fault.within(name.to_owned()));
+            let rate =
+                |text: &String| device_rate(text, parse).map_err(|fault| fault.within(name.to_owned()));
             list.iter().map(rate).collect::<Result<Vec<_>>>()
         };
         let resources = Resources {
@@ -90,7 +91,12 @@ impl Resources {
                 Some(value) if value < 0 => return Err(range("cpu-rt-runtime", value, "microseconds")),
                 value => value,
             },
-            cpuset_mems: config.cpuset_mems.as_deref().filter(|list| !list.is_empty()).map(cpu_list).transpose()?,
+            cpuset_mems: config
+                .cpuset_mems
+                .as_deref()
+                .filter(|list| !list.is_empty())
+                .map(cpu_list)
+                .transpose()?,
             blkio_weight: match config.blkio_weight.filter(|weight| *weight != 0) {
                 Some(value) if !(10..=1000).contains(&value) => {
                     return Err(range("blkio-weight", value, "10 to 1000"));
@@ -102,7 +108,11 @@ impl Resources {
             write_bps: rates("device-write-bps", &config.device_write_bps, &bytes)?,
             read_iops: rates("device-read-iops", &config.device_read_iops, &number)?,
             write_iops: rates("device-write-iops", &config.device_write_iops, &number)?,
-            device_rules: config.device_cgroup_rules.iter().map(|text| device_rule(text)).collect::<Result<_>>()?,
+            device_rules: config
+                .device_cgroup_rules
+                .iter()
+                .map(|text| device_rule(text))
+                .collect::<Result<_>>()?,
         };
         resources.check_together(memory, nano_cpus)?;
         Ok(resources)
@@ -127,7 +137,11 @@ impl Resources {
         if nano_cpus.is_some() && (self.cpu_period.is_some() || self.cpu_quota.is_some()) {
             return refuse("cpus excludes cpu-period and cpu-quota: it says both");
         }
-        if self.cpu_rt_runtime.zip(self.cpu_rt_period).is_some_and(|(runtime, period)| runtime.unsigned_abs() > period) {
+        if self
+            .cpu_rt_runtime
+            .zip(self.cpu_rt_period)
+            .is_some_and(|(runtime, period)| runtime.unsigned_abs() > period)
+        {
             return refuse("cpu-rt-runtime must not be more than cpu-rt-period");
         }
         Ok(())
@@ -192,7 +206,10 @@ fn device_rule(text: &str) -> Result<DeviceRule> {
     };
     let (major, minor) = numbers.split_once(':').ok_or_else(wrong)?;
     let once = |letter: &str| access.matches(letter).count() <= 1;
-    if access.is_empty() || !access.chars().all(|c| "rwm".contains(c)) || !["r", "w", "m"].iter().all(|l| once(l)) {
+    if access.is_empty()
+        || !access.chars().all(|c| "rwm".contains(c))
+        || !["r", "w", "m"].iter().all(|l| once(l))
+    {
         return Err(wrong());
     }
     let kind = kind.chars().next().unwrap_or('a');
@@ -218,11 +235,17 @@ mod tests {
             "device_read_bps":["/dev/sda:1mb"],"device_write_iops":["/dev/sda:5"],"device_cgroup_rules":["c 1:* rw"]}"#,
         )
         .unwrap();
-        assert_eq!((all.memory_reservation, all.memory_swap, all.memory_swappiness), (Some(32 << 20), Some(-1), Some(10)));
+        assert_eq!(
+            (all.memory_reservation, all.memory_swap, all.memory_swappiness),
+            (Some(32 << 20), Some(-1), Some(10))
+        );
         assert_eq!(all.read_bps, [DeviceRate { path: "/dev/sda".into(), rate: 1 << 20 }]);
         let rule = DeviceRule { kind: 'c', major: Some(1), minor: None, access: "rw".into() };
         assert_eq!(all.device_rules, [rule]);
-        assert_eq!(parse(r#"{"memory_swap":0,"memory_swappiness":-1,"cpu_quota":0}"#).unwrap(), Resources::default());
+        assert_eq!(
+            parse(r#"{"memory_swap":0,"memory_swappiness":-1,"cpu_quota":0}"#).unwrap(),
+            Resources::default()
+        );
     }
 
     #[test]

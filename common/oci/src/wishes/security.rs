@@ -80,14 +80,18 @@ impl Security {
             ("proc-opts", Some(list)) if !list.is_empty() => {
                 for option in list.split(',') {
                     if !is_proc_option(option) {
-                        return Err(wrong("options of /proc are hidepid=…, gid=…, subset=pid, noexec, nosuid, nodev, ro"));
+                        return Err(wrong(
+                            "options of /proc are hidepid=…, gid=…, subset=pid, noexec, nosuid, nodev, ro",
+                        ));
                     }
                     self.proc_options.push(option.to_owned());
                 }
             }
             // Nothing is ever labelled.
             ("label", Some("disable")) => {}
-            ("label", Some(_)) => return Err(wrong("SELinux labels are not set by this runtime; there is only label=disable")),
+            ("label", Some(_)) => {
+                return Err(wrong("SELinux labels are not set by this runtime; there is only label=disable"));
+            }
             ("seccomp" | "apparmor" | "mask" | "unmask" | "proc-opts" | "label", _) => {
                 return Err(wrong("it needs a value"));
             }
@@ -99,7 +103,8 @@ impl Security {
 
 /// Paths with colons between, as podman takes them.
 fn paths(list: &str, wrong: &dyn Fn(&str) -> Fault) -> Result<Vec<String>> {
-    let one = |path: &str| clean_target(path).map_err(|_| wrong("paths are absolute, with colons between them"));
+    let one =
+        |path: &str| clean_target(path).map_err(|_| wrong("paths are absolute, with colons between them"));
     list.split(':').map(one).collect()
 }
 
@@ -118,7 +123,8 @@ fn is_proc_option(option: &str) -> bool {
 
 /// Whether a path is one that `unmask` names, by `*` perhaps, or lies below one.
 pub fn unmasks(patterns: &[String], path: &str) -> bool {
-    let names = |text: &str| text.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let names =
+        |text: &str| text.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>();
     let path = names(path);
     patterns.iter().any(|pattern| {
         let pattern = names(pattern);
@@ -171,7 +177,10 @@ mod tests {
         assert!(parse(&["label=disable"]).is_ok() && parse(&["label:disable"]).is_ok());
         let lists = parse(&["mask=/a:/b/../c", "unmask=/proc/kcore", "proc-opts=hidepid=2,gid=5"]).unwrap();
         assert_eq!(lists.mask, ["/a", "/c"]);
-        assert_eq!((lists.unmask, lists.proc_options), (vec!["/proc/kcore".into()], vec!["hidepid=2".into(), "gid=5".into()]));
+        assert_eq!(
+            (lists.unmask, lists.proc_options),
+            (vec!["/proc/kcore".into()], vec!["hidepid=2".into(), "gid=5".into()])
+        );
         for wrong in [
             "",
             "label=type:x",
@@ -195,8 +204,16 @@ mod tests {
     #[test]
     fn patterns() {
         let unmask = |pattern: &str, path: &str| unmasks(&[pattern.to_owned()], path);
-        assert!(unmask("/proc/kcore", "/proc/kcore") && unmask("/proc/*", "/proc/kcore") && unmask("/proc", "/proc/kcore"));
+        assert!(
+            unmask("/proc/kcore", "/proc/kcore")
+                && unmask("/proc/*", "/proc/kcore")
+                && unmask("/proc", "/proc/kcore")
+        );
         assert!(unmask("/sys/*/virtual/p*r*p", "/sys/devices/virtual/powercap"));
-        assert!(!unmask("/proc/k", "/proc/kcore") && !unmask("/proc/*x", "/proc/kcore") && !unmask("/proc/a/b", "/proc/a"));
+        assert!(
+            !unmask("/proc/k", "/proc/kcore")
+                && !unmask("/proc/*x", "/proc/kcore")
+                && !unmask("/proc/a/b", "/proc/a")
+        );
     }
 }

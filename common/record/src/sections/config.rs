@@ -244,6 +244,9 @@ pub struct Config {
     /// `no` (default), `on-failure[:N]`, `always`, `unless-stopped`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<String>,
+    /// How to find out whether it does what it is there for; what is not set is as the image has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
     /// `json-file` (default) or `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_driver: Option<String>,
@@ -274,6 +277,37 @@ pub struct Config {
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+/// A health check as it is asked for (docker's `--health-*`). Times are seconds as numbers, or texts with a unit: `"1m30s"`; 0
+/// counts as not set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Healthcheck {
+    /// `["CMD", program, …]`, `["CMD-SHELL", text]`, `["NONE"]` for no check at all, or empty for the image's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub test: Vec<String>,
+    /// Between the end of a check and the next one: 30 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Quantity>,
+    /// A check that takes longer is killed and has failed: 30 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Quantity>,
+    /// So many failures one after another make it unhealthy: 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// After the start, failures in this time do not count until a check has succeeded: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_period: Option<Quantity>,
+    /// Between checks in that time: 5 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_interval: Option<Quantity>,
+    /// What is done when it becomes unhealthy: `none` (default), `kill`, `restart`, `stop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<String>,
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// A number, or a number with a unit as people write it.

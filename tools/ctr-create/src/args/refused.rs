@@ -5,16 +5,46 @@ use cli::{Fault, Result};
 
 /// Flag, whether it takes a value, why not, what instead.
 const FLAGS: [(&str, bool, &str, &str); 27] = [
-    ("link", true, "links are not made", "containers of one network reach each other by name; --add-host NAME:ADDRESS"),
+    (
+        "link",
+        true,
+        "links are not made",
+        "containers of one network reach each other by name; --add-host NAME:ADDRESS",
+    ),
     ("kernel-memory", true, "the kernel has no limit for its own memory any more", "--memory counts it too"),
     ("init-path", true, "the init is ctr-shim itself", "--init"),
     ("init-binary", true, "the init is ctr-shim itself", "--init"),
-    ("systemd", true, "nothing is prepared for systemd as the first process", "--tmpfs /run --tmpfs /run/lock --stop-signal SIGRTMIN+3"),
+    (
+        "systemd",
+        true,
+        "nothing is prepared for systemd as the first process",
+        "--tmpfs /run --tmpfs /run/lock --stop-signal SIGRTMIN+3",
+    ),
     ("sdnotify", true, "no readiness is passed on", "ctr-start returns when the command is executed"),
-    ("preserve-fds", true, "the container gets stdin, stdout and stderr alone", "-v of a named pipe, or ctr-start --stdin-fd"),
-    ("preserve-fd", true, "the container gets stdin, stdout and stderr alone", "-v of a named pipe, or ctr-start --stdin-fd"),
-    ("conmon-pidfile", true, "there is no conmon", "--pidfile, and shim_pid in $STAVES_RUN/containers/ID/state.json"),
-    ("storage-opt", true, "the read-write layer has no quota of its own", "--read-only with --tmpfs PATH:size=BYTES, or a volume of that size"),
+    (
+        "preserve-fds",
+        true,
+        "the container gets stdin, stdout and stderr alone",
+        "-v of a named pipe, or ctr-start --stdin-fd",
+    ),
+    (
+        "preserve-fd",
+        true,
+        "the container gets stdin, stdout and stderr alone",
+        "-v of a named pipe, or ctr-start --stdin-fd",
+    ),
+    (
+        "conmon-pidfile",
+        true,
+        "there is no conmon",
+        "--pidfile, and shim_pid in $STAVES_RUN/containers/ID/state.json",
+    ),
+    (
+        "storage-opt",
+        true,
+        "the read-write layer has no quota of its own",
+        "--read-only with --tmpfs PATH:size=BYTES, or a volume of that size",
+    ),
     ("isolation", true, "only \"default\" exists outside Windows", "leave it out"),
     ("disable-content-trust", false, "there is no content trust to switch off", "leave it out"),
     ("use-api-socket", false, "there is no engine's socket to give", "-v of the socket of an engine you run"),
@@ -29,7 +59,12 @@ const FLAGS: [(&str, bool, &str, &str); 27] = [
     ("shm-size-systemd", true, "nothing is prepared for systemd as the first process", "--tmpfs /run:size=…"),
     ("chrootdirs", true, "it is not supported", "-v"),
     ("seccomp-policy", true, "images' own system call filters are not used", "--security-opt seccomp=FILE"),
-    ("decryption-key", true, "encrypted images are not read", "decrypt it first: skopeo copy --decryption-key"),
+    (
+        "decryption-key",
+        true,
+        "encrypted images are not read",
+        "decrypt it first: skopeo copy --decryption-key",
+    ),
     ("no-hostname", false, "/etc/hostname is always the container's", "-v of a file of your own over it"),
     ("no-hosts", false, "/etc/hosts is always the container's", "-v of a file of your own over it"),
 ];
@@ -45,7 +80,8 @@ impl Refused {
         if (*name, value.as_deref()) == ("isolation", Some("default")) {
             return Ok(());
         }
-        let (why, instead) = FLAGS.iter().find(|flag| flag.0 == *name).map_or(("", ""), |flag| (flag.2, flag.3));
+        let (why, instead) =
+            FLAGS.iter().find(|flag| flag.0 == *name).map_or(("", ""), |flag| (flag.2, flag.3));
         Err(Fault::usage(format!("--{name}: {why}")).hint(format!("instead: {instead}")))
     }
 }

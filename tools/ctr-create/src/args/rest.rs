@@ -53,7 +53,9 @@ impl RestFlags {
         match self.cgroups.as_deref() {
             None | Some("enabled" | "no-conmon") => {}
             Some(how @ ("disabled" | "split")) => {
-                return Err(Fault::usage(format!("--cgroups {how} is not supported: every container has control groups")));
+                return Err(Fault::usage(format!(
+                    "--cgroups {how} is not supported: every container has control groups"
+                )));
             }
             Some(other) => {
                 return Err(Fault::usage(format!("--cgroups {other}: there is enabled")));

@@ -45,7 +45,9 @@ fn every_flag_reaches_its_member() {
         --log-opt max-size=1m --platform linux/amd64 --runtime ./crun --rootfs r -v ./s:/s:ro -v vol:/v --tmpfs /t:size=1m \
         --mount type=bind,src=/m,dst=/m --volumes-from web:ro --volume-driver local --secret db,type=env --secret id=k,src=key --read-only --device /dev/fuse --cap-add NET_ADMIN --cap-drop ALL --privileged \
         --security-opt no-new-privileges --security-opt seccomp=p.json -m 1g --cpus 1.5 -c 512 --cpuset-cpus 0 \
-        --pids-limit -1 --ulimit nofile=1 --sysctl net.a=1 --net none -p 80:80 --pid host --ipc none --uts private cmd -x --name";
+        --pids-limit -1 --ulimit nofile=1 --sysctl net.a=1 --net none -p 80:80 --pid host --ipc none --uts private \
+        --health-cmd true --health-interval 1s --health-timeout 2s --health-retries 3 --health-start-period 4s \
+        --health-start-interval 5s --health-on-failure kill cmd -x --name";
     let words: Vec<&str> = line.split_whitespace().collect();
     let expected: serde_json::Value = serde_json::from_str(r#"{
         "name":"n","command":["cmd","-x","--name"],"entrypoint":["/e"],"env":["A=1","FROM_HERE=here","GONE"],"workdir":"/w",
@@ -61,7 +63,9 @@ fn every_flag_reaches_its_member() {
         "cpuset_cpus":"0","pids_limit":-1,"ulimits":["nofile=1"],"sysctls":{"net.a":"1"},"network":"none","pid":"host",
         "ipc":"none","uts":"private","ports":["80:80"],"labels":{"a":"","b":"c"},"annotations":{"d":"e"},"stop_signal":"INT",
         "stop_timeout":-1,"log_driver":"json-file","log_opts":{"max-size":"1m"},"runtime":"/here/./crun",
-        "rootfs":"/here/r","platform":"linux/amd64"}"#).unwrap();
+        "rootfs":"/here/r","platform":"linux/amd64",
+        "healthcheck":{"test":["CMD-SHELL","true"],"interval":"1s","timeout":"2s","retries":3,
+            "start_period":"4s","start_interval":"5s","on_failure":"kill"}}"#).unwrap();
     assert_eq!(json("{}", &words), expected);
 }
 
@@ -74,7 +78,10 @@ fn every_further_flag_reaches_its_member() {
         --dns-opt ndots:1 --expose 80 -P --env-host --env-merge A=$B --unsetenv C --unsetenv-all --http-proxy --umask 027 --tz UTC \
         --passwd-entry p --group-entry g --personality LINUX --gpus 1 --device v.com/c=x --device-cgroup-rule=a --cgroupns host \
         --cgroup-parent p --cgroups enabled --timeout 9 --pidfile f --hooks-dir h --isolation default";
-    let words: Vec<&str> = line.split_whitespace().map(|word| if word.ends_with("rule=a") { "--device-cgroup-rule=a *:* m" } else { word }).collect();
+    let words: Vec<&str> = line
+        .split_whitespace()
+        .map(|word| if word.ends_with("rule=a") { "--device-cgroup-rule=a *:* m" } else { word })
+        .collect();
     let expected: serde_json::Value = serde_json::from_str(r#"{
         "memory_reservation":"1m","memory_swap":"-1","memory_swappiness":5,"oom_kill_disable":true,"oom_score_adj":-5,
         "cpu_period":50000,"cpu_quota":-1,"cpu_rt_period":2,"cpu_rt_runtime":1,"cpuset_mems":"0","blkio_weight":10,
@@ -94,7 +101,10 @@ fn every_further_flag_reaches_its_member() {
 /// docker's switches take a value, too.
 #[test]
 fn switches() {
-    assert_eq!(json("{}", &["-it", "--rm=false", "--init=true"]), serde_json::json!({"tty":true,"interactive":true,"init":true}));
+    assert_eq!(
+        json("{}", &["-it", "--rm=false", "--init=true"]),
+        serde_json::json!({"tty":true,"interactive":true,"init":true})
+    );
     assert_eq!(json("{}", &["-ti", "-i=false", "x"])["interactive"], serde_json::Value::Null);
     assert_eq!(json("{}", &["-itP", "x"])["command"], serde_json::json!(["x"]));
 }
@@ -200,6 +210,10 @@ fn wrong_values_are_usage_errors() {
         "--platform a/b/c/d/e",
         "--pids-limit -7",
         "--volumes-from :ro",
+        "--health-interval x",
+        "--health-on-failure explode",
+        "--no-healthcheck --health-retries 3",
+        "--rm --health-on-failure restart",
         "--volumes-from x:colour",
         "--secret a/b",
         "--secret db,type=x",

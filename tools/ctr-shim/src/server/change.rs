@@ -36,7 +36,9 @@ impl Server {
         self.write_state("paused").inspect_err(|_| {
             // Nobody would know why it stands still.
             let _ = self.thaw();
-        })
+        })?;
+        self.tell("pause", Value::Null);
+        Ok(())
     }
 
     pub(super) fn unpause(&mut self) -> Result<()> {
@@ -53,6 +55,7 @@ impl Server {
             return Ok(());
         }
         self.thaw()?;
+        self.tell("unpause", Value::Null);
         self.write_state("running")
     }
 
@@ -160,6 +163,7 @@ impl Server {
             return Err(fault);
         }
         self.settings.restart = restart;
+        self.tell("update", Value::Null);
         Ok(())
     }
 }

@@ -37,6 +37,9 @@ impl Server {
             let _ = run.signal(libc::SIGKILL);
             return Err(fault.on(self.dir.id.as_str()).into());
         }
+        self.restart_anyway = false;
+        self.begin_health();
+        self.tell("start", serde_json::Value::Null);
         Ok(Reply { ok: true, pid: Some(pid), error: None })
     }
 
@@ -47,8 +50,9 @@ impl Server {
             finished_at: Some(now()),
             exit_code: Some(exit),
             error: Some(failure.fault.to_string()),
-            oom_killed: false,
+            ..LastRun::default()
         };
+        self.tell("die", serde_json::json!({"exit_code": exit}));
         self.reap();
         self.end_run();
         self.phase = Phase::Over;
@@ -80,6 +84,7 @@ impl Server {
             // Ended by the machine's own shutting down, say: the container is asked to end, too.
             if number == libc::SIGTERM {
                 self.stopped_by_user = true;
+                self.shutting_down = true;
                 self.forget_restart();
                 let _ = self.signal(libc::SIGTERM);
                 let _ = self.let_run();
@@ -103,7 +108,8 @@ impl Server {
             self.ended(code);
         }
         // Orphans of another runtime's making.
-        if self.settings.runtime.is_some() {
+        let checks = self.health.as_ref().is_some_and(|monitor| monitor.check().is_some());
+        if self.settings.runtime.is_some() && !checks {
             while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
         }
     }
@@ -123,16 +129,25 @@ impl Server {
             }
         }
         self.log.finish();
+        self.end_health();
         self.last_run.finished_at = Some(now());
         self.last_run.exit_code = Some(code);
+        self.last_run.stopped_by = self.stopped_by();
         self.last_run.oom_killed = self.end_run();
+        let ran = self.started.map_or(Duration::ZERO, |started| started.elapsed());
+        if self.last_run.oom_killed {
+            self.tell("oom", serde_json::Value::Null);
+        }
+        if self.started.is_some() {
+            self.tell("die", serde_json::json!({"exit_code": code, "seconds": ran.as_secs()}));
+        }
         if self.ending.take().is_some() {
             (self.restarts, self.back_off) = (0, BackOff::new());
             self.between_runs(code, Duration::ZERO);
             return;
         }
-        let ran = self.started.map_or(Duration::ZERO, |started| started.elapsed());
-        if restart::wanted(self.settings.restart, code, self.restarts, self.stopped_by_user)
+        let anyway = self.restart_anyway && !self.stopped_by_user;
+        if (anyway || restart::wanted(self.settings.restart, code, self.restarts, self.stopped_by_user))
             && self.started.is_some()
         {
             self.restarts += 1;
@@ -149,6 +164,14 @@ impl Server {
         self.phase = Phase::Restarting(Instant::now() + wait);
         let _ = self.write_state("restarting");
         self.tell_end(code);
+    }
+
+    fn stopped_by(&self) -> Option<StoppedBy> {
+        if self.shutting_down {
+            Some(StoppedBy::Machine)
+        } else {
+            self.stopped_by_user.then_some(StoppedBy::User)
+        }
     }
 
     pub(super) fn has_output(&self, stream: usize) -> bool {
@@ -204,6 +227,7 @@ impl Server {
     /// No further run after the last one.
     pub(super) fn settle_end(&mut self) {
         self.phase = Phase::Over;
+        self.last_run.stopped_by = self.stopped_by();
         let code = self.last_run.exit_code.unwrap_or(255);
         self.finish(code);
     }
@@ -213,7 +237,9 @@ impl Server {
         if self.phase != Phase::Waiting {
             return Err(Fault::conflict("the container is running"));
         }
-        let settings = Settings::of(&self.dir.load()?, &self.dir.bundle)?;
+        let record = self.dir.load()?;
+        let settings = Settings::of(&record, &self.dir.bundle)?;
+        self.who = Who::container(&record);
         self.kill_and_reap();
         self.end_run();
         self.settings = settings;

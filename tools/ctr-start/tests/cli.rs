@@ -1,0 +1,36 @@
+//! What runs again after a reboot.
+
+use testkit::busybox;
+
+#[test]
+fn policies_are_heeded_after_a_reboot() {
+    let Some(place) = busybox() else { return };
+    place
+        .sh(r#"run() { ctr-run -d --network none "$@" >/dev/null; }
+            run --name always --restart always busybox:1 sleep 1000
+            run --name unless --restart unless-stopped busybox:1 sleep 1000
+            run --name user --restart unless-stopped busybox:1 sleep 1000
+            run --name plain busybox:1 sleep 1000
+            run --name cut --restart on-failure busybox:1 sleep 1000
+            run --name polite --restart on-failure busybox:1 sh -c 'trap "exit 0" TERM; while :; do sleep 0.1; done'
+            img-pull --policy missing busybox:1 | img-unpack | ctr-create --name never --restart always -- true >/dev/null
+            ctr-stop -q -t 0 user >/dev/null
+            # Shut down in order, as systemd does.
+            id=$(ctr-inspect polite | jq -r .container.id)
+            sleep 0.5; kill $(jq .shim_pid $STAVES_RUN/containers/$id/state.json)
+            ctr-wait polite >/dev/null || exit 9
+            # The power goes.
+            for state in $STAVES_RUN/containers/*/state.json; do kill -9 $(jq .shim_pid $state); done
+            sleep 0.5; rm -r $STAVES_RUN"#)
+        .expect(0);
+    let steps = place
+        .sh("ctr-start --all-restartable --dry-run | jq -r 'select(.step == \"execute\").container' | wc -l")
+        .expect(0);
+    assert_eq!(steps.stdout.trim(), "4");
+    let started = place.sh("ctr-start --all-restartable --output table").expect(0).stdout;
+    assert_eq!(started.lines().collect::<Vec<_>>(), ["always", "unless", "cut", "polite"]);
+    assert_eq!(place.sh("ctr-start --all-restartable").expect(0).stdout, "");
+    let running = place.sh("ctr-ls | jq -r .container.name | sort | tr '\\n' ' '").expect(0).stdout;
+    assert_eq!(running, "always cut polite unless ");
+    place.sh("ctr-start --all-restartable web").expect(2);
+}
