@@ -475,6 +475,10 @@ fn rewrite(
     dir.update(|stored| {
         let networks = stored.raw("networks").map(str::to_owned);
         set_sections(stored, &plan, &container)?;
+        // Kept, or the next change would make the specification without it.
+        if let Some(spec) = edited.and_then(|record| record.raw("spec")) {
+            stored.set_raw("spec", spec.to_owned())?;
+        }
         match networks {
             Some(text) => stored.set_raw("networks", text),
             None => Ok(()),

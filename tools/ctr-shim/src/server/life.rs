@@ -218,6 +218,11 @@ impl Server {
     fn make_run(&mut self, network: Option<OwnedFd>) -> Result<Run> {
         // The last run's read-write layer is free again.
         self.mounts = None;
+        if self.settings.auto_remove {
+            // The mark overlayfs leaves where a crash could have lost something (overlayfs.rst, "Volatile mount"): no machine
+            // crashed between two runs of one shim.
+            let _ = std::fs::remove_dir(self.dir.bundle.join("work/work/incompat/volatile"));
+        }
         let store = &self.store;
         let mut run = container::create(store, &self.dir, &self.settings, &cache(store), network)?;
         run.ready()?;
