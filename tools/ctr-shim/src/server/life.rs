@@ -221,7 +221,7 @@ impl Server {
         if self.settings.auto_remove {
             // The mark overlayfs leaves where a crash could have lost something (overlayfs.rst, "Volatile mount"): no machine
             // crashed between two runs of one shim.
-            let _ = std::fs::remove_dir(self.dir.bundle.join("work/work/incompat/volatile"));
+            let _ = std::fs::remove_dir_all(self.dir.bundle.join("work/work/incompat/volatile"));
         }
         let store = &self.store;
         let mut run = container::create(store, &self.dir, &self.settings, &cache(store), network)?;
