@@ -46,6 +46,7 @@ impl Info {
     }
 
     /// What a member of a record's `volumes` wishes for, without what is of the moment or of the container it was printed with.
+    #[must_use]
     pub fn as_wished(&self) -> Info {
         Info { created_at: None, extra: Extra::new(), ..self.clone() }
     }

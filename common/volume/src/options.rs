@@ -109,7 +109,10 @@ pub fn without_passwords(o: &str) -> String {
 
 /// Attributes of the mount itself: set, cleared (mount_setattr(2)).
 fn attribute(word: &str) -> Option<(u64, u64)> {
-    use sys::mount::*;
+    use sys::mount::{
+        MOUNT_ATTR_ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
+        MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MOUNT_ATTR_STRICTATIME,
+    };
     Some(match word {
         "ro" => (MOUNT_ATTR_RDONLY, 0),
         "rw" => (0, MOUNT_ATTR_RDONLY),

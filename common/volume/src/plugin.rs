@@ -15,7 +15,7 @@ const PLACES: &str = "/run/docker/plugins:/etc/docker/plugins:/usr/lib/docker/pl
 const MAX_ANSWER: u64 = 1 << 20;
 const MAX_SPEC: u64 = 64 << 10;
 /// A plugin may have to wait for what it mounts.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A plugin that answers.
 #[derive(Debug)]

@@ -91,13 +91,12 @@ pub fn create(store: &Store, wanted: &Info, fill: impl FnOnce(&Path) -> Result<(
                 scratch.keep();
                 return Ok(Found { info, made: true });
             }
-            Err(Errno::EXIST) => {}
             // Not every file system can promise not to replace; rename(2) replaces empty directories only.
             Err(Errno::INVAL) if std::fs::rename(scratch.path(), &dir).is_ok() => {
                 scratch.keep();
                 return Ok(Found { info, made: true });
             }
-            Err(Errno::INVAL) => {}
+            Err(Errno::EXIST | Errno::INVAL) => {}
             Err(error) => return Err(error).explain(|| format!("put it at {}", dir.display())),
         }
         // Somebody else made it meanwhile.
@@ -275,8 +274,14 @@ pub fn remove(store: &Store, name: &str) -> Result<u64> {
 
 /// [`remove`], where uses by some containers do not count.
 pub fn remove_unless(store: &Store, name: &str, spared: impl Fn(&User) -> bool) -> Result<u64> {
-    let info = find(store, name)?;
     let dir = volume_dir(store.root(), name);
+    let info = match find(store, name) {
+        // Half of one.
+        Err(fault) if fault.kind() == Kind::NotFound && dir.is_dir() => {
+            Info { driver: LOCAL.to_owned(), ..Info::default() }
+        }
+        found => found?,
+    };
     let _lock = lock_alone(&dir).map_err(|fault| fault.on(name))?;
     refuse_used(store, name, spared)?;
     if let Some(place) = mounted_in(&dir)? {

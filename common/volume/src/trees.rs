@@ -24,6 +24,8 @@ const FILE: &str = "trees.json";
 /// What plugins have mounted for the container, in its run directory.
 const BY_PLUGINS: &str = "plugin-mounts.json";
 const MAX_FILE: u64 = 16 << 20;
+/// `CLONE_NEWNS` (clone(2)).
+const NEW_MOUNTS: u64 = 0x0002_0000;
 
 /// What was made ready for one run of a container.
 #[derive(Debug, Default)]
@@ -122,7 +124,7 @@ fn volume(
         && let Some(tree) = options::mount(&info.options).map_err(|fault| fault.on(name))?
     {
         return match subpath {
-            Some(subpath) => part(tree, subpath),
+            Some(subpath) => part(&tree, subpath),
             None => Ok(tree),
         };
     }
@@ -160,7 +162,7 @@ fn image(layers: &[PathBuf], subpath: Option<&str>) -> Result<OwnedFd> {
         layers => sys::overlay::mount(layers, None)?,
     };
     let tree = match subpath {
-        Some(subpath) => part(tree, subpath)?,
+        Some(subpath) => part(&tree, subpath)?,
         None => tree,
     };
     let readonly = MountAttributes { set: MOUNT_ATTR_RDONLY, ..MountAttributes::default() };
@@ -175,12 +177,11 @@ fn overlay(
     number: usize,
 ) -> Result<OwnedFd> {
     let own;
-    let (upper, work) = match writes {
-        Some((upper, work)) => (upper, work),
-        None => {
-            own = own_writes(dir, lower, number)?;
-            (&own.0, &own.1)
-        }
+    let (upper, work) = if let Some((upper, work)) = writes {
+        (upper, work)
+    } else {
+        own = own_writes(dir, lower, number)?;
+        (&own.0, &own.1)
     };
     let volatile = writes.is_none();
     sys::overlay::mount(&[lower.to_path_buf()], Some(Writable { upper, work, volatile }))
@@ -214,7 +215,7 @@ fn add_secrets(store: &Store, secrets: &[&Secret], ready: &mut Ready) -> Result<
             SecretGoes::File { target, uid, gid, mode } => {
                 let folder = secret::folder()?;
                 secret::write(&folder, "secret", &value, (*uid, *gid, *mode)).map_err(about)?;
-                ready.trees.push((PathBuf::from(target), part(folder, "secret").map_err(about)?));
+                ready.trees.push((PathBuf::from(target), part(&folder, "secret").map_err(about)?));
             }
         }
     }
@@ -246,11 +247,11 @@ fn clone_tree(source: &OwnedFd, recursive: bool) -> rustix::io::Result<OwnedFd> 
 }
 
 /// A part of what is mounted nowhere yet.
-fn part(tree: OwnedFd, subpath: &str) -> Result<OwnedFd> {
-    let source = inside(&tree, subpath)?;
+fn part(tree: &OwnedFd, subpath: &str) -> Result<OwnedFd> {
+    let source = inside(tree, subpath)?;
     match clone_tree(&source, false) {
         // Linux before 6.15 copies only what is mounted somewhere.
-        Err(Errno::INVAL) => part_elsewhere(&tree, subpath),
+        Err(Errno::INVAL) => part_elsewhere(tree, subpath),
         other => other.explain(|| format!("take the subpath {subpath}")),
     }
 }
@@ -258,8 +259,6 @@ fn part(tree: OwnedFd, subpath: &str) -> Result<OwnedFd> {
 /// [`part`], with the tree mounted in a mount namespace of a process that is made for that.
 fn part_elsewhere(tree: &OwnedFd, subpath: &str) -> Result<OwnedFd> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).explain(|| "make a pipe".into())?;
-    // CLONE_NEWNS (clone(2)).
-    const NEW_MOUNTS: u64 = 0x0002_0000;
     match sys::process::clone3(NEW_MOUNTS, None).explain(|| "make a mount namespace".into())? {
         Fork::Child => {
             drop(read);
@@ -268,7 +267,7 @@ fn part_elsewhere(tree: &OwnedFd, subpath: &str) -> Result<OwnedFd> {
             let _ = rustix::io::write(&write, &word);
             // The parent takes the descriptor out of this process while it is here.
             drop(write);
-            std::thread::sleep(std::time::Duration::from_secs(60));
+            std::thread::sleep(std::time::Duration::from_mins(1));
             sys::process::exit_now(0)
         }
         Fork::Parent { pidfd, .. } => {

@@ -1,7 +1,7 @@
 //! Volumes, mounts and secrets as they are inside of containers, which are run by the tools of this build.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -111,7 +111,6 @@ fn an_overlay_keeps_what_is_below_and_chown_gives_it_away() {
         run(&place, "-u 7:8 -v $DIR/host:/h:U -- sh -c 'stat -c %u:%g /h /h/sub /h/sub/file; touch /h/mine'")
             .expect(0);
     assert_eq!(ran.stdout, "7:8\n7:8\n7:8\n");
-    use std::os::unix::fs::MetadataExt;
     assert_eq!(std::fs::metadata("/etc/passwd").unwrap().uid(), passwd.uid());
 }
 

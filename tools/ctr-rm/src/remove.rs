@@ -288,19 +288,14 @@ fn remove_volumes(store: &Store, dir: &ContainerDir, record: &Record) -> Result<
     }
     let mut freed = 0;
     for name in names {
-        let about = |fault: Fault| fault.within(format!("remove volume {name}"));
         match volume::remove_unless(store, &name, |user| user.id == dir.id) {
             Ok(bytes) => {
                 freed += bytes;
                 store.event(&Who::volume(&name), "destroy", serde_json::Value::Null);
             }
-            // Another container was given it by name.
-            Err(fault) if fault.kind() == Kind::Conflict => {}
-            // Gone, or half of one.
-            Err(fault) if fault.kind() == Kind::NotFound => {
-                freed += discard(store, &volume::volume_dir(store.root(), &name)).map_err(about)?;
-            }
-            Err(fault) => return Err(about(fault)),
+            // Another container was given it by name, or it is gone.
+            Err(fault) if matches!(fault.kind(), Kind::Conflict | Kind::NotFound) => {}
+            Err(fault) => return Err(fault.within(format!("remove volume {name}"))),
         }
     }
     Ok(freed)

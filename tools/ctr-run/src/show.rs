@@ -291,7 +291,7 @@ fn long_bind(mount: &Mount) -> String {
     }
     for (key, path) in [("upperdir", &mount.upper), ("workdir", &mount.work)] {
         if let Some(path) = path {
-            text.push_str(&format!(",{key}={path}"));
+            text.extend([",", key, "=", path.as_str()]);
         }
     }
     text

@@ -133,7 +133,8 @@ fn random_name() -> Result<String> {
     if read != bytes.len() {
         return Err(Fault::failed("make up a name: the kernel gave too few random bytes"));
     }
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
 }
 
 /// `name=value` each; the last of one name counts.

@@ -115,6 +115,8 @@ impl<W: Write> Walk<'_, W> {
 
     /// The name under which an inode is in the archive already.
     fn seen(&mut self, stat: &Stat, path: &[u8]) -> Option<Vec<u8>> {
+        // Not as wide on every architecture.
+        #[allow(clippy::unnecessary_cast)]
         let names = stat.st_nlink as u64;
         if names < 2 {
             return None;
