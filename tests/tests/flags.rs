@@ -78,8 +78,9 @@ const CASES: &[Case] = &[
     is("--security-opt seccomp=unconfined", "grep ^Seccomp: /proc/self/status | awk '{ print $2 }'", "0"),
     is("--security-opt systempaths=unconfined", "grep -c ' /proc/' /proc/mounts", "0"),
     is("--security-opt label=disable", "echo ran", "ran"),
-    same("", "grep -o ' /\\(proc\\|sys\\)/[^ ]*' /proc/mounts | grep -v cgroup | sort"),
-    same("", "awk '{ print $2, $3 }' /proc/mounts | grep -v cgroup | sort"),
+    // Newer ones hide the interrupts, too.
+    same("", "grep -o ' /\\(proc\\|sys\\)/[^ ]*' /proc/mounts | grep -vE 'cgroup|interrupts' | sort"),
+    same("", "awk '{ print $2, $3 }' /proc/mounts | grep -vE 'cgroup|interrupts' | sort"),
     ours("--security-opt mask=/etc", "ls /etc | wc -l", "0"),
     ours("--security-opt unmask=/proc/kcore", "grep -c /proc/kcore /proc/mounts", "0"),
     ours("--security-opt unmask=/proc/*", "grep -c ' /proc/' /proc/mounts", "0"),
@@ -100,7 +101,7 @@ const CASES: &[Case] = &[
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt",
     ),
     ours("--unsetenv HOSTNAME", "tr '\\0' '\\n' </proc/1/environ | grep -c ^HOSTNAME", "0"),
-    ours("--unsetenv-all -e A=b", "tr '\\0' '\\n' </proc/1/environ", "A=b"),
+    ours("--unsetenv-all -e A=b", "cat /proc/1/environ | tr '\\0' '\\n'", "A=b"),
     ours("--env-host -e PATH=/bin", "echo $FROM_HERE", "here"),
     ours("--http-proxy", "echo $https_proxy $NO_PROXY", "http://proxy:1 local"),
     ours("--http-proxy=false", "echo $https_proxy $NO_PROXY", ""),
@@ -255,7 +256,7 @@ fn flags_have_their_effect() {
             (_, probe) if probe.starts_with("kill -TERM") => 143,
             (_, probe) if probe.starts_with("kill -KILL") => 137,
             // grep -c says so when it counts nothing.
-            (_, probe) if probe.contains("grep") && text == "0" => 1,
+            (_, probe) if (probe.contains("grep -c") || probe.contains("grep -vc")) && text == "0" => 1,
             _ => 0,
         };
         if !right || status != status_is {
@@ -294,7 +295,10 @@ fn docker_answers_the_same() {
     let theirs = ask(&bench, "docker run --rm --network none", &cases, DOCKERD, true);
     let mut different = Vec::new();
     for ((case, ours), theirs) in cases.iter().zip(&ours).zip(&theirs) {
-        if ours != theirs {
+        if split(theirs) == ("", 125) && split(ours).1 == 0 {
+            // It gives capabilities whether the machine has them or not.
+            skip(&format!("docker itself cannot run {} here", case.flags));
+        } else if ours != theirs {
             different.push(format!(
                 "{} | {}\n  ours   {ours:?}\n  docker {theirs:?}",
                 case.flags,

@@ -10,6 +10,10 @@ use fault::{Fault, Result};
 use oci_spec::runtime::{Hook, Hooks, LinuxDevice, LinuxDeviceCgroup};
 use std::path::PathBuf;
 
+/// Members of the specification's `hooks`.
+const POINTS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
 impl Generator<'_> {
     pub(super) fn add_groups(&self, user: &mut users::Identity) {
         for gid in &self.injected.additional_gids {
@@ -85,8 +89,6 @@ impl Generator<'_> {
                 .collect();
             (!hooks.is_empty()).then_some(hooks)
         };
-        const POINTS: [&str; 6] =
-            ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
         if let Some(hook) = self.injected.hooks.iter().find(|hook| !POINTS.contains(&hook.hook_name.as_str()))
         {
             return Err(Fault::input(format!(

@@ -147,7 +147,7 @@ impl Wishes {
             uts: UtsMode::parse(&mode(&config.uts))?,
             hostname: config.hostname.as_deref().filter(|name| !name.is_empty()).map(hostname).transpose()?,
             cgroupns: CgroupMode::parse(&mode(&config.cgroupns))?,
-            cgroup_parent: given(&config.cgroup_parent).map(cgroup_parent).transpose()?,
+            cgroup_parent: given(config.cgroup_parent.as_deref()).map(cgroup_parent).transpose()?,
             hosts: config.add_host.iter().map(|text| names::add_host(text)).collect::<Result<_>>()?,
             resolver: Resolver::parse(config)?,
             exposed: config
@@ -156,15 +156,15 @@ impl Wishes {
                 .map(|text| names::exposed(text))
                 .collect::<Result<Vec<_>>>()?
                 .concat(),
-            time_zone: given(&config.tz).map(names::time_zone).transpose()?,
-            umask: given(&config.umask).map(umask).transpose()?,
+            time_zone: given(config.tz.as_deref()).map(names::time_zone).transpose()?,
+            umask: given(config.umask.as_deref()).map(umask).transpose()?,
             shm_size: match &config.shm_size {
                 Some(quantity) => {
                     Some(bytes_of(quantity).map_err(|f| f.within("shm-size"))?).filter(|bytes| *bytes > 0)
                 }
                 None => None,
             },
-            personality: given(&config.personality).map(personality).transpose()?,
+            personality: given(config.personality.as_deref()).map(personality).transpose()?,
             ports: config.ports.iter().map(port).collect::<Result<_>>()?,
             stop_signal: config
                 .stop_signal
@@ -257,8 +257,8 @@ impl Wishes {
     }
 }
 
-fn given(text: &Option<String>) -> Option<&str> {
-    text.as_deref().filter(|text| !text.is_empty())
+fn given(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// `/a/b` or `a/b`, both below the root of the hierarchy.
