@@ -188,7 +188,8 @@ impl Events {
         let mut id = [0u8; 32];
         // All zeros is an id, too.
         let _ = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty());
-        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
+        let id: String = id.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
         Events {
             log: EventLog::open(store).ok(),
             who: dir.load().map(|record| Who::container(&record)).unwrap_or_default(),

@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn failures_in_the_start_period_do_not_count_until_one_has_succeeded() {
-        let mut monitor = monitor(1, Duration::from_secs(3600), OnFailure::Kill);
+        let mut monitor = monitor(1, Duration::from_hours(1), OnFailure::Kill);
         assert_eq!(monitor.interval(), Duration::from_secs(5));
         assert_eq!(monitor.judge(result(1), Instant::now()), Verdict::Same);
         assert_eq!(monitor.health.failing_streak, 0);

@@ -264,9 +264,12 @@ impl Server {
         let until = |at: Instant| at.saturating_duration_since(Instant::now());
         let limit = match self.phase {
             Phase::Restarting(at) => Some(until(at)),
-            Phase::Running => self.health.as_ref().and_then(|monitor| monitor.next()).map(until),
+            Phase::Running => {
+                let check = self.health.as_ref().and_then(|monitor| monitor.next());
+                check.into_iter().chain(self.deadline).min().map(until)
+            }
             Phase::Over => Some(Duration::from_secs(1)),
-            _ => self.deadline.map(|at| at.saturating_duration_since(Instant::now())),
+            Phase::Waiting => None,
         };
         let ending = self.ending.as_ref().and_then(change::Ending::left);
         let limit = limit.into_iter().chain(ending).min();

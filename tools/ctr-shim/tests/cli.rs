@@ -7,7 +7,7 @@ use testkit::{Place, busybox};
 /// Waits until what `ctr-inspect` says of a container is as wanted.
 #[track_caller]
 fn until(place: &Place, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let give_up = Instant::now() + Duration::from_secs(60);
+    let give_up = Instant::now() + Duration::from_mins(1);
     loop {
         let record = place.sh(&format!("ctr-inspect {name}")).expect(0).json();
         if wanted(&record["container"]) {
@@ -141,7 +141,7 @@ fn a_killed_shim_takes_its_check_along() {
         .expect(0);
     let begun = Instant::now();
     while place.sh("pgrep -f 'sleep 98765[4]'").stdout.is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert!(begun.elapsed() < Duration::from_mins(1));
     }
     place.sh("kill -9 $(jq .shim_pid $STAVES_RUN/containers/*/state.json)").expect(0);
     let begun = Instant::now();

@@ -197,7 +197,8 @@ impl Rounds {
 fn print(args: &Args, context: &mut Context, rows: &[Row], live: bool) -> Result<()> {
     match context.mode() {
         OutputMode::Quiet => {
-            context.print(&rows.iter().map(|row| format!("{}\n", row.id)).collect::<String>())
+            let ids: Vec<&str> = rows.iter().flat_map(|row| [row.id.as_str(), "\n"]).collect();
+            context.print(&ids.concat())
         }
         OutputMode::Table => {
             let table = show::table(rows, args.no_trunc);

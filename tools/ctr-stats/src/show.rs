@@ -69,8 +69,7 @@ pub fn redrawn(table: &Table) -> String {
     let width = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).map(|size| usize::from(size.ws_col));
     let text = table.render(width.ok().filter(|width| *width > 0));
     // To the top left; each line cleared to its end; what is below cleared.
-    let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
-    format!("\x1b[H{lines}\x1b[J")
+    format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
 }
 
 /// Of the limit, or of the machine's memory where there is none.

@@ -64,7 +64,7 @@ fn told_by(client: &Client, patience: Patience<'_>) -> Result<Waiting<Option<Exi
             Err(fault) if fault.kind() == Kind::Retryable => return Ok(Waiting::Done(None)),
             Err(fault) => return Err(fault),
         }
-        match patience.wait(&[client.as_fd()], Duration::from_secs(3600))? {
+        match patience.wait(&[client.as_fd()], Duration::from_hours(1))? {
             Turn::Look => {}
             Turn::TimedOut => return Ok(Waiting::TimedOut),
             Turn::Enough => return Ok(Waiting::Enough),

@@ -291,7 +291,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn plan(wish: Value, image: Value) -> Result<Option<HealthPlan>> {
+    fn plan(wish: Value, image: &Value) -> Result<Option<HealthPlan>> {
         let wish: Option<Healthcheck> = serde_json::from_value(wish).unwrap();
         HealthWish::parse(wish.as_ref())?.plan(Some(&json!({"config": {"Healthcheck": image}})))
     }
@@ -332,18 +332,17 @@ mod tests {
     #[test]
     fn what_is_not_set_is_the_images() {
         let image = json!({"Test": ["CMD", "a", "b"], "Interval": 2_000_000_000u64, "Retries": 7, "StartPeriod": 1_000_000u64});
-        let both = plan(json!({"timeout": "4s", "retries": 1, "on_failure": "kill"}), image.clone())
-            .unwrap()
-            .unwrap();
+        let both =
+            plan(json!({"timeout": "4s", "retries": 1, "on_failure": "kill"}), &image).unwrap().unwrap();
         assert_eq!(both.command, ["a", "b"]);
         assert_eq!((both.interval.as_secs(), both.timeout.as_secs(), both.retries), (2, 4, 1));
         assert_eq!((both.start_period.as_millis(), both.start_interval.as_secs()), (1, 5));
         assert_eq!(both.on_failure, OnFailure::Kill);
-        let own = plan(json!({"test": ["CMD-SHELL", "x y"]}), image.clone()).unwrap().unwrap();
+        let own = plan(json!({"test": ["CMD-SHELL", "x y"]}), &image).unwrap().unwrap();
         assert_eq!((own.command, own.retries), (vec!["/bin/sh".into(), "-c".into(), "x y".into()], 7));
-        assert_eq!(plan(json!({"test": ["NONE"]}), image).unwrap(), None);
-        assert_eq!(plan(json!(null), json!({"Test": ["NONE"]})).unwrap(), None);
-        assert_eq!(plan(json!(null), json!(null)).unwrap(), None);
+        assert_eq!(plan(json!({"test": ["NONE"]}), &image).unwrap(), None);
+        assert_eq!(plan(json!(null), &json!({"Test": ["NONE"]})).unwrap(), None);
+        assert_eq!(plan(json!(null), &json!(null)).unwrap(), None);
         let written = serde_json::to_value(&both).unwrap();
         assert_eq!((&written["interval"], &written["on_failure"]), (&json!(2), &json!("kill")));
         assert_eq!(serde_json::from_value::<HealthPlan>(written).unwrap(), both);
@@ -362,11 +361,7 @@ mod tests {
             (json!(null), json!({"Test": ["CMD", "a"], "Interval": -1})),
             (json!(null), json!({"Test": ["CMD", "a"], "Retries": "x"})),
         ] {
-            assert_eq!(
-                plan(wish.clone(), image.clone()).unwrap_err().kind(),
-                fault::Kind::Input,
-                "{wish} {image}"
-            );
+            assert_eq!(plan(wish.clone(), &image).unwrap_err().kind(), fault::Kind::Input, "{wish} {image}");
         }
     }
 }

@@ -56,7 +56,7 @@ impl Check {
         let init = target.pidfd.try_clone_to_owned().explain(|| "copy a descriptor".into())?;
         let shim = rustix::process::getpid();
         match sys::process::clone3(0, None).explain(|| "make a process".into())? {
-            Fork::Child => between(command, target, shim, init, write),
+            Fork::Child => between(command, target, shim, init, &write),
             Fork::Parent { pid, pidfd } => {
                 let began = Instant::now();
                 Ok(Check {
@@ -178,7 +178,7 @@ fn relations(pid: i32) -> Option<(i32, i32)> {
 }
 
 /// The process between: enters the container, runs the command and ends as it does.
-fn between(command: &[String], target: Target<'_>, shim: Pid, init: OwnedFd, write: OwnedFd) -> ! {
+fn between(command: &[String], target: Target<'_>, shim: Pid, init: OwnedFd, write: &OwnedFd) -> ! {
     // With the shim the container ends, and all that is asked of it.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     if rustix::process::getppid() != Some(shim) {
@@ -187,10 +187,10 @@ fn between(command: &[String], target: Target<'_>, shim: Pid, init: OwnedFd, wri
     // Above all the lock, the container's streams and the clients' connections: none of them are used or dropped here.
     let closed = sys::process::close_all_from(3, &[init.as_fd(), write.as_fd()]);
     let closed = closed.explain(|| "close descriptors".into()).map_err(failure);
-    let code = match closed.and_then(|()| execute(command, target, init, &write)) {
+    let code = match closed.and_then(|()| execute(command, target, init, write)) {
         Ok(executed) => wait(&executed),
         Err(failure) => {
-            let _ = rustix::io::write(&write, failure.fault.to_string().as_bytes());
+            let _ = rustix::io::write(write, failure.fault.to_string().as_bytes());
             failure.exit_code.unwrap_or(125)
         }
     };

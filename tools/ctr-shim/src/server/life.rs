@@ -311,9 +311,14 @@ impl Server {
     pub(super) fn release_network(&self) {
         let Ok(record) = self.dir.load() else { return };
         let attachments = record.networks().unwrap_or_default();
-        if store::release_all(&self.store, &self.dir.id, &attachments)
-            && let Ok(tool) = shim::sibling("net-detach")
-        {
+        let ports = store::release_all(&self.store, &self.dir.id, &attachments);
+        if !ports {
+            // net-detach tells of it itself.
+            for attachment in &attachments {
+                let attributes = serde_json::json!({"container": self.dir.id});
+                self.store.event(&Who::network(&attachment.name), "disconnect", attributes);
+            }
+        } else if let Ok(tool) = shim::sibling("net-detach") {
             let _ = std::process::Command::new(tool)
                 .arg(&self.dir.id)
                 .env("STAVES_ROOT", self.store.root())
