@@ -131,7 +131,9 @@ pub fn edits(names: &[String], files: &SpecFiles) -> Result<Edits> {
         }
         wanted.push(device);
     }
-    wanted.into_iter().for_each(|device| all.take(&device.container_edits));
+    for device in wanted {
+        all.take(&device.container_edits);
+    }
     all.check()?;
     Ok(all)
 }

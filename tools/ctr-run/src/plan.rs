@@ -19,12 +19,11 @@ pub fn print(
     let mut record = Record::new();
     let mut complete = true;
     if let Some(image) = image {
-        match stages::from_store_if_wanted(store, image, args)? {
-            Some(found) => record = found,
-            None => {
-                steps.push(json!({"step": "pull", "image": image}));
-                complete = false;
-            }
+        if let Some(found) = stages::from_store_if_wanted(store, image, args)? {
+            record = found;
+        } else {
+            steps.push(json!({"step": "pull", "image": image}));
+            complete = false;
         }
         if complete {
             let described = record.require("image")?;

@@ -93,14 +93,14 @@ impl Resolver {
             text.push('\n');
         }
         for server in &self.servers {
-            text.push_str(&format!("nameserver {server}\n"));
+            text.extend(["nameserver ", &server.to_string(), "\n"]);
         }
         let search: Vec<&str> = self.search.iter().map(String::as_str).filter(|name| *name != ".").collect();
         if !search.is_empty() {
-            text.push_str(&format!("search {}\n", search.join(" ")));
+            text.extend(["search ", &search.join(" "), "\n"]);
         }
         if !self.options.is_empty() {
-            text.push_str(&format!("options {}\n", self.options.join(" ")));
+            text.extend(["options ", &self.options.join(" "), "\n"]);
         }
         text
     }

@@ -72,9 +72,8 @@ impl Security {
             }
             ("seccomp", Some(file)) if !file.is_empty() => self.seccomp = Seccomp::File(file.to_owned()),
             ("apparmor", Some(profile)) if !profile.is_empty() => self.apparmor = Some(profile.to_owned()),
-            ("systempaths", Some("unconfined")) => self.unconfined_paths = true,
+            ("systempaths", Some("unconfined")) | ("unmask", Some("ALL")) => self.unconfined_paths = true,
             ("systempaths", _) => return Err(wrong("there is only systempaths=unconfined")),
-            ("unmask", Some("ALL")) => self.unconfined_paths = true,
             ("mask", Some(list)) if !list.is_empty() => self.mask.extend(paths(list, &wrong)?),
             ("unmask", Some(list)) if !list.is_empty() => self.unmask.extend(paths(list, &wrong)?),
             ("proc-opts", Some(list)) if !list.is_empty() => {
