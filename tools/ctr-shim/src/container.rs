@@ -207,7 +207,7 @@ impl Run {
     /// Runs the hooks `poststart`; the first that fails is the result.
     pub fn after_start(&self, dir: &ContainerDir) -> Result<()> {
         let Some((hooks, annotations)) = &self.hooks else { return Ok(()) };
-        let state = self.state(dir, Status::Running, Some(self.pid()), annotations);
+        let state = state(dir, Status::Running, Some(self.pid()), annotations);
         let place = Place { directory: Some(&dir.bundle), environment: None };
         hooks::run(hooks, Point::Poststart, &state, place)
     }
@@ -215,26 +215,9 @@ impl Run {
     /// Runs the hooks `poststop`. There is nobody to tell of what fails.
     pub fn after_stop(&self, dir: &ContainerDir) {
         let Some((hooks, annotations)) = &self.hooks else { return };
-        let state = self.state(dir, Status::Stopped, None, annotations);
+        let state = state(dir, Status::Stopped, None, annotations);
         let place = Place { directory: Some(&dir.bundle), environment: None };
         drop(hooks::run_all(hooks, Point::Poststop, &state, place));
-    }
-
-    fn state(
-        &self,
-        dir: &ContainerDir,
-        status: Status,
-        pid: Option<i32>,
-        annotations: &BTreeMap<String, String>,
-    ) -> State {
-        State {
-            oci_version: runtime::spec::OCI_VERSION.to_owned(),
-            id: dir.id.clone(),
-            status,
-            pid,
-            bundle: dir.bundle.clone(),
-            annotations: annotations.clone(),
-        }
     }
 
     pub fn signal(&self, signal: i32) -> std::io::Result<()> {
@@ -291,5 +274,22 @@ impl Run {
                 false
             }
         }
+    }
+}
+
+/// What hooks are told.
+fn state(
+    dir: &ContainerDir,
+    status: Status,
+    pid: Option<i32>,
+    annotations: &BTreeMap<String, String>,
+) -> State {
+    State {
+        oci_version: runtime::spec::OCI_VERSION.to_owned(),
+        id: dir.id.clone(),
+        status,
+        pid,
+        bundle: dir.bundle.clone(),
+        annotations: annotations.clone(),
     }
 }
