@@ -193,6 +193,7 @@ pub fn parse_mount(text: &str) -> Result<Mount> {
     };
     let mut mount = Mount::default();
     let mut families: Vec<(&'static str, String)> = Vec::new();
+    let mut writable = false;
     for field in csv(text).ok_or_else(|| wrong("a quote is not closed".to_owned()))? {
         let (key, value) =
             field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
@@ -215,7 +216,10 @@ pub fn parse_mount(text: &str) -> Result<Mount> {
             "source" | "src" => mount.source = value.filter(|v| !v.is_empty()).map(str::to_owned),
             "target" | "dst" | "destination" => mount.target = needed()?,
             "readonly" | "ro" => mount.read_only = flag()?,
-            "rw" | "readwrite" => mount.read_only = !flag()?,
+            "rw" | "readwrite" => {
+                writable = flag()?;
+                mount.read_only = !writable;
+            }
             "bind-propagation" => mount.propagation = Some(needed()?),
             "bind-nonrecursive" => mount.non_recursive = flag()?,
             "bind-recursive" => match needed()?.as_str() {
@@ -267,6 +271,9 @@ pub fn parse_mount(text: &str) -> Result<Mount> {
     let kind = mount.kind.get_or_insert_with(|| "volume".to_owned());
     if let Some((_, key)) = families.iter().find(|(family, _)| family != kind) {
         return Err(wrong(format!("{key} does not go with type={kind}")));
+    }
+    if writable && kind == "image" {
+        return Err(wrong("an image can be mounted for reading only".to_owned()));
     }
     Ok(mount)
 }

@@ -137,6 +137,7 @@ fn what_docker_and_podman_have_beside() {
     );
     for wrong in [
         "type=volume,dst=/d,volume-subpath=../x",
+        "type=image,source=busybox,target=/i,rw",
         "type=volume,dst=/d,volume-subpath=/x",
         "type=volume,dst=/d,volume-subpath=.",
         "type=volume,dst=/d,image-subpath=x",
