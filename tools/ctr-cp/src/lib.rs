@@ -28,11 +28,11 @@ use store::{ContainerDir, Store, Subject};
 )]
 pub struct Args {
     /// What to copy: a path, CONTAINER:PATH, or `-`; :PATH is in the container of the record on stdin. A path with a colon begins with ./ or /
-    #[arg(value_name = "SRC", allow_hyphen_values = true)]
+    #[arg(value_name = "SRC")]
     pub source: OsString,
 
     /// Where to: the same
-    #[arg(value_name = "DST", allow_hyphen_values = true)]
+    #[arg(value_name = "DST")]
     pub destination: OsString,
 
     /// Keep owners, set-uid, extended attributes and devices; otherwise all is root's in a container and one's own here, and devices are left out
