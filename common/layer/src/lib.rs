@@ -10,6 +10,7 @@ mod decode;
 mod flat;
 mod limits;
 mod name;
+pub mod output;
 pub mod pack;
 pub mod scan;
 mod tree;

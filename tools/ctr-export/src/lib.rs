@@ -1,10 +1,8 @@
 //! Write a container's files into an archive.
 #![forbid(unsafe_code)]
 
-mod output;
-
 use cli::{Common, Context, Fault, Result, Tool};
-use output::Output;
+use layer::output::Output;
 use rootfs::{Access, Root, Tally, Tarball, Walk};
 use std::io::{BufWriter, IsTerminal, stdout};
 use std::os::fd::AsFd;

@@ -3,7 +3,6 @@
 pub mod contents;
 pub mod images;
 pub mod inflate;
-mod output;
 pub mod write;
 
 pub use contents::{Contents, Keeper, Member, blob_path};

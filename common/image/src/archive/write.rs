@@ -1,7 +1,7 @@
 //! A tar stream of images. Times, owners and order depend on nothing but what is written: the same images give the same bytes.
 
-use super::output::Output;
 use fault::{Explain, Fault, Result};
+use layer::output::Output;
 use oci::Digest;
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,10 +1,12 @@
 //! Where an archive goes: stdout, or a file that is there when it is complete.
 
-use cli::{Explain, Result};
+use fault::{Explain, Result};
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+/// Something written as a whole, or not at all.
+#[derive(Debug)]
 pub struct Output {
     file: File,
     /// The temporary name and the one it is to have. Removed if it never gets there.
@@ -36,6 +38,7 @@ impl Output {
         &self.file
     }
 
+    /// Gives it its name.
     pub fn finish(&mut self) -> Result<()> {
         if let Some((part, target)) = &self.pending {
             std::fs::rename(part, target).explain(|| format!("write {}", target.display()))?;
