@@ -55,7 +55,7 @@ fn convert(format: Format, raw: &Raw, known: &HashMap<Digest, Raw>) -> Option<Ra
             for (before, after) in before.iter().zip(&after) {
                 match known.get(&before.digest) {
                     Some(child) => {
-                        assert_eq!((&after.digest, after.size), (&child.digest, child.bytes.len() as u64))
+                        assert_eq!((&after.digest, after.size), (&child.digest, child.bytes.len() as u64));
                     }
                     None => assert_eq!((&after.digest, after.size), (&before.digest, before.size)),
                 }

@@ -2,6 +2,7 @@
 //! questions, and both answers have to be equal.
 
 use pipelines::{Bench, Ran, find_program, skip};
+use std::fmt::Write as _;
 
 /// A flag, a question asked inside the container in `sh`, and the answer.
 struct Case {
@@ -193,12 +194,12 @@ const CASES: &[Case] = &[
 fn ask(bench: &Bench, run: &str, cases: &[&Case], set_up: &str, namespaces: bool) -> Vec<String> {
     let mut script = format!("{set_up}\nexport FROM_HERE=here https_proxy=http://proxy:1 NO_PROXY=local\n");
     for (index, case) in cases.iter().enumerate() {
-        script.push_str(&format!("echo '== {index}'\n{run}"));
+        write!(script, "echo '== {index}'\n{run}").unwrap();
         for flag in case.flags.split(' ').filter(|flag| !flag.is_empty()) {
-            script.push_str(&format!(" '{flag}'"));
+            write!(script, " '{flag}'").unwrap();
         }
         let probe = probe(case).replace('\'', "'\\''");
-        script.push_str(&format!(" $R/busybox:1 sh -c '{probe}' </dev/null; echo \"status $?\"\n"));
+        writeln!(script, " $R/busybox:1 sh -c '{probe}' </dev/null; echo \"status $?\"").unwrap();
     }
     script
         .push_str("echo '== end'; [ ! -e \"$DIR/docker.pid\" ] || { kill $(cat $DIR/docker.pid); wait; }\n");
