@@ -86,6 +86,8 @@ fn modes(line: &str) {
     let _ = (CapWish::parse(&words, &[]), CapWish::parse(&[], &words));
     if let Some((name, value)) = line.split_once('=') {
         let options = [(name.to_owned(), value.to_owned())].into();
-        let _ = wishes::LogWish::parse(None, &options);
+        for driver in ["json-file", "local", "journald", "syslog"] {
+            let _ = wishes::LogWish::parse(Some(driver), &options);
+        }
     }
 }

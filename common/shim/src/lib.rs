@@ -4,6 +4,7 @@
 
 mod client;
 mod end;
+pub mod log_files;
 mod wire;
 
 pub use client::{Client, Prepared, sibling, start_shim};

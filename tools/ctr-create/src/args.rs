@@ -110,11 +110,11 @@ pub struct CreateFlags {
     #[arg(long, value_name = "POLICY", help_heading = "Container")]
     pub restart: Option<String>,
 
-    /// Where its output is kept: json-file, none
+    /// Where its output is kept: json-file, local, journald, syslog, none
     #[arg(long, value_name = "DRIVER", help_heading = "Container")]
     pub log_driver: Option<String>,
 
-    /// Of json-file: max-size, max-file
+    /// Option of the log driver, max-size=10m say; ctr-shim's README.md lists them
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Container")]
     pub log_opt: Vec<String>,
 

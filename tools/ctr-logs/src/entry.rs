@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
 
 /// One line of `log.json`, docker's json-file format.
 #[derive(Debug, Deserialize)]
@@ -16,6 +18,9 @@ pub struct Entry<'a> {
     /// RFC 3339.
     #[serde(borrow)]
     pub time: Cow<'a, str>,
+    /// Labels, variables and the tag the log driver was told to keep.
+    #[serde(default)]
+    pub attrs: Option<BTreeMap<String, String>>,
 }
 
 impl<'a> Entry<'a> {
@@ -29,12 +34,21 @@ impl<'a> Entry<'a> {
 }
 
 /// How entries are printed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Style {
     pub timestamps: bool,
     /// The entries as they are in the file, all to stdout.
     pub json: bool,
+    /// Put an entry's attributes before it.
+    pub details: bool,
+    /// What stands before each line, where it is one container's of several.
+    pub prefix: String,
+    /// Whether other threads print at the same time: then only whole lines are written at once.
+    pub shared: bool,
 }
+
+/// Held while a thread writes its lines.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// stdout and stderr, with a buffer between that is emptied before the other stream is written to, so that both going
 /// to one place arrive in the order of the log.
@@ -48,6 +62,8 @@ pub struct Sink {
 }
 
 const BUFFER: usize = 64 << 10;
+/// With several threads a line is kept whole up to this length.
+const LONGEST_WHOLE: usize = 1 << 20;
 
 impl Sink {
     pub fn new(style: Style) -> Sink {
@@ -65,20 +81,31 @@ impl Sink {
             self.buffer.extend_from_slice(line);
             self.buffer.push(b'\n');
         } else {
-            if self.style.timestamps && !self.within_line[usize::from(stderr)] {
+            let begins = !self.within_line[usize::from(stderr)];
+            if begins {
+                self.buffer.extend_from_slice(self.style.prefix.as_bytes());
+            }
+            if self.style.timestamps && begins {
                 match entry.moment() {
                     // As many digits for each, so that the text stands in one column.
                     Some(moment) => self.buffer.extend_from_slice(format!("{moment:.9} ").as_bytes()),
                     None => self.buffer.extend_from_slice(format!("{} ", entry.time).as_bytes()),
                 }
             }
+            if self.style.details && begins {
+                details(&mut self.buffer, entry);
+            }
             self.buffer.extend_from_slice(entry.log.as_bytes());
             self.within_line[usize::from(stderr)] = !entry.log.ends_with('\n');
         }
-        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
+        let whole =
+            !self.style.shared || !self.within_line.contains(&true) || self.buffer.len() >= LONGEST_WHOLE;
+        if self.buffer.len() >= BUFFER && whole { self.flush() } else { Ok(()) }
     }
 
     pub fn flush(&mut self) -> std::io::Result<()> {
+        // Somebody who panicked while writing holds nothing back.
+        let _turn = TURN.lock();
         let mut rest = self.buffer.as_slice();
         while !rest.is_empty() {
             match rustix::io::write(self.fd(), rest) {
@@ -103,5 +130,28 @@ impl Sink {
 
     fn fd(&self) -> BorrowedFd<'static> {
         if self.buffer_is_stderr { rustix::stdio::stderr() } else { rustix::stdio::stdout() }
+    }
+}
+
+/// `name=value,name=value `, encoded as in the query of a URL, as docker does it.
+fn details(out: &mut Vec<u8>, entry: &Entry<'_>) {
+    for (index, (name, value)) in entry.attrs.iter().flatten().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        encode(out, name);
+        out.push(b'=');
+        encode(out, value);
+    }
+    out.push(b' ');
+}
+
+fn encode(out: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte),
+            b' ' => out.push(b'+'),
+            other => out.extend_from_slice(format!("%{other:02X}").as_bytes()),
+        }
     }
 }

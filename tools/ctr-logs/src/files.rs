@@ -1,30 +1,47 @@
-//! A log's files: `log.json`, and older ones `log.json.1`, `log.json.2` … which ctr-shim makes by renaming.
+//! A log's files: `log.json`, and older ones `log.json.1`, `log.json.2` … which ctr-shim makes by renaming, and compresses
+//! to `log.json.1.gz` … if told to.
 
 use crate::entry::Entry;
 use cli::{Explain, Result};
+use flate2::read::GzDecoder;
 use jiff::Timestamp;
+use shim::log_files::{Origin, numbered, with_suffix};
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// More rotated files than anybody keeps.
 const MAX_FILES: usize = 10_000;
 /// A longer line is none that ctr-shim wrote.
 const MAX_LINE: usize = 1 << 20;
 const BLOCK: usize = 64 << 10;
+/// How often files are searched for again because some moved; then what was found has to do.
+const MAX_SEARCHES: usize = 100;
 
-/// One open file of a log. Its inode stays the same however often it is renamed.
+/// One open file of a log. Its inode stays the same however often it is renamed, and is no other file's as long as it is open.
 #[derive(Debug)]
 pub struct LogFile {
     file: File,
     /// Device and inode.
-    pub identity: (u64, u64),
+    identity: (u64, u64),
+    /// Of a compressed file.
+    unpacked: Option<Unpacked>,
+    /// Bytes read so far.
+    read: u64,
     buffer: Vec<u8>,
     /// How much of the buffer has been handed out.
     used: usize,
     /// Within a line that is too long: dropped until its end.
     overlong: bool,
+}
+
+/// A compressed file's content, and which file that was.
+#[derive(Debug)]
+struct Unpacked {
+    content: GzDecoder<File>,
+    origin: Option<Origin>,
 }
 
 /// What [`LogFile::next_line`] found.
@@ -39,28 +56,44 @@ pub enum Line {
     },
 }
 
-pub fn path_of(bundle: &Path, number: usize) -> PathBuf {
-    if number == 0 { bundle.join("log.json") } else { bundle.join(format!("log.json.{number}")) }
-}
-
-/// Opens the files newer than `known`, oldest first; without `known` all of them.
+/// Opens the files newer than `known`, oldest first; without `known` all of them. `path` is that of the newest.
 ///
 /// Opened from the newest on, because files only ever move to higher numbers: one that moves meanwhile is met twice,
-/// which its inode tells, but never missed.
-pub fn open_newer(bundle: &Path, known: Option<(u64, u64)>) -> Result<Vec<LogFile>> {
-    let mut files: Vec<LogFile> = Vec::new();
-    for number in 0..MAX_FILES {
-        let Some(file) = LogFile::open(&path_of(bundle, number))? else {
-            // There is no newest file for a moment while the others have moved.
-            if number == 0 {
-                continue;
-            }
-            break;
-        };
-        if Some(file.identity) == known {
+/// which its inode tells, but never missed, if nothing else moved before the search was over: then it is begun again.
+pub fn open_newer(path: &Path, known: Option<&LogFile>) -> Result<Vec<LogFile>> {
+    let mut files = Vec::new();
+    for _ in 0..MAX_SEARCHES {
+        let newest = inode(path);
+        files = search(path, known)?;
+        if inode(path) == newest {
             break;
         }
-        if !files.iter().any(|other| other.identity == file.identity) {
+    }
+    Ok(files)
+}
+
+fn search(path: &Path, known: Option<&LogFile>) -> Result<Vec<LogFile>> {
+    let mut files: Vec<LogFile> = Vec::new();
+    let mut missing = 0;
+    for number in 0..MAX_FILES {
+        let place = numbered(path, number);
+        let opened = match LogFile::open(&place, false)? {
+            None if number > 0 => LogFile::open(&with_suffix(&place, ".gz"), true)?,
+            other => other,
+        };
+        let Some(file) = opened else {
+            // While files move there is a gap in the numbers, that of the newest too.
+            missing += 1;
+            if missing > 2 {
+                break;
+            }
+            continue;
+        };
+        missing = 0;
+        if known.is_some_and(|known| known.is_same(&file)) {
+            break;
+        }
+        if !files.iter().any(|other| other.is_same(&file)) {
             files.push(file);
         }
     }
@@ -68,8 +101,12 @@ pub fn open_newer(bundle: &Path, known: Option<(u64, u64)>) -> Result<Vec<LogFil
     Ok(files)
 }
 
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::symlink_metadata(path).ok().map(|status| status.ino())
+}
+
 impl LogFile {
-    fn open(path: &Path) -> Result<Option<LogFile>> {
+    fn open(path: &Path, compressed: bool) -> Result<Option<LogFile>> {
         let file = match File::options()
             .read(true)
             .custom_flags((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32)
@@ -80,7 +117,36 @@ impl LogFile {
         };
         let status = file.metadata().explain(|| format!("look at {}", path.display()))?;
         let identity = (status.dev(), status.ino());
-        Ok(Some(LogFile { file, identity, buffer: Vec::new(), used: 0, overlong: false }))
+        let unpacked = if compressed {
+            Some(Unpacked::open(&file).explain(|| format!("read {}", path.display()))?)
+        } else {
+            None
+        };
+        Ok(Some(LogFile { file, identity, unpacked, read: 0, buffer: Vec::new(), used: 0, overlong: false }))
+    }
+
+    /// Whether it is the same file as another, compressed meanwhile perhaps.
+    fn is_same(&self, other: &LogFile) -> bool {
+        let made_from = |compressed: &LogFile, plain: &LogFile| {
+            let origin = compressed.unpacked.as_ref().and_then(|unpacked| unpacked.origin);
+            plain.unpacked.is_none()
+                && origin.is_some_and(|origin| {
+                    plain.file.metadata().is_ok_and(|status| Origin::of(&status) == origin)
+                })
+        };
+        self.identity == other.identity || made_from(self, other) || made_from(other, self)
+    }
+
+    fn read_block(&mut self) -> io::Result<usize> {
+        let block = BLOCK as u64;
+        match &mut self.unpacked {
+            Some(unpacked) => match (&mut unpacked.content).take(block).read_to_end(&mut self.buffer) {
+                // One whose end was lost is read as far as it goes.
+                Err(error) if is_damage(&error) => Ok(0),
+                other => other,
+            },
+            None => (&self.file).take(block).read_to_end(&mut self.buffer),
+        }
     }
 
     /// The next line of what is in the file by now.
@@ -102,11 +168,17 @@ impl LogFile {
             self.buffer.drain(..self.used);
             self.used = 0;
             searched = self.buffer.len();
-            let read = (&self.file).take(BLOCK as u64).read_to_end(&mut self.buffer)?;
+            let read = self.read_block()?;
+            self.read += read as u64;
             if read == 0 {
                 return Ok(Line::End { torn: self.overlong || !self.buffer.is_empty() });
             }
         }
+    }
+
+    /// Where in the file the line handed out last ends.
+    fn offset(&self) -> u64 {
+        self.read - (self.buffer.len() - self.used) as u64
     }
 
     pub fn line(&self, range: std::ops::Range<usize>) -> &[u8] {
@@ -127,8 +199,30 @@ impl LogFile {
     fn start_at(&mut self, offset: u64) -> std::io::Result<()> {
         self.buffer.clear();
         self.used = 0;
-        self.file.seek(SeekFrom::Start(offset)).map(drop)
+        self.read = offset;
+        let Some(unpacked) = &mut self.unpacked else {
+            return self.file.seek(SeekFrom::Start(offset)).map(drop);
+        };
+        *unpacked = Unpacked::open(&self.file)?;
+        io::copy(&mut (&mut unpacked.content).take(offset), &mut io::sink()).map(drop)
     }
+}
+
+impl Unpacked {
+    fn open(file: &File) -> io::Result<Unpacked> {
+        let mut file = file.try_clone()?;
+        file.rewind()?;
+        let content = GzDecoder::new(file);
+        let origin = content.header().and_then(|header| header.comment()).and_then(Origin::parse);
+        Ok(Unpacked { content, origin })
+    }
+}
+
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+    )
 }
 
 /// Which lines count for `--tail`.
@@ -142,33 +236,118 @@ pub struct Window {
 /// left. Reads backwards, and no more than it has to.
 ///
 /// Lines are those of the container's output: an entry without a line feed is part of the line that the next one ends.
-pub fn keep_tail(files: &mut Vec<LogFile>, count: u64, window: Window) -> std::io::Result<()> {
-    let mut ends = 0;
-    let mut seen = false;
+pub fn keep_tail(files: &mut Vec<LogFile>, count: u64, window: Window) -> io::Result<()> {
+    let mut counted = Counted { count, window, ends: 0, seen: false };
     for index in (0..files.len()).rev() {
-        let mut backward = Backward::new(&files[index])?;
-        while let Some((end, line)) = backward.next(&files[index].file)? {
-            let Some(entry) = Entry::parse(&line) else { continue };
-            let moment = entry.moment();
-            if window.until.is_some_and(|until| moment.is_some_and(|moment| moment > until)) {
-                continue;
-            }
-            let too_old = window.since.is_some_and(|since| moment.is_some_and(|moment| moment < since));
-            let ends_line = entry.log.ends_with('\n');
-            // The last line counts even when its end has not been written yet.
-            if ends_line || !seen {
-                ends += 1;
-            }
-            seen = true;
-            // The line before the first one wanted: what follows it is wanted.
-            if too_old || ends > count {
-                files[index].start_at(end)?;
-                files.drain(..index);
-                return Ok(());
-            }
+        let start = if files[index].unpacked.is_some() {
+            counted.forwards(&mut files[index])?
+        } else {
+            counted.backwards(&files[index])?
+        };
+        if let Some(start) = start {
+            files[index].start_at(start)?;
+            files.drain(..index);
+            return Ok(());
+        }
+        // As it was before lines were counted.
+        if files[index].unpacked.is_some() {
+            files[index].start_at(0)?;
         }
     }
     Ok(())
+}
+
+/// Lines counted for `--tail`, from the newest file on.
+struct Counted {
+    count: u64,
+    window: Window,
+    /// Ends of lines so far.
+    ends: u64,
+    /// Whether there was an entry at all.
+    seen: bool,
+}
+
+/// What an entry is to a window.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Before,
+    Within,
+    After,
+}
+
+impl Counted {
+    fn place(&self, entry: &Entry<'_>) -> Place {
+        let moment = entry.moment();
+        if self.window.until.is_some_and(|until| moment.is_some_and(|moment| moment > until)) {
+            return Place::After;
+        }
+        if self.window.since.is_some_and(|since| moment.is_some_and(|moment| moment < since)) {
+            return Place::Before;
+        }
+        Place::Within
+    }
+
+    /// Where in the file the lines wanted begin; `None` if before it.
+    fn backwards(&mut self, file: &LogFile) -> io::Result<Option<u64>> {
+        let mut backward = Backward::new(file)?;
+        while let Some((end, line)) = backward.next(&file.file)? {
+            let Some(entry) = Entry::parse(&line) else { continue };
+            let place = self.place(&entry);
+            if place == Place::After {
+                continue;
+            }
+            // The last line counts even when its end has not been written yet.
+            if entry.log.ends_with('\n') || !self.seen {
+                self.ends += 1;
+            }
+            self.seen = true;
+            // The line before the first one wanted: what follows it is wanted.
+            if place == Place::Before || self.ends > self.count {
+                return Ok(Some(end));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same for a file that can only be read from its beginning.
+    fn forwards(&mut self, file: &mut LogFile) -> io::Result<Option<u64>> {
+        let wanted = self.count.saturating_sub(self.ends);
+        // Where the last lines end, one more than are wanted.
+        let mut ends: VecDeque<u64> = VecDeque::new();
+        let (mut too_old, mut unended) = (None, None);
+        loop {
+            let range = match file.next_line()? {
+                Line::Whole(range) => range,
+                Line::TooLong => continue,
+                Line::End { .. } => break,
+            };
+            let offset = file.offset();
+            let Some(entry) = Entry::parse(file.line(range)) else { continue };
+            match self.place(&entry) {
+                Place::After => continue,
+                Place::Before => too_old = Some(offset),
+                Place::Within => {}
+            }
+            unended = if entry.log.ends_with('\n') { None } else { Some(offset) };
+            if unended.is_none() {
+                ends.push_back(offset);
+                if ends.len() as u64 > wanted.saturating_add(1) {
+                    ends.pop_front();
+                }
+            }
+        }
+        // The very last line, without an end.
+        if !self.seen
+            && let Some(end) = unended
+        {
+            ends.push_back(end);
+        }
+        self.seen |= !ends.is_empty() || unended.is_some();
+        let first = ends.len().checked_sub(1).and_then(|last| (last as u64).checked_sub(wanted));
+        let first = first.and_then(|index| ends.get(index as usize)).copied();
+        self.ends += ends.len() as u64;
+        Ok(first.max(too_old))
+    }
 }
 
 /// Whole lines of a file from its end to its beginning.
@@ -239,6 +418,23 @@ impl Backward {
 mod tests {
     use super::*;
 
+    fn write_file(dir: &Path, number: usize, content: &[u8]) {
+        std::fs::write(numbered(&dir.join("log.json"), number), content).unwrap();
+    }
+
+    /// As ctr-shim does it.
+    fn compress(dir: &Path, number: usize) {
+        let path = numbered(&dir.join("log.json"), number);
+        let content = std::fs::read(&path).unwrap();
+        let origin = Origin::of(&std::fs::metadata(&path).unwrap());
+        let file = File::create(with_suffix(&path, ".gz")).unwrap();
+        let builder = flate2::GzBuilder::new().comment(origin.to_string());
+        let mut writer = builder.write(file, flate2::Compression::fast());
+        std::io::Write::write_all(&mut writer, &content).unwrap();
+        writer.finish().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+
     fn write(dir: &Path, number: usize, texts: &[&str]) {
         let lines = texts.iter().map(|text| {
             let hour = text.bytes().find(u8::is_ascii_digit).map_or(0, |b| b - b'0');
@@ -247,11 +443,11 @@ mod tests {
             });
             log.to_string() + "\n"
         });
-        std::fs::write(path_of(dir, number), lines.collect::<String>()).unwrap();
+        write_file(dir, number, lines.collect::<String>().as_bytes());
     }
 
     fn left(dir: &Path, count: u64, window: Window) -> String {
-        let mut files = open_newer(dir, None).unwrap();
+        let mut files = open_newer(&dir.join("log.json"), None).unwrap();
         keep_tail(&mut files, count, window).unwrap();
         let mut text = String::new();
         for file in &mut files {
@@ -279,6 +475,16 @@ mod tests {
         write(&dir, 2, &["1\n", "2\n"]);
         write(&dir, 1, &["3a", "3b\n", &long]);
         write(&dir, 0, &["5\n", "6"]);
+        check_tails(&dir, &long);
+        // The same from compressed files.
+        compress(&dir, 2);
+        check_tails(&dir, &long);
+        compress(&dir, 1);
+        check_tails(&dir, &long);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    fn check_tails(dir: &Path, long: &str) {
         let all = Window { since: None, until: None };
         for (count, wanted) in [
             (0, String::new()),
@@ -289,13 +495,38 @@ mod tests {
             (5, format!("2\n3a3b\n{long}5\n6")),
             (100, format!("1\n2\n3a3b\n{long}5\n6")),
         ] {
-            assert_eq!(left(&dir, count, all), wanted, "{count}");
+            assert_eq!(left(dir, count, all), wanted, "{count}");
         }
         let until = Window { since: None, until: "2026-01-01T03:30:00Z".parse().ok() };
         // What is too new does not count, and the printing stops before it.
-        assert!(left(&dir, 1, until).starts_with("3a3b\n"));
+        assert!(left(dir, 1, until).starts_with("3a3b\n"));
         let since = Window { since: "2026-01-01T04:00:00Z".parse().ok(), until: None };
-        assert_eq!(left(&dir, 100, since), format!("{long}5\n6"));
+        assert_eq!(left(dir, 100, since), format!("{long}5\n6"));
+    }
+
+    #[test]
+    fn a_file_that_was_compressed_meanwhile_is_known() {
+        let dir = std::env::temp_dir().join(format!("ctr-logs-known-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("log.json");
+        write(&dir, 0, &["1\n"]);
+        let known = open_newer(&path, None).unwrap().remove(0);
+        std::fs::rename(&path, numbered(&path, 1)).unwrap();
+        compress(&dir, 1);
+        assert_eq!(open_newer(&path, Some(&known)).unwrap().len(), 0);
+        write(&dir, 0, &["2\n"]);
+        assert_eq!(open_newer(&path, Some(&known)).unwrap().len(), 1);
+        assert_eq!(open_newer(&path, None).unwrap().len(), 2);
+        // Killed before the file was removed: both are there.
+        let content = std::fs::read(&path).unwrap();
+        std::fs::rename(&path, numbered(&path, 1)).unwrap();
+        std::fs::remove_file(with_suffix(&numbered(&path, 1), ".gz")).unwrap();
+        let one = numbered(&path, 1);
+        std::fs::hard_link(&one, dir.join("kept")).unwrap();
+        compress(&dir, 1);
+        std::fs::rename(dir.join("kept"), &one).unwrap();
+        write_file(&dir, 0, &content);
+        assert_eq!(open_newer(&path, None).unwrap().len(), 2);
         std::fs::remove_dir_all(dir).unwrap();
     }
 
@@ -307,12 +538,12 @@ mod tests {
         let mut content = format!("{entry}\n").into_bytes();
         content.extend(vec![0; 3 << 20]);
         content.extend(format!("\n{entry}\nnonsense\n{entry}\n{{\"log").into_bytes());
-        std::fs::write(path_of(&dir, 0), content).unwrap();
+        write_file(&dir, 0, &content);
         let all = Window { since: None, until: None };
         for (count, wanted) in [(1, "x\n"), (2, "x\nx\n")] {
             assert_eq!(left(&dir, count, all), wanted);
         }
-        let mut file = open_newer(&dir, None).unwrap().remove(0);
+        let mut file = open_newer(&dir.join("log.json"), None).unwrap().remove(0);
         let mut found = Vec::new();
         loop {
             match file.next_line().unwrap() {

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use shim::{Client, Waited};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use store::{ContainerDir, Status};
 
@@ -32,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Watch {
     /// Begun before the log is read, so that nothing that comes later is missed.
-    pub fn new(dir: &ContainerDir, until: Option<Timestamp>) -> Result<Watch> {
+    pub fn new(dir: &ContainerDir, log: &Path, until: Option<Timestamp>) -> Result<Watch> {
         let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
             .explain(|| "watch for changes".into())?;
         let events = inotify::WatchFlags::MODIFY
@@ -40,8 +41,11 @@ impl Watch {
             | inotify::WatchFlags::MOVED_TO
             | inotify::WatchFlags::DELETE_SELF
             | inotify::WatchFlags::MOVE_SELF;
-        inotify::add_watch(&changes, &dir.bundle, events)
-            .explain(|| format!("watch {}", dir.bundle.display()))?;
+        // The log may be kept elsewhere.
+        let parent = log.parent().filter(|parent| **parent != dir.bundle && parent.exists());
+        for place in [Some(dir.bundle.as_path()), parent].into_iter().flatten() {
+            inotify::add_watch(&changes, place, events).explain(|| format!("watch {}", place.display()))?;
+        }
         let mut watch = Watch { changes, shim: None, until };
         watch.connect(dir)?;
         Ok(watch)

@@ -12,6 +12,8 @@ use files::{Line, LogFile, Window};
 use follow::{Watch, Woken};
 use jiff::Timestamp;
 use std::io;
+use std::path::PathBuf;
+use std::thread;
 use store::{ContainerDir, Store, Subject};
 
 /// Print what containers wrote to stdout and stderr
@@ -22,7 +24,7 @@ use store::{ContainerDir, Store, Subject};
 #[command(
     name = "ctr-logs",
     version,
-    after_help = "Examples:\n  ctr-logs --tail 20 -f web\n  ctr-logs --since 10m web 2>/dev/null | grep warning\n  ctr-logs --output json web | jq -r 'select(.stream == \"stderr\") | .log'"
+    after_help = "Examples:\n  ctr-logs --tail 20 -f web\n  ctr-logs --since 10m web 2>/dev/null | grep warning\n  ctr-logs -f --names --color web db\n  ctr-logs --output json web | jq -r 'select(.stream == \"stderr\") | .log'"
 )]
 pub struct Args {
     /// Ids, names, or beginnings of ids; without any, records are read from stdin
@@ -48,6 +50,18 @@ pub struct Args {
     /// Put before each line when it was written
     #[arg(short, long)]
     pub timestamps: bool,
+
+    /// Put before each line the labels, variables and tag the log driver keeps (--log-opt labels, env, tag)
+    #[arg(long)]
+    pub details: bool,
+
+    /// Put the container's name before each line; of several, without it, its id
+    #[arg(long)]
+    pub names: bool,
+
+    /// A colour for each container's name or id
+    #[arg(long)]
+    pub color: bool,
 
     #[command(flatten)]
     pub common: Common,
@@ -80,37 +94,93 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let now = Timestamp::now();
     let moment = |text: &Option<String>| text.as_deref().map(|text| moment::parse(text, now)).transpose();
     let window = Window { since: moment(&args.since)?, until: moment(&args.until)? };
-    let style = Style { timestamps: args.timestamps, json: args.common.output == Some(OutputFormat::Json) };
     let store = Store::from_env()?;
     let subjects: Vec<Subject> = context.input(&args.containers)?.into_subjects();
-    if args.follow && subjects.len() > 1 {
-        return Err(Fault::usage("only one container can be followed at a time"));
-    }
-    let mut closed = false;
-    context.each(subjects, |context, subject| {
-        if closed {
-            return Ok(());
-        }
+    let several = subjects.len() > 1;
+    let mut jobs = Vec::new();
+    context.each(subjects, |_, subject| {
         let dir = subject.find(&store)?;
-        let mut job = Job { dir: &dir, window, sink: Sink::new(style), skipped: 0 };
-        let result = job.run(args.follow, args.tail);
-        if job.skipped > 0 {
-            context.warn(&dir.id, &format!("{} lines of the log are no log entries", job.skipped));
-        }
-        match result {
-            // A reader that has seen enough.
-            Err(fault) if fault.os_error() == Some(rustix::io::Errno::PIPE.raw_os_error()) => {
-                closed = true;
-                Ok(())
-            }
-            other => other.map_err(|fault| fault.on(dir.id.as_str())),
-        }
+        let style = style(args, &dir, several, jobs.len())?;
+        let path = path_of_log(&dir).map_err(|fault| fault.on(dir.id.as_str()))?;
+        jobs.push(Job { dir, path, window, sink: Sink::new(style), skipped: 0 });
+        Ok(())
     });
+    if args.follow && several {
+        // Each waits for something else.
+        thread::scope(|scope| {
+            let followed: Vec<_> =
+                jobs.iter_mut().map(|job| scope.spawn(|| (job.run(true, args.tail), job))).collect();
+            for thread in followed {
+                // A panic goes on here.
+                let (result, job) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                done(context, job, result);
+            }
+        });
+        return Ok(());
+    }
+    for mut job in jobs {
+        let result = job.run(args.follow, args.tail);
+        if !done(context, &job, result) {
+            break;
+        }
+    }
     Ok(())
 }
 
-struct Job<'a> {
-    dir: &'a ContainerDir,
+/// Tells of what went wrong; `false` when nobody reads any more.
+fn done(context: &mut Context, job: &Job, result: Result<()>) -> bool {
+    if job.skipped > 0 {
+        context.warn(&job.dir.id, &format!("{} lines of the log are no log entries", job.skipped));
+    }
+    match result {
+        Ok(()) => true,
+        // A reader that has seen enough.
+        Err(fault) if fault.os_error() == Some(rustix::io::Errno::PIPE.raw_os_error()) => false,
+        Err(fault) => {
+            context.report(&fault.on(job.dir.id.as_str()));
+            true
+        }
+    }
+}
+
+fn style(args: &Args, dir: &ContainerDir, several: bool, index: usize) -> Result<Style> {
+    let mut prefix = String::new();
+    if several || args.names || args.color {
+        let id = dir.id.get(..12).unwrap_or(&dir.id);
+        let name = if args.names { dir.load()?.container()?.map(|container| container.name) } else { None };
+        prefix = name.unwrap_or_else(|| id.to_owned());
+        if args.color {
+            // Six colours, each another than its neighbours'.
+            prefix = format!("\x1b[{}m{prefix}\x1b[0m", 31 + index % 6);
+        }
+        prefix.push(' ');
+    }
+    Ok(Style {
+        timestamps: args.timestamps,
+        json: args.common.output == Some(OutputFormat::Json),
+        details: args.details,
+        prefix,
+        shared: several,
+    })
+}
+
+/// Where the newest file of a container's log is, or would be.
+fn path_of_log(dir: &ContainerDir) -> Result<PathBuf> {
+    let config = dir.load()?.config()?;
+    match config.log_driver.as_deref() {
+        Some("none") => Err(Fault::conflict("it keeps no log").hint("it was made with --log-driver none")),
+        Some("journald") => Err(Fault::conflict("its log is in the journal")
+            .hint(format!("journalctl --output cat CONTAINER_ID_FULL={}", dir.id))),
+        Some("syslog") => Err(Fault::conflict("its log is the syslog daemon's")
+            .hint("look where that one keeps it; the container was made with --log-driver syslog")),
+        _ => Ok(config.log_opts.get("path").map_or_else(|| dir.bundle.join("log.json"), PathBuf::from)),
+    }
+}
+
+struct Job {
+    dir: ContainerDir,
+    /// Of the newest file.
+    path: PathBuf,
     window: Window,
     sink: Sink,
     /// Lines that were no entries.
@@ -124,15 +194,13 @@ enum Reached {
     Until,
 }
 
-impl Job<'_> {
+impl Job {
     fn run(&mut self, follow: bool, tail: Tail) -> Result<()> {
-        if self.dir.load()?.config()?.log_driver.as_deref() == Some("none") {
-            return Err(Fault::conflict("it keeps no log").hint("it was made with --log-driver none"));
-        }
-        let mut watch = if follow { Some(Watch::new(self.dir, self.window.until)?) } else { None };
+        let mut watch =
+            if follow { Some(Watch::new(&self.dir, &self.path, self.window.until)?) } else { None };
         // Asked before reading, so that nothing written before the answer is missed.
         let mut more = self.may_come(&mut watch)?;
-        let mut files = files::open_newer(&self.dir.bundle, None)?;
+        let mut files = files::open_newer(&self.path, None)?;
         if let Tail::Lines(count) = tail {
             files::keep_tail(&mut files, count, self.window).explain(|| "read the log".into())?;
         }
@@ -147,13 +215,13 @@ impl Job<'_> {
                 return Ok(());
             }
             more = self.may_come(&mut watch)?;
-            files = files::open_newer(&self.dir.bundle, last.as_ref().map(|file| file.identity))?;
+            files = files::open_newer(&self.path, last.as_ref())?;
         }
         Ok(())
     }
 
     fn may_come(&self, watch: &mut Option<Watch>) -> Result<bool> {
-        watch.as_mut().map_or(Ok(false), |watch| watch.may_come(self.dir))
+        watch.as_mut().map_or(Ok(false), |watch| watch.may_come(&self.dir))
     }
 
     /// Prints what is new in the file read last and in those after it. The newest becomes the last, to be read on.

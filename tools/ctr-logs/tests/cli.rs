@@ -89,7 +89,6 @@ fn failures() {
     logs(&place, &["nobody"]).expect(4);
     logs(&place, &["--since", "yesterday", "quiet"]).expect(2);
     logs(&place, &["--tail", "x", "quiet"]).expect(2);
-    logs(&place, &["-f", "a", "b"]).expect(2);
     logs(&place, &[]).expect(0);
 }
 

@@ -103,7 +103,7 @@ impl Server {
             libc::SIGPIPE,
         ])
         .explain(|| "prepare for signals".into())?;
-        let log = Log::open(&dir.bundle, &settings.log);
+        let log = Log::open(&dir.bundle, &settings.log).map_err(&on)?;
         let listener = shim::listen(&dir.run).map_err(&on)?;
         let run = container::create(&store, &dir, &settings, &cache(&store), None).map_err(&on)?;
         // Kept open, so that the network outlives a restart.
@@ -200,6 +200,7 @@ impl Server {
                         check.read();
                     }
                 }
+                Source::Log => self.log.resume(),
             }
         }
         if self.health.is_some() {
@@ -227,6 +228,7 @@ impl Server {
             for (stream, fd) in run.outputs.iter().enumerate() {
                 if let Some(fd) = fd
                     && !held_up(stream)
+                    && !self.log.is_behind()
                 {
                     add(Source::Output(stream), fd.as_fd(), PollFlags::IN);
                 }
@@ -234,6 +236,9 @@ impl Server {
             if let Some(fd) = run.input.as_ref().filter(|_| !self.input.is_empty()) {
                 add(Source::Input, fd.as_fd(), PollFlags::OUT);
             }
+        }
+        if let Some(fd) = self.log.waits_for() {
+            add(Source::Log, fd, PollFlags::OUT);
         }
         for (index, client) in self.clients.iter().enumerate() {
             if client.gone {
@@ -521,6 +526,7 @@ enum Source {
     /// The health check's process has ended.
     Check,
     CheckOutput,
+    Log,
 }
 
 /// A request that was not done.

@@ -1,7 +1,8 @@
 //! What of a container's record the shim acts on.
 
+use crate::log::Setup;
 use fault::{Fault, Result};
-use oci::wishes::{HealthPlan, LogWish, RestartPolicy};
+use oci::wishes::{HealthPlan, RestartPolicy};
 use record::{Record, Rootfs};
 use runtime::RootFs;
 use serde::Deserialize;
@@ -14,7 +15,7 @@ pub struct Settings {
     pub interactive: bool,
     pub auto_remove: bool,
     pub restart: RestartPolicy,
-    pub log: LogWish,
+    pub log: Setup,
     pub runtime: Option<PathBuf>,
     pub rootfs: RootFs,
     /// How long it may run.
@@ -52,7 +53,7 @@ impl Settings {
             interactive: config.interactive,
             auto_remove: config.auto_remove,
             restart: RestartPolicy::parse(config.restart.as_deref().unwrap_or("no"))?,
-            log: LogWish::parse(config.log_driver.as_deref(), &config.log_opts)?,
+            log: Setup::of(record, bundle)?,
             runtime: config.runtime.as_deref().map(find_runtime).transpose()?,
             timeout: config.timeout.map(Duration::from_secs),
             pidfile: config.pidfile.as_deref().map(PathBuf::from),

@@ -7,6 +7,7 @@ pub mod device;
 pub mod env;
 pub mod health;
 mod limits;
+pub mod log;
 mod modes;
 pub mod mount;
 pub mod names;
@@ -19,8 +20,9 @@ mod signal;
 
 pub use device::{DeviceWish, device, is_cdi_name};
 pub use health::{HealthPlan, OnFailure};
+pub use log::{LogDriver, LogFiles, LogWish};
 pub use limits::{SysctlScope, UNLIMITED, Ulimit, sysctl, ulimit, ulimit_name};
-pub use modes::{CgroupMode, IpcMode, LogWish, NetworkMode, PidMode, RestartPolicy, UtsMode};
+pub use modes::{CgroupMode, IpcMode, NetworkMode, PidMode, RestartPolicy, UtsMode};
 pub use mount::{MountKind, MountPlan, OverlayPlan, ReadOnly, VolumePlan};
 pub use names::{HostAddress, Resolver};
 pub use port::port;

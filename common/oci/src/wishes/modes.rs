@@ -1,7 +1,6 @@
-//! Words with few meanings: namespaces, restart policies, logs.
+//! Words with few meanings: namespaces, restart policies.
 
 use fault::{Fault, Result};
-use std::collections::BTreeMap;
 
 /// `--network`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,7 +133,7 @@ fn container(text: &str) -> Option<String> {
     text.strip_prefix("container:").filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-fn unknown(what: &str, text: &str, known: &str) -> Fault {
+pub(super) fn unknown(what: &str, text: &str, known: &str) -> Fault {
     Fault::input(format!("there is no {what} \"{text}\"")).hint(format!("one of: {known}"))
 }
 
@@ -164,63 +163,6 @@ impl RestartPolicy {
             _ => return Err(wrong()),
         })
     }
-}
-
-/// `--log-driver` and `--log-opt`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogWish {
-    JsonFile {
-        /// Bytes after which a new file is begun; `None`: never.
-        max_size: Option<u64>,
-        /// How many files are kept, the present one included.
-        max_files: u32,
-    },
-    None,
-}
-
-impl LogWish {
-    pub fn parse(driver: Option<&str>, options: &BTreeMap<String, String>) -> Result<LogWish> {
-        match driver.unwrap_or("json-file") {
-            "json-file" | "" => json_file(options),
-            "none" => match options.keys().next() {
-                None => Ok(LogWish::None),
-                Some(name) => Err(Fault::input(format!("the log driver none has no option \"{name}\""))),
-            },
-            other => Err(unknown("log driver", other, "json-file, none")),
-        }
-    }
-}
-
-fn json_file(options: &BTreeMap<String, String>) -> Result<LogWish> {
-    let (mut max_size, mut max_files) = (None, 1);
-    for (name, value) in options {
-        match name.as_str() {
-            // -1 is docker's "unlimited".
-            "max-size" if value == "-1" => max_size = None,
-            "max-size" => {
-                max_size = Some(super::bytes(value).map_err(|fault| fault.within("log option max-size"))?);
-                if max_size == Some(0) {
-                    return Err(Fault::input("log option max-size: it must be greater than 0"));
-                }
-            }
-            "max-file" => {
-                max_files =
-                    value.parse().ok().filter(|count| (1..=1000).contains(count)).ok_or_else(|| {
-                        Fault::input(format!(
-                            "log option max-file: \"{value}\" is not a number from 1 to 1000"
-                        ))
-                    })?;
-            }
-            _ => {
-                return Err(Fault::input(format!("the log driver json-file has no option \"{name}\""))
-                    .hint("there are max-size and max-file"));
-            }
-        }
-    }
-    if max_files > 1 && max_size.is_none() {
-        return Err(Fault::input("log option max-file needs max-size too"));
-    }
-    Ok(LogWish::JsonFile { max_size, max_files })
 }
 
 #[cfg(test)]
@@ -255,30 +197,6 @@ mod tests {
         }
         for text in ["yes", "always:3", "on-failure:", "on-failure:-1", "no:1"] {
             assert!(RestartPolicy::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn logs() {
-        let parse = |driver: Option<&str>, options: &[(&str, &str)]| {
-            LogWish::parse(driver, &options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
-        };
-        assert_eq!(parse(None, &[]).unwrap(), LogWish::JsonFile { max_size: None, max_files: 1 });
-        assert_eq!(
-            parse(Some("json-file"), &[("max-size", "10m"), ("max-file", "3")]).unwrap(),
-            LogWish::JsonFile { max_size: Some(10 << 20), max_files: 3 }
-        );
-        assert_eq!(parse(Some("none"), &[]).unwrap(), LogWish::None);
-        for (driver, options) in [
-            (Some("syslog"), &[][..]),
-            (Some("none"), &[("max-size", "1m")]),
-            (None, &[("tag", "x")]),
-            (None, &[("max-file", "3")]),
-            (None, &[("max-size", "x")]),
-            (None, &[("max-size", "0")]),
-            (None, &[("max-size", "1m"), ("max-file", "0")]),
-        ] {
-            assert!(parse(driver, options).is_err(), "{driver:?} {options:?}");
         }
     }
 }

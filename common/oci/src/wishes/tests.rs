@@ -8,7 +8,7 @@ fn parse(json: &str) -> Result<Wishes> {
 fn nothing_asked_for_is_the_defaults() {
     let wishes = parse("{}").unwrap();
     assert_eq!(wishes.network, NetworkMode::Bridge);
-    assert_eq!(wishes.log, LogWish::JsonFile { max_size: None, max_files: 1 });
+    assert_eq!(wishes.log, LogWish::default());
     assert!(wishes.memory.is_none() && wishes.pids.is_none() && wishes.mounts.is_empty());
 }
 

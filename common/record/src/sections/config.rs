@@ -247,10 +247,10 @@ pub struct Config {
     /// How to find out whether it does what it is there for; what is not set is as the image has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
-    /// `json-file` (default) or `none`.
+    /// `json-file` (default), `local`, `journald`, `syslog` or `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_driver: Option<String>,
-    /// For `json-file`: `max-size`, `max-file`.
+    /// Options of the driver, docker's: `max-size`, `max-file`, `compress`, `tag`, `syslog-address` …
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub log_opts: BTreeMap<String, String>,
     /// Name or path of another OCI runtime.

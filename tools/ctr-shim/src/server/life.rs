@@ -245,10 +245,11 @@ impl Server {
         let record = self.dir.load()?;
         let settings = Settings::of(&record, &self.dir.bundle)?;
         self.who = Who::container(&record);
+        let log = Log::open(&self.dir.bundle, &settings.log)?;
         self.kill_and_reap();
         self.end_run();
         self.settings = settings;
-        self.log = Log::open(&self.dir.bundle, &self.settings.log);
+        self.log = log;
         let network = self.network.as_ref().and_then(|fd| fd.try_clone().ok());
         self.failure = None;
         match self.make_run(network) {
