@@ -5,7 +5,7 @@
 
 use super::scratch::Scratch;
 use ctr_logs::entry::Entry;
-use ctr_logs::files::{Line, LogFile, Window, keep_tail, open_newer, path_of};
+use ctr_logs::files::{Line, LogFile, Window, keep_tail, numbered, open_newer};
 use ctr_logs::moment;
 use jiff::Timestamp;
 
@@ -22,10 +22,11 @@ pub fn check(data: &[u8]) {
     let contents: Vec<&[u8]> = body.splitn(MOST_FILES, |b| *b == 0x1e).collect();
 
     let scratch = Scratch::new("logs");
+    let newest = scratch.path().join("log.json");
     for (index, content) in contents.iter().enumerate() {
-        std::fs::write(path_of(scratch.path(), contents.len() - 1 - index), content).expect("write a file");
+        std::fs::write(numbered(&newest, contents.len() - 1 - index), content).expect("write a file");
     }
-    let mut files = open_newer(scratch.path(), None).expect("open the files");
+    let mut files = open_newer(&newest, None).expect("open the files");
     assert_eq!(files.len(), contents.len());
     if let Some(count) = count {
         keep_tail(&mut files, count, window).expect("read the files");

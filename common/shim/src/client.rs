@@ -1,6 +1,6 @@
 //! The tools' side of the socket.
 
-use crate::{Exit, Reply, Request, address_of, receive, send};
+use crate::{Exit, LET_GO, Reply, Request, address_of, receive, send};
 use fault::{Explain, Fault, Result};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
@@ -65,7 +65,7 @@ impl Client {
     pub fn exit(&self) -> Result<Option<Exit>> {
         while let Some(packet) = self.packet()? {
             if let Ok(exit) = serde_json::from_slice::<Exit>(&packet)
-                && exit.event == "exit"
+                && matches!(exit.event.as_str(), "exit" | LET_GO)
             {
                 return Ok(Some(exit));
             }

@@ -39,6 +39,10 @@ pub enum Request {
         stdout: bool,
         #[serde(default)]
         stderr: bool,
+        /// Seconds for which the container waits while none of its output is taken; then the client is let go of, with an
+        /// [`Exit`] whose event is `let_go`. Absent: it waits for ever, as a pipe's writer does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        patience: Option<u64>,
     },
     /// Size of the container's terminal.
     Resize { rows: u16, columns: u16 },
@@ -92,10 +96,13 @@ pub struct Failure {
     pub exit_code: Option<i32>,
 }
 
+/// [`Exit::event`] for a client that is let go of while the container runs on.
+pub const LET_GO: &str = "let_go";
+
 /// How the container's run ended. Comes after the last byte of its output.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// Always `exit`.
+    /// `exit`; for a client that took too long to read, `let_go`.
     pub event: String,
     /// Exit status, or 128 + the number of the signal that ended it.
     pub exit_code: i32,

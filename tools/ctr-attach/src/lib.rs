@@ -25,7 +25,8 @@ pub struct Args {
     pub common: Common,
 
     /// Do not pass on what is typed
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        action = clap::ArgAction::Set)]
     pub no_stdin: bool,
 
     /// Take the container's stdin from descriptor N
@@ -39,6 +40,15 @@ pub struct Args {
     /// Do not pass signals on to the container
     #[arg(long)]
     pub no_sig_proxy: bool,
+
+    /// Pass signals on to the container, unless it has a terminal
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true,
+        action = clap::ArgAction::Set)]
+    pub sig_proxy: bool,
+
+    /// How long the container waits while none of its output is read here; then it lets go of this tool. 0: without end
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub patience: u64,
 
     /// Container, by name or id; without one its record is read from stdin
     #[arg(value_name = "CONTAINER")]
@@ -98,7 +108,8 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         terminal: config.tty,
         outputs: [true, true],
         detach_keys: keys,
-        signal_proxy: !args.no_sig_proxy && !config.tty,
+        signal_proxy: args.sig_proxy && !args.no_sig_proxy && !config.tty,
+        patience: Some(args.patience).filter(|seconds| *seconds > 0),
     };
     let end = Session::attach(&dir, client, options)?.run()?;
     ctr_start::finish(context, &dir, &end);

@@ -1,9 +1,10 @@
 //! The process to run: the container's own, with what the user wants otherwise.
 
 use crate::Args;
-use cli::{Fault, Result};
+use cli::{Explain, Fault, Result};
 use ctr_create::args::CreateFlags;
 use ctr_create::running;
+use oci::capabilities::CapSet;
 use oci::users;
 use oci::wishes::env;
 use runtime::spec::CapabilityLists;
@@ -17,6 +18,9 @@ pub fn process(args: &Args, spec: &Spec, pid: i32) -> Result<Process> {
     let mut environment = std::mem::take(&mut process.env);
     if args.tty && !env::has(&environment, "TERM") {
         environment.push("TERM=xterm".to_owned());
+    }
+    if args.privileged {
+        unconfine(&mut process)?;
     }
     if let Some(user) = &args.user {
         let who = users::resolve(user, &[], &running::of_process(pid)?)?;
@@ -46,6 +50,22 @@ fn asked_environment(args: &Args) -> Result<Vec<String>> {
     let mut config = record::Config::default();
     flags.apply(&[], &mut config)?;
     Ok(config.env)
+}
+
+/// `--privileged`: all this process has to give. The namespaces, mounts and devices are still the container's.
+fn unconfine(process: &mut Process) -> Result<()> {
+    let held = rustix::thread::capabilities(None).explain(|| "read this process's capabilities".into())?;
+    let names: Vec<String> = CapSet::ALL.intersection(CapSet(held.effective.bits())).names().collect();
+    process.capabilities = Some(CapabilityLists {
+        bounding: names.clone(),
+        effective: names.clone(),
+        permitted: names,
+        ..CapabilityLists::default()
+    });
+    process.no_new_privileges = false;
+    process.apparmor_profile.clear();
+    process.selinux_label.clear();
+    Ok(())
 }
 
 /// The superuser has what the container may have; anybody else nothing at once, as after any change of user.

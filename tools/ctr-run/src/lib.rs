@@ -247,6 +247,7 @@ fn start(args: &Args, context: &mut Context, dir: &ContainerDir, keys: DetachKey
         outputs: args.outputs(),
         detach_keys: keys,
         signal_proxy: args.passes_signals(),
+        patience: None,
     };
     if args.outputs() == [false, false] {
         // As docker has it: there is nothing else to know it by.

@@ -3,9 +3,10 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-/// Bytes a slow reader may be behind before the container's output is not read any further. The log is written first, so it
-/// never lacks any.
+/// Bytes a slow reader may be behind before the container's output is not read any further, for as long as [`Client::patience`]
+/// lasts. The log is written first, so it never lacks any.
 const MOST_BEHIND: usize = 256 << 10;
 
 /// One connection.
@@ -19,6 +20,8 @@ pub struct Client {
     pub input: Option<OwnedFd>,
     /// From the container's stdout and stderr to the client.
     pub outputs: [Option<Sink>; 2],
+    /// How long the container waits for it without its taking anything; `None`: for ever.
+    pub patience: Option<Duration>,
     pub gone: bool,
 }
 
@@ -30,6 +33,7 @@ impl Client {
             awaits_restart: false,
             input: None,
             outputs: [None, None],
+            patience: None,
             gone: false,
         }
     }
@@ -38,6 +42,13 @@ impl Client {
     pub fn is_drained(&self) -> bool {
         self.gone || self.outputs.iter().flatten().all(|sink| sink.pending.is_empty())
     }
+
+    /// When the container has waited for it long enough.
+    pub fn let_go_at(&self) -> Option<Instant> {
+        let patience = self.patience?;
+        let behind = self.outputs.iter().flatten().filter(|sink| sink.is_behind());
+        behind.filter_map(|sink| sink.taken.checked_add(patience)).min()
+    }
 }
 
 /// A pipe to a client, and what it has not taken yet.
@@ -45,11 +56,13 @@ pub struct Sink {
     pub fd: OwnedFd,
     pending: Vec<u8>,
     sent: usize,
+    /// When it took something last.
+    taken: Instant,
 }
 
 impl Sink {
     pub fn new(fd: OwnedFd) -> Sink {
-        Sink { fd, pending: Vec::new(), sent: 0 }
+        Sink { fd, pending: Vec::new(), sent: 0, taken: Instant::now() }
     }
 
     pub fn is_behind(&self) -> bool {
@@ -76,6 +89,7 @@ impl Sink {
         match write_some(&self.fd, bytes) {
             Ok(count) => {
                 self.pending.extend_from_slice(&bytes[count..]);
+                self.taken = Instant::now();
                 true
             }
             Err(_) => false,
@@ -85,6 +99,9 @@ impl Sink {
     pub fn flush(&mut self) -> bool {
         match write_some(&self.fd, &self.pending[self.sent..]) {
             Ok(count) => {
+                if count > 0 {
+                    self.taken = Instant::now();
+                }
                 self.sent += count;
                 if self.sent == self.pending.len() {
                     self.pending.clear();

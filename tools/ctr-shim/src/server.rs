@@ -25,7 +25,7 @@ use store::{ContainerDir, LastRun, LiveState, Lock, StoppedBy, Store, Who};
 /// Bytes taken from a stream at once.
 const CHUNK: usize = 64 << 10;
 
-/// How long clients that do not read may hold up the end of the shim.
+/// How long clients that do not read may hold up the end of the shim, unless they are waited for without end.
 const LONGEST_DRAIN: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +163,10 @@ impl Server {
         loop {
             if self.phase == Phase::Over {
                 let since = *over_since.get_or_insert_with(Instant::now);
-                if self.clients.iter().all(Client::is_drained) || since.elapsed() > LONGEST_DRAIN {
+                let late = since.elapsed() > LONGEST_DRAIN;
+                // Who is waited for without end while the container runs is waited for afterwards, too.
+                let done = |client: &Client| client.is_drained() || late && client.patience.is_some();
+                if self.clients.iter().all(done) {
                     return;
                 }
             }
@@ -183,6 +186,7 @@ impl Server {
             self.restart();
         }
         self.end_in_time();
+        self.let_go();
         for what in ready {
             match what {
                 Source::Listener => self.accept(),
@@ -277,7 +281,9 @@ impl Server {
             Phase::Waiting => None,
         };
         let ending = self.ending.as_ref().and_then(change::Ending::left);
-        let limit = limit.into_iter().chain(ending).min();
+        let slow = self.clients.iter().filter_map(Client::let_go_at).min();
+        let slow = slow.map(|at| at.saturating_duration_since(Instant::now()));
+        let limit = limit.into_iter().chain(ending).chain(slow).min();
         let limit = limit.and_then(|limit| rustix::event::Timespec::try_from(limit).ok());
         let happened = poll(&mut fds, limit.as_ref()).unwrap_or(0);
         let due = matches!(self.phase, Phase::Restarting(at) if Instant::now() >= at);
@@ -360,7 +366,8 @@ impl Server {
                 self.clients[index].waits = true;
                 Ok(None)
             }
-            Request::Attach { stdin, stdout, stderr } => {
+            Request::Attach { stdin, stdout, stderr, patience } => {
+                self.clients[index].patience = patience.map(Duration::from_secs);
                 self.attach(index, [*stdin, *stdout, *stderr], fds)?;
                 Ok(Some(done()))
             }
@@ -414,6 +421,18 @@ impl Server {
         client.waits = true;
         self.tell("attach", serde_json::Value::Null);
         Ok(())
+    }
+
+    /// Clients the container has waited for long enough.
+    fn let_go(&mut self) {
+        let now = Instant::now();
+        for client in &mut self.clients {
+            if client.let_go_at().is_some_and(|at| at <= now) {
+                let told = Exit { event: shim::LET_GO.to_owned(), ..Exit::default() };
+                let _ = shim::send(&client.socket, &told, &[]);
+                client.gone = true;
+            }
+        }
     }
 
     fn drop_client(&mut self, index: usize) {

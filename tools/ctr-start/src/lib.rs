@@ -62,6 +62,15 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["attach", "interactive", "stdin_fd", "containers"])]
     pub all_restartable: bool,
 
+    /// Pass signals on to the container, unless it has a terminal
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = true,
+        action = clap::ArgAction::Set)]
+    pub sig_proxy: bool,
+
+    /// Let go of this tool when none of the output it attached to is read for so long; without it the container waits
+    #[arg(long, value_name = "SECONDS")]
+    pub patience: Option<u64>,
+
     /// Print what would be done as one step a line, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -223,7 +232,8 @@ fn options(
         terminal: config.tty,
         outputs: [true, true],
         detach_keys: keys,
-        signal_proxy: !args.no_sig_proxy && !config.tty,
+        signal_proxy: args.sig_proxy && !args.no_sig_proxy && !config.tty,
+        patience: args.patience,
     })
 }
 
@@ -259,6 +269,13 @@ pub fn finish(context: &mut Context, dir: &ContainerDir, end: &End) {
         }
         // As if SIGPIPE had ended it.
         End::OutputClosed => context.exit_with(128 + libc::SIGPIPE as u8),
+        End::LetGo => {
+            let fault = Fault::failed(
+                "the container's output was not read, so it does not wait for this tool any more",
+            )
+            .hint("all of it is in ctr-logs; --patience sets how long it waits");
+            context.report_as(&fault.on(dir.id.as_str()), 125);
+        }
         End::ShimLost => {
             let fault = Fault::failed("the container's shim was killed, and the container with it");
             context.report_as(&fault.on(dir.id.as_str()), 137);

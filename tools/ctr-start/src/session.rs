@@ -23,6 +23,8 @@ pub struct Options {
     pub detach_keys: DetachKeys,
     /// Pass signals that come to this process on to the container.
     pub signal_proxy: bool,
+    /// How many seconds the container waits while nothing of its output is read; `None`: for ever.
+    pub patience: Option<u64>,
 }
 
 /// How a session ended.
@@ -33,6 +35,8 @@ pub enum End {
     Detached,
     /// Nobody reads this process's stdout any more.
     OutputClosed,
+    /// Nothing was read for so long that the container did not wait any more; it runs on.
+    LetGo,
     /// The shim was killed, and the container with it.
     ShimLost,
 }
@@ -83,7 +87,8 @@ impl Session {
             theirs.push(write);
             err = Some(read);
         }
-        let request = Request::Attach { stdin: with_input, stdout: out.is_some(), stderr: err.is_some() };
+        let (stdout, stderr) = (out.is_some(), err.is_some());
+        let request = Request::Attach { stdin: with_input, stdout, stderr, patience: options.patience };
         let fds: Vec<BorrowedFd<'_>> = theirs.iter().map(AsFd::as_fd).collect();
         client.request(&request, &fds)?;
         let signals = sys::process::signal_descriptor(&[
@@ -140,7 +145,10 @@ impl Session {
             if let Some(exit) = &exit
                 && self.from_container.iter().all(Option::is_none)
             {
-                return Ok(exit.clone().map_or(End::ShimLost, End::Exit));
+                return Ok(match exit.clone() {
+                    Some(exit) if exit.event == shim::LET_GO => End::LetGo,
+                    other => other.map_or(End::ShimLost, End::Exit),
+                });
             }
             let ready = self.wait(input.as_ref(), exit.is_none())?;
             for source in ready {

@@ -27,9 +27,10 @@ impl Server {
         self.deadline = self.settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.stopped_by_user = false;
         self.last_run = LastRun { started_at: Some(now()), ..LastRun::default() };
-        // A state that cannot be written must not end a container that runs.
-        let _ = self.dir.write_last_run(&self.last_run);
+        // A state that cannot be written must not end a container that runs. In this order, because one that was set up and has
+        // a last run is taken for one that has ended.
         let _ = self.write_state("running");
+        let _ = self.dir.write_last_run(&self.last_run);
         if let Some(run) = &self.run
             && let Err(fault) = run.after_start(&self.dir)
         {
