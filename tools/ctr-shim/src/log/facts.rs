@@ -1,8 +1,8 @@
 //! What is known of a container whose output is logged.
 
 use fault::Result;
-use oci::wishes::LogWish;
-use oci::wishes::log::{TagFields, tag};
+use oci::wishes::log::{LogAttributes, TagFields, tag};
+use oci::wishes::{LogDriver, LogWish};
 use record::Record;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -25,6 +25,11 @@ impl Setup {
     pub fn of(record: &Record, bundle: &Path) -> Result<Setup> {
         let config = record.config()?;
         let wish = LogWish::parse(config.log_driver.as_deref(), &config.log_opts)?;
+        let simple = matches!(wish.driver, LogDriver::Files(_) | LogDriver::None);
+        if simple && wish.attributes == LogAttributes::default() {
+            // Nothing of the container is in such a log.
+            return Ok(Setup { wish, ..Setup::default() });
+        }
         let container = record.container()?.unwrap_or_default();
         let image = record.image()?;
         let asked = &wish.attributes;

@@ -16,7 +16,8 @@ pub struct Files {
     file: Option<File>,
     size: u64,
     max_size: Option<u64>,
-    max_files: usize,
+    /// Files kept, the present one included.
+    most_kept: usize,
     compress: bool,
     /// `,"attrs":{…}`, or nothing.
     attributes: Vec<u8>,
@@ -25,16 +26,17 @@ pub struct Files {
 
 impl Files {
     pub fn new(path: PathBuf, wish: &LogFiles, attributes: &BTreeMap<String, String>) -> Files {
-        let attributes = match attributes.is_empty() {
-            true => Vec::new(),
-            false => format!(",\"attrs\":{}", serde_json::json!(attributes)).into_bytes(),
+        let attributes = if attributes.is_empty() {
+            Vec::new()
+        } else {
+            format!(",\"attrs\":{}", serde_json::json!(attributes)).into_bytes()
         };
         Files {
             path,
             file: None,
             size: 0,
             max_size: wish.max_size,
-            max_files: wish.max_files as usize,
+            most_kept: wish.max_files as usize,
             compress: wish.compress,
             attributes,
             out: Vec::new(),
@@ -116,11 +118,17 @@ impl Files {
     }
 
     fn rotate(&mut self) {
-        if self.max_files > 1 {
+        if self.most_kept > 1 {
             for suffix in ["", ".gz"] {
-                let _ = std::fs::remove_file(with_suffix(&numbered(&self.path, self.max_files - 1), suffix));
+                let _ = std::fs::remove_file(with_suffix(&numbered(&self.path, self.most_kept - 1), suffix));
             }
-            for number in (1..self.max_files - 1).rev() {
+            // What is behind a gap, where a shim was killed between two steps, moves when that is filled.
+            let there = |number: &usize| {
+                let path = numbered(&self.path, *number);
+                path.exists() || with_suffix(&path, ".gz").exists()
+            };
+            let count = (1..self.most_kept - 1).take_while(there).count();
+            for number in (1..=count).rev() {
                 for suffix in ["", ".gz"] {
                     let from = with_suffix(&numbered(&self.path, number), suffix);
                     let _ = std::fs::rename(from, with_suffix(&numbered(&self.path, number + 1), suffix));
@@ -131,7 +139,7 @@ impl Files {
             let _ = std::fs::remove_file(&self.path);
         }
         self.open();
-        if self.compress && self.max_files > 1 {
+        if self.compress && self.most_kept > 1 {
             // What is not compressed, for want of room say, can be read all the same.
             let _ = compress(&numbered(&self.path, 1));
         }

@@ -94,7 +94,6 @@ impl Remote {
                 Ok(count) if *framing == Framing::Stream && self.sent + count < message.len() => {
                     self.sent += count;
                 }
-                Ok(_) => self.done(),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Err(Errno::MSGSIZE | Errno::NOBUFS) if *framing == Framing::Journal => {
@@ -103,8 +102,8 @@ impl Remote {
                         _ => self.done(),
                     }
                 }
-                // Longer than the other side takes at all.
-                Err(Errno::MSGSIZE) => self.done(),
+                // Sent, or longer than the other side takes at all.
+                Ok(_) | Err(Errno::MSGSIZE) => self.done(),
                 Err(_) if *framing == Framing::Udp => self.done(),
                 Err(_) => {
                     // A message that was sent in part is sent again as a whole to whoever comes next.

@@ -115,7 +115,8 @@ fn rotated_files_are_compressed() {
     let mut log = open(&dir, &options);
     let mut wanted = String::new();
     for number in 0..50 {
-        let lines: String = (0..number).map(|line| format!("line {line} of {number}\n")).collect();
+        let lines: Vec<String> = (0..number).map(|line| format!("line {line} of {number}\n")).collect();
+        let lines = lines.concat();
         log.write(0, lines.as_bytes());
         wanted += &lines;
     }
@@ -142,7 +143,7 @@ fn no_more_files_than_wished_for() {
         log.finish();
         let names = std::fs::read_dir(&dir).unwrap().count();
         assert_eq!(names, 3);
-        assert!(all(&dir).ends_with("\n") && all(&dir).contains("line 99"));
+        assert!(all(&dir).ends_with('\n') && all(&dir).contains("line 99"));
         std::fs::remove_dir_all(dir).unwrap();
     }
 }
@@ -217,7 +218,7 @@ fn the_journal_gets_dockers_fields() {
     setup.attributes.insert("com.example.x".to_owned(), "two\nlines".to_owned());
     let (socket, mut log) = journal(&dir, &setup);
     log.write(1, b"oops\n\n");
-    log.write(0, &[b'a'; 40_000]);
+    log.write(0, &vec![b'a'; 40_000]);
     log.write(0, b"end\n");
     let mut bytes = vec![0; 64 << 10];
     let mut next = || {
