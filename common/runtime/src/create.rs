@@ -12,7 +12,7 @@ use crate::root::RootFs;
 use crate::seccomp::{self, Agent, Filter};
 use crate::spec::Spec;
 use crate::state::{State, Status};
-use crate::{devices, groups, mappings, netdevices, rdt};
+use crate::{devices, groups, mapped, mappings, netdevices, rdt};
 use cgroup::{Cgroup, Unified, Version, systemd};
 use fault::{Explain, Fault, Result};
 use oci_spec::runtime::LinuxNamespaceType as Kind;
@@ -44,6 +44,8 @@ pub struct Options<'a> {
     pub seccomp_cache: &'a Path,
     /// A network namespace to use instead of a new one: a restarted container keeps its own.
     pub network_namespace: Option<OwnedFd>,
+    /// The same of a user namespace, which must have the specification's mappings: it owns the network namespace that is kept.
+    pub user_namespace: Option<OwnedFd>,
     /// Where the order to start comes from.
     pub gate: Gate<'a>,
     /// Sources of bind mounts, by the places of these in the specification: trees that are mounted nowhere yet.
@@ -116,15 +118,24 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         Some(wishes) => Some((rdt::root()?, wishes)),
         None => None,
     };
-    let namespaces = Namespaces::open(spec, options.network_namespace)?;
-    if let Some(user) = namespaces.joined(Kind::User) {
+    let is_kept = options.user_namespace.is_some();
+    let namespaces = Namespaces::open(spec, options.network_namespace, options.user_namespace)?;
+    if let Some(user) = namespaces.joined(Kind::User).filter(|_| !is_kept) {
         mappings::agree(&spec.linux, user.as_fd())?;
     }
     let joined = namespaces.joined(Kind::User).map(AsFd::as_fd);
-    let mut prepared = mounts::prepare(spec, options.bundle, joined)?;
+    let mut users = mounts::Users::new(spec, joined);
+    let mut prepared = mounts::prepare(spec, options.bundle, &mut users)?;
     for (index, tree) in options.trees {
-        prepared.give(index, tree);
+        prepared.give(index, tree)?;
     }
+    let mapped = if options.rootfs.is_mapped() && spec.namespace(Kind::User).is_some() {
+        let root_path = spec.root_path(options.bundle)?;
+        let users = users.of_container()?;
+        mapped::mount(options.rootfs, &root_path, spec, users.as_fd(), joined.is_some())?
+    } else {
+        None
+    };
     let owners = std::mem::take(&mut prepared.owners);
     let entrance = match options.gate {
         Gate::Caller => None,
@@ -157,7 +168,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         unified: unified.as_ref().and_then(Unified::open),
         stdio: &options.stdio,
         spec,
-        rootfs: options.rootfs,
+        rootfs: mapped.as_ref().unwrap_or(options.rootfs),
         bundle: options.bundle,
         state: &state,
         prepared,

@@ -19,6 +19,7 @@ pub mod hooks;
 pub mod host_root;
 mod init;
 pub mod labels;
+mod mapped;
 pub mod mappings;
 pub mod masks;
 mod message;

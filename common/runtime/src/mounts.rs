@@ -9,7 +9,9 @@ mod prepare;
 mod target;
 
 pub use options::NAMES as OPTIONS;
-pub use prepare::{Owners, Prepared, check, prepare};
+pub use prepare::{Owners, Prepared, Users, check, prepare};
+
+pub(crate) use bind::map_owners;
 
 use crate::devices::Dev;
 use crate::root::{Root, Target, attach, is_directory};

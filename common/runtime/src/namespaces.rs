@@ -28,12 +28,12 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Opens those that are given by path. `network`: one to use in place of what the specification says.
-    pub fn open(spec: &Spec, network: Option<OwnedFd>) -> Result<Namespaces> {
+    /// Opens those that are given by path. `network`, `user`: to use in place of what the specification says.
+    pub fn open(spec: &Spec, network: Option<OwnedFd>, user: Option<OwnedFd>) -> Result<Namespaces> {
         let mut namespaces = Namespaces { joined: Vec::new(), own: Vec::new() };
         for namespace in &spec.linux.namespaces {
             let kind = namespace.typ();
-            if kind == Kind::Network && network.is_some() {
+            if (kind == Kind::Network && network.is_some()) || (kind == Kind::User && user.is_some()) {
                 continue;
             }
             match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
@@ -52,6 +52,7 @@ impl Namespaces {
             }
         }
         namespaces.joined.extend(network.map(|fd| (Kind::Network, fd)));
+        namespaces.joined.extend(user.map(|fd| (Kind::User, fd)));
         Ok(namespaces)
     }
 

@@ -20,6 +20,11 @@ pub enum RootFs {
     Overlay { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf, volatile: bool },
     /// A directory as it is.
     Directory,
+    /// A directory, whose owners are mapped where the container has a user namespace.
+    MappedDirectory,
+    /// A mount that is nowhere yet. It is put over "/", which is not in the way of any path: what is below the caller's root stays in
+    /// reach, and nobody has to reach a mount point with no more than a container's privileges.
+    Detached(Arc<OwnedFd>),
     /// What [`crate::host_root::attach`] has made, for a container in the host's mount namespace.
     OnHost(Arc<OwnedFd>),
 }
@@ -31,6 +36,11 @@ pub struct Root {
 }
 
 impl RootFs {
+    /// Whether its owners are mapped for a container in a user namespace.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self, RootFs::Overlay { .. } | RootFs::MappedDirectory)
+    }
+
     /// Mounts the root at `mount_point`, in this mount namespace, if it is not there already.
     pub fn mount(&self, mount_point: &Path) -> Result<Root> {
         let tree = match self {
@@ -38,7 +48,7 @@ impl RootFs {
                 sys::overlay::mount(lower, Some(sys::overlay::Writable { upper, work, volatile: *volatile }))?
             }
             // A mount of its own, as pivot_root(2) wants one.
-            RootFs::Directory => open_tree(
+            RootFs::Directory | RootFs::MappedDirectory => open_tree(
                 CWD,
                 mount_point,
                 OpenTreeFlags::OPEN_TREE_CLONE
@@ -48,6 +58,12 @@ impl RootFs {
             .explain(|| format!("open the root file system {}", mount_point.display()))?,
             RootFs::OnHost(fd) => {
                 return Ok(Root { fd: fd.try_clone().explain(|| "copy a descriptor".into())? });
+            }
+            RootFs::Detached(fd) => {
+                let fd = fd.try_clone().explain(|| "copy a descriptor".into())?;
+                move_mount(&fd, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+                    .explain(|| "mount the root file system".into())?;
+                return Ok(Root { fd });
             }
         };
         move_mount(&tree, "", CWD, mount_point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)

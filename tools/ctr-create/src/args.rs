@@ -7,12 +7,14 @@ mod network;
 mod process;
 mod refused;
 mod rest;
+mod users;
 
 pub use more_limits::MoreLimitFlags;
 pub use network::NameFlags;
 pub use process::ProcessFlags;
 pub use refused::Refused;
 pub use rest::RestFlags;
+pub use users::UserFlags;
 
 use crate::limits::{self, LimitFlags};
 use clap::{ArgAction, Args};
@@ -229,6 +231,9 @@ pub struct CreateFlags {
     pub rest: RestFlags,
 
     #[command(flatten)]
+    pub users: UserFlags,
+
+    #[command(flatten)]
     pub refused: Refused,
 
     #[command(flatten)]
@@ -326,6 +331,7 @@ impl CreateFlags {
         self.names.put(&mut config);
         self.process.put(caller, &mut config)?;
         self.rest.put(&path, &mut config)?;
+        self.users.put(&mut config);
         Ok(config)
     }
 
@@ -472,6 +478,11 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
         });
     }
     switches!(tty interactive auto_remove init read_only privileged unsetenv_all read_only_tmpfs oom_kill_disable publish_all);
+    // A namespace is asked for as a whole.
+    if asked.userns.is_some() || asked.subuidname.is_some() || asked.subgidname.is_some() || !(asked.uidmap.is_empty() && asked.gidmap.is_empty()) {
+        (config.userns, config.uidmap, config.gidmap) = (asked.userns, asked.uidmap, asked.gidmap);
+        (config.subuidname, config.subgidname) = (asked.subuidname, asked.subgidname);
+    }
     wins!(name command entrypoint workdir user hostname network pid ipc uts
         stop_signal stop_timeout restart log_driver runtime rootfs platform volume_driver);
     wins!(passwd_entry group_entry umask domainname tz shm_size memory_swappiness oom_score_adj cpu_rt_period cpu_rt_runtime rdt_class personality cgroupns

@@ -89,7 +89,7 @@ pub fn edit(
 pub fn refreshed(store: &Store, dir: &ContainerDir, warn: &mut dyn FnMut(&str)) -> Result<Option<Rewrite>> {
     let stored = dir.load()?;
     let config = stored.config()?;
-    let joins = [&config.network, &config.pid, &config.ipc, &config.uts];
+    let joins = [&config.network, &config.pid, &config.ipc, &config.uts, &config.userns];
     if joins.into_iter().flatten().any(|mode| mode.starts_with("container:")) {
         return rewrite(store, dir, &stored, &config, warn).map(Some);
     }

@@ -5,9 +5,9 @@ use cli::{Explain, Fault, Kind, Result};
 use oci::capabilities::CapSet;
 use oci::cdi::{SpecFile, SpecFiles};
 use oci::seccomp::Architecture;
-use oci::spec::{Facts, Generated, HostDevice, Identity, Lookup, Peer};
+use oci::spec::{Facts, Generated, HostDevice, Identity, Lookup, Peer, UserNamespace};
 use oci::users::UserFiles;
-use oci::wishes;
+use oci::wishes::{self, UserMode};
 use oci_spec::runtime::PosixRlimitType;
 use record::{Config, Record, Rootfs};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Stat};
@@ -142,6 +142,10 @@ impl Lookup for Machine<'_> {
             .hint(format!("ctr-start {container} starts it")));
         }
         Ok(Peer { pid, hostname: hostname_of(&dir), bundle: dir.bundle })
+    }
+
+    fn user_namespace(&self, mode: &UserMode, container: &Identity) -> Result<UserNamespace> {
+        crate::users::namespace(self, mode, container)
     }
 
     fn profile(&self, path: &str) -> Result<String> {

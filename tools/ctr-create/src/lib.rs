@@ -14,6 +14,7 @@ mod names;
 mod replace;
 pub mod running;
 pub mod userfiles;
+mod users;
 mod volumes;
 
 pub use make::{Plan, create, dry_run, prepare, refresh, update};

@@ -5,7 +5,8 @@ use crate::etc::Etc;
 use crate::facts::{identity, specification};
 use crate::{exposed, from, hooks, names, volumes};
 use cli::{Explain, Fault, Result};
-use oci::spec::{BindUse, Tree, TreeUse, VolumeUse};
+use oci::spec::{BindUse, Tree, TreeUse, UserNamespace, VolumeUse};
+use oci::wishes::IdMap;
 use oci::wishes::HealthPlan;
 use oci::wishes::health::HealthWish;
 use record::{Config, Container, Record, Rootfs, Volume};
@@ -42,6 +43,8 @@ struct Uses {
     trees: Vec<TreeUse>,
     /// User and group of the container's command.
     owner: (u32, u32),
+    /// The same on this machine; `None` if that is not known.
+    owner_outside: Option<(u32, u32)>,
     hostname: String,
     stop_signal: Option<i32>,
     /// Further files of the bundle.
@@ -77,8 +80,12 @@ pub fn create(
         Some(prepared) => prepared.dir().id.clone(),
         None => names::new_id()?,
     };
-    let plan = plan(store, &record, config, id, warn)?;
-    apply(store, record, &plan, prepared)
+    let ids = Ids { store, id: &id };
+    crate::users::settle(store, &id, &config)?;
+    let plan = plan(store, &record, config, id.clone(), warn)?;
+    let made = apply(store, record, &plan, prepared)?;
+    ids.kept();
+    Ok(made)
 }
 
 /// The container a record tells of, if it is here and no other name is wished for.
@@ -199,6 +206,7 @@ fn plan_for(
             binds: generated.binds,
             trees: generated.trees,
             owner,
+            owner_outside: outside(generated.users.as_ref(), owner),
             hostname,
             stop_signal: Some(generated.stop_signal),
             files: generated.files,
@@ -210,6 +218,21 @@ fn plan_for(
             health,
         },
     })
+}
+
+/// `None` where the namespace has its ids from somewhere else.
+fn outside(users: Option<&UserNamespace>, (uid, gid): (u32, u32)) -> Option<(u32, u32)> {
+    let of = |maps: &[IdMap], id: u32| {
+        maps.iter().find_map(|map| {
+            let offset = id.checked_sub(map.container)?;
+            (offset < map.size).then(|| map.host + offset)
+        })
+    };
+    match users {
+        None => Some((uid, gid)),
+        Some(UserNamespace::New { uids, gids }) => Some((of(uids, uid)?, of(gids, gid)?)),
+        Some(UserNamespace::Join(_)) => None,
+    }
 }
 
 fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut Prepared>) -> Result<Record> {
@@ -251,7 +274,7 @@ fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut P
 /// Makes what the mounts need, and writes down what the shim is to make of them.
 fn prepare_mounts(store: &Store, dir: &ContainerDir, plan: &Plan) -> Result<Vec<volume::Held>> {
     let uses = &plan.uses;
-    volumes::prepare_binds(&uses.binds, uses.owner)?;
+    volumes::prepare_binds(&uses.binds, uses.owner, uses.owner_outside)?;
     let held = volumes::prepare(store, &uses.volumes, &plan.rootfs, uses.owner)?;
     let mut trees = uses.trees.clone();
     volumes::add_trees(&uses.volumes, &held, &mut trees)?;
@@ -365,6 +388,25 @@ fn make_writable_layer(dir: &ContainerDir, top: &Path) -> Result<()> {
         .explain(|| format!("set the mode of {}", upper.display()))
 }
 
+/// The users and groups of a container that could not be made are given back.
+struct Ids<'a> {
+    store: &'a Store,
+    id: &'a str,
+}
+
+impl Ids<'_> {
+    fn kept(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Ids<'_> {
+    fn drop(&mut self) {
+        // Best effort: what stays is taken when there are no others left.
+        let _ = self.store.release_ids(self.id);
+    }
+}
+
 /// Takes a container that could not be finished apart again.
 struct Unfinished<'a> {
     store: &'a Store,
@@ -437,7 +479,7 @@ pub fn update(
 pub fn refresh(store: &Store, dir: &ContainerDir, warn: Warn<'_>) -> Result<()> {
     let stored = dir.load()?;
     let config = stored.config()?;
-    let joins = [&config.network, &config.pid, &config.ipc, &config.uts];
+    let joins = [&config.network, &config.pid, &config.ipc, &config.uts, &config.userns];
     if joins.into_iter().flatten().any(|mode| mode.starts_with("container:")) {
         rewrite(store, dir, stored, None, config, warn)?;
     }
@@ -459,6 +501,7 @@ fn rewrite(
     }
     let rootfs = rootfs_of(&stored, &config)?;
     let name = config.name.clone().unwrap_or_else(|| container.name.clone());
+    crate::users::settle(store, &dir.id, &config)?;
     let plan = plan_for(store, &stored, config, rootfs, (dir.id.clone(), name), warn)?;
     let held = prepare_mounts(store, dir, &plan)?;
     let spec = serde_json::to_vec(&plan.spec).explain(|| "write the specification".into())?;

@@ -18,8 +18,8 @@ use volume::{Held, Info, Opened};
 const MAX_DEPTH: usize = 1000;
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Makes sure that what is bound from the host is there, and is the user's where that is wished for.
-pub fn prepare_binds(binds: &[BindUse], owner: (u32, u32)) -> Result<()> {
+/// Makes sure that what is bound from the host is there, and is the user's where that is wished for. `outside`: who that is on this machine.
+pub fn prepare_binds(binds: &[BindUse], owner: (u32, u32), outside: Option<(u32, u32)>) -> Result<()> {
     for bind in binds {
         if std::fs::symlink_metadata(&bind.source).is_err() {
             if !bind.create {
@@ -33,7 +33,12 @@ pub fn prepare_binds(binds: &[BindUse], owner: (u32, u32)) -> Result<()> {
                 .explain(|| format!("make the bind mount source {}", bind.source.display()))?;
         }
         if bind.chown {
-            give(&bind.source, owner)?;
+            let owner = if bind.is_mapped { Some(owner) } else { outside };
+            let unknown = || {
+                Fault::input(format!("{}: who the container's user is on this machine is not known", bind.source.display()))
+                    .hint("bind it with idmap, and nothing has to be given to anybody")
+            };
+            give(&bind.source, owner.ok_or_else(unknown)?)?;
         }
     }
     Ok(())

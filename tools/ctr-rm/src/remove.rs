@@ -155,6 +155,8 @@ pub fn take_away(store: &Store, dir: &ContainerDir, volumes: bool, _shim_lock: &
     if volumes {
         freed += remove_volumes(store, dir, &record)?;
     }
+    // Best effort: what stays counts for nothing when there are no others left.
+    let _ = store.release_ids(&dir.id);
     // The name first, while nobody else can take it.
     if let Some(container) = record.container().ok().flatten() {
         store.release_name(&container.name, &dir.id);

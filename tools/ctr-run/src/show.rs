@@ -88,6 +88,9 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--pid", &config.pid),
         ("--ipc", &config.ipc),
         ("--uts", &config.uts),
+        ("--userns", &config.userns),
+        ("--subuidname", &config.subuidname),
+        ("--subgidname", &config.subgidname),
         ("--stop-signal", &config.stop_signal),
         ("--restart", &config.restart),
         ("--log-driver", &config.log_driver),
@@ -117,6 +120,8 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
     let lists = [
         ("-e", &config.env),
         ("--group-add", &config.group_add),
+        ("--uidmap", &config.uidmap),
+        ("--gidmap", &config.gidmap),
         ("--device", &config.devices),
         ("--cap-add", &config.cap_add),
         ("--cap-drop", &config.cap_drop),

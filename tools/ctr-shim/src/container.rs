@@ -46,9 +46,9 @@ pub fn create(
     dir: &ContainerDir,
     settings: &Settings,
     seccomp_cache: &Path,
-    network: Option<OwnedFd>,
+    kept: Option<Kept>,
 ) -> Result<Run> {
-    let run = trees::ready(store, dir).and_then(|ready| make(dir, settings, seccomp_cache, network, ready));
+    let run = trees::ready(store, dir).and_then(|ready| make(dir, settings, seccomp_cache, kept, ready));
     if run.is_err() {
         // Why it failed is what is told.
         let _ = trees::release(dir);
@@ -60,7 +60,7 @@ fn make(
     dir: &ContainerDir,
     settings: &Settings,
     seccomp_cache: &Path,
-    network: Option<OwnedFd>,
+    kept: Option<Kept>,
     ready: Ready,
 ) -> Result<Run> {
     let (stdio, ends) =
@@ -72,6 +72,7 @@ fn make(
                 process.env.extend(ready.env);
             }
             let trees = placed(&spec, ready.trees)?;
+            let (network, user) = kept.map_or((None, None), |kept| kept.for_run(&spec));
             let created = runtime::create(runtime::Options {
                 id: &dir.id,
                 bundle: &dir.bundle,
@@ -80,6 +81,7 @@ fn make(
                 stdio,
                 seccomp_cache,
                 network_namespace: network,
+                user_namespace: user,
                 trees,
                 gate: Gate::Caller,
                 dies_with_parent: true,
@@ -128,6 +130,40 @@ fn has_host_mounts(spec: &Spec, bundle: &Path) -> bool {
             || mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
         bound && !mount.source().as_deref().is_some_and(|source| source.starts_with(bundle))
     })
+}
+
+/// Namespaces that outlive a run.
+pub struct Kept {
+    network: OwnedFd,
+    /// Owns the network namespace, so that only what runs in it has a say there.
+    user: Option<OwnedFd>,
+}
+
+impl Kept {
+    /// Those of a process that exists: it is the caller's child and not reaped.
+    pub fn of(pid: i32) -> Option<Kept> {
+        let link = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user")).ok();
+        let is_own = link(&pid.to_string()) == link("self");
+        let user = if is_own { None } else { namespace_of(pid, "user") };
+        Some(Kept { network: namespace_of(pid, "net")?, user })
+    }
+
+    pub fn try_clone(&self) -> std::io::Result<Kept> {
+        Ok(Kept {
+            network: self.network.try_clone()?,
+            user: self.user.as_ref().map(OwnedFd::try_clone).transpose()?,
+        })
+    }
+
+    /// What a run with this specification takes over: a user namespace only where it would make one like it.
+    fn for_run(self, spec: &Spec) -> (Option<OwnedFd>, Option<OwnedFd>) {
+        let alike = |user: &OwnedFd| {
+            spec.makes_namespace(runtime::NamespaceKind::User)
+                && runtime::mappings::agree(&spec.linux, user.as_fd()).is_ok()
+        };
+        let user = self.user.filter(alike);
+        (Some(self.network), user)
+    }
 }
 
 /// A namespace of a process that exists: it is the caller's child and not reaped.

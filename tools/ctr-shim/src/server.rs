@@ -6,7 +6,7 @@ mod life;
 
 use crate::about;
 use crate::attach::{Client, Sink, write_some};
-use crate::container::{self, Run, set_nonblocking};
+use crate::container::{self, Kept, Run, set_nonblocking};
 use crate::health::Monitor;
 use crate::log::Log;
 use crate::restart::{self, BackOff};
@@ -51,7 +51,7 @@ pub struct Server {
     run: Option<Run>,
     /// Why the container could not be set up; whoever starts it is told.
     failure: Option<Fault>,
-    network: Option<OwnedFd>,
+    network: Option<Kept>,
     /// [`Run::mounts`] of a run that has ended, until everybody has been told.
     mounts: Option<OwnedFd>,
     phase: Phase,
@@ -107,7 +107,7 @@ impl Server {
         let listener = shim::listen(&dir.run).map_err(&on)?;
         let run = container::create(&store, &dir, &settings, &cache(&store), None).map_err(&on)?;
         // Kept open, so that the network outlives a restart.
-        let network = container::namespace_of(run.pid(), "net");
+        let network = Kept::of(run.pid());
         let last_run = dir.last_run().ok().flatten().unwrap_or_default();
         let server = Server {
             store,

@@ -76,7 +76,7 @@ fn root_fs(rootfs: Option<Rootfs>, bundle: &Path, volatile: bool) -> Result<Root
             // Gone with its container: nothing in it is worth waiting for the disk.
             volatile,
         }),
-        Some(rootfs) if rootfs.driver == "directory" => Ok(RootFs::Directory),
+        Some(rootfs) if rootfs.driver == "directory" => Ok(RootFs::MappedDirectory),
         Some(rootfs) => Err(Fault::input(format!("rootfs driver {:?} is unknown", rootfs.driver))),
         None => Err(Fault::input("the container has no rootfs section").hint("img-unpack makes it")),
     }

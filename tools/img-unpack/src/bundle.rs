@@ -3,8 +3,9 @@
 use cli::{Explain, Fault, Result};
 use oci::capabilities::CapSet;
 use oci::seccomp::Architecture;
-use oci::spec::{Facts, HostDevice, Identity, ImageDefaults, Lookup, Peer, generate};
+use oci::spec::{Facts, HostDevice, Identity, ImageDefaults, Lookup, Peer, UserNamespace, generate};
 use oci::users::UserFiles;
+use oci::wishes::UserMode;
 use record::{Config, Image};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use serde_json::Value;
@@ -102,6 +103,10 @@ impl Lookup for NoLookup {
 
     fn devices_at(&self, path: &str) -> Result<Vec<HostDevice>> {
         Err(Fault::not_found("a bundle has no devices of the host").on(path))
+    }
+
+    fn user_namespace(&self, _: &UserMode, _: &Identity) -> Result<UserNamespace> {
+        Err(Fault::input("a bundle asks for no user namespace"))
     }
 
     fn peer(&self, container: &str) -> Result<Peer> {

@@ -150,6 +150,7 @@ fn prepare(bundle: &Bundle, place: &Place, wishes: &Wishes<'_>) -> Result<(Creat
         stdio: if spec.terminal() { Stdio::Terminal } else { Stdio::Inherited },
         seccomp_cache: &seccomp_cache(call),
         network_namespace: None,
+        user_namespace: None,
         trees: Vec::new(),
         gate: if wishes.verb == Verb::Create { Gate::Socket(&gate) } else { Gate::Caller },
         dies_with_parent: wishes.verb == Verb::Run,

@@ -59,6 +59,7 @@ impl Generator<'_> {
                 continue;
             }
             let mut options = vec!["rbind", "rprivate"];
+            options.extend(self.mapped());
             if self.config.read_only {
                 options.push("ro");
             }

@@ -9,6 +9,7 @@ mod injected;
 mod mounts;
 mod process;
 mod resources;
+mod users;
 
 pub use image::ImageDefaults;
 
@@ -16,11 +17,10 @@ use crate::Platform;
 use crate::capabilities::CapSet;
 use crate::cdi;
 use crate::seccomp::{self, Architecture, Profile, Target};
-use crate::users::{self, UserFiles};
-use crate::wishes::{
-    CgroupMode, IpcMode, NetworkMode, Personality, PidMode, Seccomp, Secret, UtsMode, Wishes,
-};
+use crate::users::{UserFiles, resolve};
+use crate::wishes::{CgroupMode, IdMap, IpcMode, NetworkMode, Personality, PidMode, Seccomp, Secret, UserMode, UtsMode, Wishes};
 use fault::{Fault, Result};
+use mounts::Mounts;
 use oci_spec::runtime::{
     Linux, LinuxIntelRdt, LinuxNamespace, LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain,
     LinuxSeccomp, PosixRlimitType, Root, Spec,
@@ -105,6 +105,8 @@ pub trait Lookup {
     fn all_devices(&self) -> Result<Vec<HostDevice>>;
     /// The device at a path, symbolic links followed, or all below it when it is a directory. Paths begin with `path`.
     fn devices_at(&self, path: &str) -> Result<Vec<HostDevice>>;
+    /// What a user namespace other than the machine's is.
+    fn user_namespace(&self, mode: &UserMode, container: &Identity) -> Result<UserNamespace>;
     /// A running container by name or id.
     fn peer(&self, container: &str) -> Result<Peer>;
     /// Text of a seccomp profile.
@@ -113,6 +115,14 @@ pub trait Lookup {
     fn cdi_files(&self) -> Result<cdi::SpecFiles>;
     /// The file of a time zone, `local` for this machine's; symbolic links are followed.
     fn time_zone(&self, name: &str) -> Result<PathBuf>;
+}
+
+/// The user namespace of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserNamespace {
+    New { uids: Vec<IdMap>, gids: Vec<IdMap> },
+    /// One that exists, by the path of its file.
+    Join(PathBuf),
 }
 
 /// A volume the container uses; whoever makes the container sees that it is there.
@@ -185,6 +195,8 @@ pub struct BindUse {
     pub shared: bool,
     /// Give it, with all in it, to the container's user.
     pub chown: bool,
+    /// What is on disk are the container's own ids.
+    pub is_mapped: bool,
 }
 
 /// A specification and what has to be done before it can be run.
@@ -196,6 +208,8 @@ pub struct Generated {
     pub volumes: Vec<VolumeUse>,
     pub binds: Vec<BindUse>,
     pub trees: Vec<TreeUse>,
+    /// `None`: the machine's.
+    pub users: Option<UserNamespace>,
     /// The container's host name.
     pub hostname: String,
     /// The user's, else the image's, else SIGTERM.
@@ -287,7 +301,11 @@ pub fn generate(
         [] => cdi::Edits::default(),
         names => cdi::edits(names, &lookup.cdi_files()?)?,
     };
-    Generator { image, config, container, facts, lookup, warnings: Vec::new(), wishes, injected }.run(files)
+    let users = match &wishes.users {
+        UserMode::Host => None,
+        mode => Some(lookup.user_namespace(mode, container)?),
+    };
+    Generator { image, config, container, facts, lookup, warnings: Vec::new(), wishes, injected, users }.run(files)
 }
 
 fn check_platform(wanted: &Platform, image: &serde_json::Value) -> Result<()> {
@@ -311,6 +329,8 @@ struct Generator<'a> {
     wishes: Wishes,
     /// What devices bring along.
     injected: cdi::Edits,
+    /// `None`: the machine's.
+    users: Option<UserNamespace>,
 }
 
 impl Generator<'_> {
@@ -318,7 +338,7 @@ impl Generator<'_> {
         let network_peer = self.network_peer()?;
         let hostname = self.hostname(network_peer.as_ref());
         let wanted = self.config.user.as_deref().unwrap_or(&self.image.user);
-        let mut user = users::resolve(wanted, &self.config.group_add, files)?;
+        let mut user = resolve(wanted, &self.config.group_add, files)?;
         self.add_groups(&mut user);
         let capabilities = self.capabilities();
 
@@ -337,7 +357,10 @@ impl Generator<'_> {
 
         let process = self.process(&user, &hostname, capabilities)?;
         let bundle_files = self.user_files(&user, files)?;
-        let mounts = self.mounts(network_peer.as_ref(), &bundle_files)?;
+        let mut mounts = self.mounts(network_peer.as_ref(), &bundle_files)?;
+        self.fit_to_users(&mut mounts);
+        let (uids, gids) = self.id_mappings();
+        linux.set_uid_mappings(uids).set_gid_mappings(gids);
         linux.set_rootfs_propagation(mounts.rootfs_propagation.map(str::to_owned));
 
         let mut root = Root::default();
@@ -359,6 +382,7 @@ impl Generator<'_> {
             volumes: mounts.volumes,
             binds: mounts.binds,
             trees: mounts.trees,
+            users: self.users,
             hostname,
             stop_signal,
             files: bundle_files,
@@ -468,6 +492,11 @@ impl Generator<'_> {
         let of =
             |kind, name, pid: i32| namespace(kind, Some(PathBuf::from(format!("/proc/{pid}/ns/{name}"))));
         let mut list = vec![own(LinuxNamespaceType::Mount)];
+        match &self.users {
+            None => {}
+            Some(UserNamespace::New { .. }) => list.push(own(LinuxNamespaceType::User)),
+            Some(UserNamespace::Join(path)) => list.push(namespace(LinuxNamespaceType::User, Some(path.clone()))),
+        }
         match (&self.wishes.network, network_peer) {
             (NetworkMode::Host, _) => {}
             (NetworkMode::Container(_), Some(peer)) => {

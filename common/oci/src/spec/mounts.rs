@@ -92,7 +92,8 @@ impl Generator<'_> {
                 SecretGoes::Variable(_) => String::new(),
             };
             if !target.is_empty() {
-                let options = ["bind", "ro", "nosuid", "nodev", "noexec", "rprivate"];
+                let mut options = vec!["bind", "ro", "nosuid", "nodev", "noexec", "rprivate"];
+                options.extend(self.mapped());
                 mounts.list.push(new_mount(&target, "bind", TreeUse::source(&target), &options));
             }
             mounts.trees.push(TreeUse { target, tree: Tree::Secret(secret.clone()) });
@@ -182,6 +183,7 @@ impl Generator<'_> {
                 continue;
             }
             let mut options = vec!["rbind", "rprivate"];
+            options.extend(self.mapped());
             if self.config.read_only {
                 options.push("ro");
             }
@@ -223,7 +225,9 @@ impl Generator<'_> {
                 let source = PathBuf::from(source);
                 let shared = propagation.ends_with("shared");
                 let create = *create_source;
-                mounts.binds.push(BindUse { source: source.clone(), create, shared, chown: plan.chown });
+                let is_mapped = self.users.is_none() || plan.options.iter().any(|option| is_map(option));
+                let chown = plan.chown;
+                mounts.binds.push(BindUse { source: source.clone(), create, shared, chown, is_mapped });
                 (source, *recursive, *propagation)
             }
             MountKind::Volume { name, propagation, populate, more } => {
@@ -254,6 +258,7 @@ impl Generator<'_> {
                 };
                 mounts.trees.push(TreeUse { target: plan.target.clone(), tree });
                 let mut options = vec!["bind", "ro", "rprivate"];
+                options.extend(self.mapped());
                 options.extend(plan.options.iter().map(String::as_str));
                 mounts.list.push(new_mount(&plan.target, "bind", TreeUse::source(&plan.target), &options));
                 return Ok(());
@@ -261,6 +266,12 @@ impl Generator<'_> {
         };
         let source = match &plan.overlay {
             None => source,
+            Some(_) if self.users.is_some() => {
+                return Err(Fault::input(format!(
+                    "{}: an overlay in a user namespace is not supported: overlayfs cannot map its owners",
+                    plan.target
+                )));
+            }
             Some(overlay) => {
                 let writes = overlay.writes.as_ref().map(|(upper, work)| (upper.into(), work.into()));
                 let tree = Tree::Overlay { lower: source, writes };
@@ -277,6 +288,9 @@ impl Generator<'_> {
         let mut options = vec![if recursive { "rbind" } else { "bind" }, propagation];
         options.extend(self.read_only_option(plan, recursive)?);
         options.extend(plan.options.iter().map(String::as_str));
+        if matches!(plan.kind, MountKind::Volume { .. }) && !plan.options.iter().any(|option| is_map(option)) {
+            options.extend(self.mapped());
+        }
         mounts.list.push(new_mount(&plan.target, "bind", source, &options));
         Ok(())
     }
@@ -326,6 +340,11 @@ fn read_only_tmpfs(target: &str) -> MountPlan {
         options: options.map(str::to_owned).to_vec(),
         kind: MountKind::Tmpfs,
     }
+}
+
+/// Whether a mount option maps owners.
+fn is_map(option: &str) -> bool {
+    matches!(option, "idmap" | "ridmap")
 }
 
 fn depth(target: &str) -> usize {

@@ -63,7 +63,9 @@ impl Generator<'_> {
     pub(super) fn sysctls(&self) -> Option<HashMap<String, String>> {
         let mut sysctls = HashMap::new();
         if self.wishes.network.is_private() && self.facts.ipv4_sysctls {
-            sysctls.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+            if let Some(range) = self.ping_groups() {
+                sysctls.insert("net.ipv4.ping_group_range".to_owned(), range);
+            }
             sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
         }
         sysctls.extend(self.wishes.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())));

@@ -28,6 +28,16 @@ impl Lookup for Fake {
         }
     }
 
+    fn user_namespace(&self, mode: &UserMode, _: &Identity) -> Result<UserNamespace> {
+        match mode {
+            UserMode::Path(path) => Ok(UserNamespace::Join(path.into())),
+            _ => {
+                let one = |size| vec![IdMap { container: 0, host: 100_000, size }];
+                Ok(UserNamespace::New { uids: one(65_536), gids: one(4) })
+            }
+        }
+    }
+
     fn profile(&self, path: &str) -> Result<String> {
         match path {
             "/ok.json" => Ok(r#"{"defaultAction":"SCMP_ACT_LOG"}"#.into()),

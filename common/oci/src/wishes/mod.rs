@@ -17,6 +17,7 @@ mod resources;
 mod secret;
 mod security;
 mod signal;
+mod userns;
 
 pub use device::{DeviceWish, device, is_cdi_name};
 pub use health::{HealthPlan, OnFailure};
@@ -31,6 +32,7 @@ pub use resources::{DeviceRate, DeviceRule, Resources};
 pub use secret::{Secret, SecretGoes, SecretSource, secret};
 pub use security::{Seccomp, Security, unmasks};
 pub use signal::{signal, signal_name};
+pub use userns::{AutoWish, IdMap, Ids, UserMode, around};
 
 use crate::Platform;
 use crate::capabilities::CapWish;
@@ -65,6 +67,7 @@ pub struct Wishes {
     pub ipc: IpcMode,
     pub uts: UtsMode,
     pub cgroupns: CgroupMode,
+    pub users: UserMode,
     /// Absolute, without `..`.
     pub cgroup_parent: Option<String>,
     pub hostname: Option<String>,
@@ -149,6 +152,7 @@ impl Wishes {
             uts: UtsMode::parse(&mode(&config.uts))?,
             hostname: config.hostname.as_deref().filter(|name| !name.is_empty()).map(hostname).transpose()?,
             cgroupns: CgroupMode::parse(&mode(&config.cgroupns))?,
+            users: UserMode::parse(config)?,
             cgroup_parent: given(config.cgroup_parent.as_deref()).map(cgroup_parent).transpose()?,
             hosts: config.add_host.iter().map(|text| names::add_host(text)).collect::<Result<_>>()?,
             resolver: Resolver::parse(config)?,

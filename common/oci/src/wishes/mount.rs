@@ -80,13 +80,14 @@ pub enum ReadOnly {
 const PROPAGATIONS: [&str; 6] = ["rprivate", "private", "rshared", "shared", "rslave", "slave"];
 
 /// Options without a value any mount may have.
-const FLAGS: [&str; 22] = [
+const FLAGS: [&str; 24] = [
     "async",
     "atime",
     "dev",
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "iversion",
     "lazytime",
     "mand",
@@ -101,6 +102,7 @@ const FLAGS: [&str; 22] = [
     "nostrictatime",
     "nosuid",
     "relatime",
+    "ridmap",
     "strictatime",
     "suid",
 ];

@@ -201,6 +201,22 @@ pub struct Config {
     /// `private` (default with version 2) or `host` (default with version 1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroupns: Option<String>,
+    /// `host` (default), `auto[:size=N,uidmapping=C:H:N,gidmapping=C:H:N]`, `keep-id[:uid=N,gid=N]`, `nomap`, `path:PATH`, `container:ID`,
+    /// `private` with maps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub userns: Option<String>,
+    /// `CONTAINER:HOST[:SIZE]` each: users of a user namespace of the container's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uidmap: Vec<String>,
+    /// The same of groups; of the two one that is missing is as the other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gidmap: Vec<String>,
+    /// Users are those `/etc/subuid` gives to this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subuidname: Option<String>,
+    /// Groups are those `/etc/subgid` gives to this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subgidname: Option<String>,
     /// The control group in which the container's is made; `/staves` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup_parent: Option<String>,

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, opena
 use rustix::io::Errno;
 use rustix::process::{chroot, fchdir};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use sys::mount::{MountAttributes, map_ids, mount_setattr};
 
@@ -54,7 +54,10 @@ pub(super) fn take_from(
 ) -> Result<Option<Taken>> {
     let path = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
     let is_inside = |opened: &OwnedFd| {
-        path(opened).is_ok_and(|opened| path(root).is_ok_and(|root| opened.starts_with(root)))
+        // Over "/" lies a root that nothing was bound in by its path yet.
+        path(opened).is_ok_and(|opened| {
+            path(root).is_ok_and(|root| root != Path::new("/") && opened.starts_with(root))
+        })
     };
     if !open(source, options).is_ok_and(|opened| is_inside(&opened)) {
         return Ok(None);
@@ -151,7 +154,17 @@ fn tree_of_a_process(
 
 /// Applies `idmap` or `ridmap`.
 pub(super) fn map(tree: &OwnedFd, recursive: bool, users: &OwnedFd, source: &Path) -> Result<()> {
-    map_ids(tree.as_fd(), recursive, users.as_fd()).map_err(|error| {
+    map_owners(tree, recursive, users.as_fd(), source)
+}
+
+/// Maps the owners of what is mounted nowhere yet.
+pub(crate) fn map_owners(
+    tree: &OwnedFd,
+    recursive: bool,
+    users: BorrowedFd<'_>,
+    source: &Path,
+) -> Result<()> {
+    map_ids(tree.as_fd(), recursive, users).map_err(|error| {
         let hint = match error.raw_os_error() {
             Some(libc::EINVAL) => "its file system may not be able to, on this kernel",
             Some(libc::EPERM) => {

@@ -65,9 +65,16 @@ impl Prepared {
         matches!(self.sources.get(&index), Some(Source::Mapped(_)))
     }
 
-    /// Sets the source of the bind mount at this place.
-    pub fn give(&mut self, index: usize, tree: OwnedFd) {
+    /// Sets the source of the bind mount at this place. Its owners are mapped if that is asked for.
+    pub fn give(&mut self, index: usize, tree: OwnedFd) -> Result<()> {
+        if let Some(one) = self.owners.0.remove(&index) {
+            bind::map(&tree, one.recursive, &one.users, &one.source)
+                .map_err(|fault| within(index, &one.destination, fault))?;
+        } else if let Some(Source::Users(users)) = self.sources.get(&index) {
+            bind::map(&tree, false, users, Path::new("it"))?;
+        }
         self.sources.insert(index, Source::Given(tree));
+        Ok(())
     }
 
     pub(super) fn take(&mut self, index: usize) -> Option<Source> {
@@ -81,10 +88,9 @@ pub fn check(spec: &Spec) -> Result<()> {
 }
 
 /// Checks the mounts and makes ready what can only be done outside the container. To be called by the process that makes it,
-/// which must have one thread. `joined`: the user namespace the container is to join.
-pub fn prepare(spec: &Spec, bundle: &Path, joined: Option<BorrowedFd<'_>>) -> Result<Prepared> {
+/// which must have one thread.
+pub fn prepare(spec: &Spec, bundle: &Path, users: &mut Users<'_>) -> Result<Prepared> {
     let mut prepared = Prepared::default();
-    let mut users = Users { spec, joined, made: Vec::new() };
     let in_user_namespace = spec.namespace(LinuxNamespaceType::User).is_some();
     for (index, (mount, options)) in parse(spec)?.into_iter().enumerate() {
         if !options.bind || options.remount || !(in_user_namespace || options.map_ids.is_some()) {
@@ -153,13 +159,24 @@ fn within(index: usize, destination: &Path, fault: Fault) -> Fault {
 }
 
 /// User namespaces by their mappings.
-struct Users<'a> {
+#[derive(Debug)]
+pub struct Users<'a> {
     spec: &'a Spec,
     joined: Option<BorrowedFd<'a>>,
     made: Vec<(Mappings, OwnedFd)>,
 }
 
-impl Users<'_> {
+impl<'a> Users<'a> {
+    /// `joined`: the user namespace the container is to join.
+    pub fn new(spec: &'a Spec, joined: Option<BorrowedFd<'a>>) -> Users<'a> {
+        Users { spec, joined, made: Vec::new() }
+    }
+
+    /// The container's, or one with the mappings its own will have.
+    pub fn of_container(&mut self) -> Result<OwnedFd> {
+        self.of(&MapIds::default())
+    }
+
     fn of(&mut self, wish: &MapIds) -> Result<OwnedFd> {
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().explain(|| "copy a descriptor".into());
         let wanted = match (&wish.mappings, self.joined) {

@@ -216,7 +216,7 @@ impl Server {
         }
     }
 
-    fn make_run(&mut self, network: Option<OwnedFd>) -> Result<Run> {
+    fn make_run(&mut self, network: Option<Kept>) -> Result<Run> {
         // The last run's read-write layer is free again.
         self.mounts = None;
         if self.settings.auto_remove {
