@@ -8,6 +8,7 @@
 mod changes;
 mod look;
 mod open;
+mod owners;
 mod place;
 mod tarball;
 mod unpack;
@@ -16,6 +17,7 @@ mod walk;
 pub use changes::{Change, Changes, Visitor};
 pub use look::{Content, Sink, Tally, open_at, show};
 pub use open::{Access, Root};
+pub use owners::Owners;
 pub use place::{Manner, Placer};
 pub use tarball::Tarball;
 pub use unpack::unpack;

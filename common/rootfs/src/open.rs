@@ -1,5 +1,6 @@
 //! Opening a container's root file system from outside, whatever the container is doing.
 
+use crate::owners::Owners;
 use fault::{Explain, Fault, Kind, Result};
 use record::Rootfs;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,6 +44,7 @@ pub struct Root {
     _lock: Option<Lock>,
     /// Numbers of file systems a walk does not go into.
     closed: Vec<u64>,
+    owners: Option<Owners>,
 }
 
 impl Root {
@@ -84,6 +86,11 @@ impl Root {
     /// Numbers of file systems a walk does not go into: the kernel's own, the container's `/dev`.
     pub fn closed(&self) -> &[u64] {
         &self.closed
+    }
+
+    /// How owners are mapped of what is seen in it; `None` where they are what they are inside.
+    pub fn owners(&self) -> Option<&Owners> {
+        self.owners.as_ref()
     }
 
     /// Opens a path in the root as `O_PATH`. Symbolic links are followed inside the root, a last one only with `follow`.
@@ -129,12 +136,22 @@ fn live(dir: &ContainerDir, access: Access) -> Result<Option<Root>> {
         Access::Seen | Access::Changed => open_proc(&process, "root", OFlags::PATH | OFlags::DIRECTORY)?,
         Access::Own => own_tree(&process)?,
     };
+    let owners = owners_of(&process)?;
     // Had the number been given to another process, its start time would differ.
     if store::start_time(state.pid) != Some(state.pid_started) {
         return Ok(None);
     }
     let closed = closed_in(&root)?;
-    Ok(Some(Root { fd: root, _lock: None, closed }))
+    Ok(Some(Root { fd: root, _lock: None, closed, owners }))
+}
+
+/// How owners are mapped in its user namespace.
+fn owners_of(process: &OwnedFd) -> Result<Option<Owners>> {
+    let read = |name: &str| {
+        let file = std::fs::File::from(open_proc(process, name, OFlags::RDONLY)?);
+        std::io::read_to_string(file).explain(|| format!("read the container's {name}"))
+    };
+    Ok(Owners::parse(&read("uid_map")?, &read("gid_map")?))
 }
 
 /// The directory of init in this machine's `/proc`.
@@ -198,7 +215,8 @@ fn ended(dir: &ContainerDir, access: Access, lock: Lock) -> Result<Root> {
         mount_inside(&tree, dir, &spec)?;
     }
     let closed = Vec::new();
-    Ok(Root { fd: tree, _lock: Some(lock), closed })
+    // On disk owners are what they are inside.
+    Ok(Root { fd: tree, _lock: Some(lock), closed, owners: None })
 }
 
 fn read_spec(dir: &ContainerDir) -> Result<Value> {

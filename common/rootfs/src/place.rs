@@ -2,6 +2,7 @@
 
 use crate::look::{Content, Sink, Tally, failed, show};
 use crate::open::open_in;
+use crate::owners::Owners;
 use crate::tarball::data_pieces;
 use fault::{Explain, Fault, Result};
 use layer::ItemKind;
@@ -25,6 +26,8 @@ const CHUNK: usize = 128 << 10;
 pub struct Manner<'a> {
     /// Their owners; otherwise everything is the user's who runs this, which in containers is root.
     pub owners: bool,
+    /// Who they are where they are put; `None`: the same.
+    pub mapped: Option<&'a Owners>,
     /// Their extended attributes.
     pub xattrs: bool,
     /// Devices are made; otherwise they are skipped.
@@ -386,11 +389,22 @@ impl<'a> Placer<'a> {
         self.dress_name(name, member)
     }
 
+    fn owner(&self, member: &Member<'_>) -> Result<(Uid, Gid)> {
+        let (uid, gid) = match self.manner.mapped {
+            Some(owners) => {
+                owners.outside(member.uid, member.gid).map_err(|fault| fault.on(show(member.path)))?
+            }
+            None => (member.uid, member.gid),
+        };
+        Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
+    }
+
     /// Owner, mode and attributes of what is open. The owner first: changing it takes set-uid and capabilities away.
     fn dress(&self, fd: BorrowedFd<'_>, member: &Member<'_>) -> Result<()> {
         let path = member.path;
         if self.manner.owners {
-            fchown(fd, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))
+            let (uid, gid) = self.owner(member)?;
+            fchown(fd, Some(uid), Some(gid))
                 .map_err(|error| failed("set the owner of", path, error))?;
         }
         fchmod(fd, Mode::from_raw_mode(self.mode(member)))
@@ -408,7 +422,7 @@ impl<'a> Placer<'a> {
     fn dress_name(&self, name: &[u8], member: &Member<'_>) -> Result<()> {
         let path = member.path;
         if self.manner.owners {
-            let (uid, gid) = (Uid::from_raw(member.uid), Gid::from_raw(member.gid));
+            let (uid, gid) = self.owner(member)?;
             chownat(self.top(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|error| failed("set the owner of", path, error))?;
         }

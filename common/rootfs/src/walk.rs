@@ -1,6 +1,7 @@
 //! Going through a tree, from a descriptor.
 
 use crate::look::{self, Content, Looked, Sink, Tally, failed, names, open_at, open_listed};
+use crate::owners::Owners;
 use fault::{Fault, Result};
 use layer::ItemKind;
 use layer::pack::Member;
@@ -21,6 +22,8 @@ pub struct Walk<'a> {
     pub closed: &'a [u64],
     /// Device and inode of a directory that is not to be met: where everything is copied to.
     pub destination: Option<(u64, u64)>,
+    /// How owners are told; `None`: as they are seen.
+    pub owners: Option<&'a Owners>,
 }
 
 struct Frame {
@@ -75,10 +78,13 @@ impl Walker<'_, '_> {
             other => other.map_err(|error| failed("read", &self.path, error))?,
         };
         let path = self.path.clone();
-        let Some(member) = looked.member(&path) else {
+        let Some(mut member) = looked.member(&path) else {
             self.tally.skip(&self.path);
             return Ok(());
         };
+        if let Some(owners) = self.walk.owners {
+            (member.uid, member.gid) = owners.inside(member.uid, member.gid);
+        }
         if !(is_start && self.path.is_empty()) {
             self.tally.files += 1;
             if self.tally.files > MAX_ENTRIES {

@@ -8,9 +8,9 @@ use layer::pack::Member;
 use oci::Digest;
 use oci::digest::{Algorithm, Hasher};
 use oci::manifest::media_type as mt;
-use rootfs::{Change, Content, Sink, Tally, Tarball, Visitor, Walk};
+use rootfs::{Change, Content, Root, Sink, Tally, Tarball, Visitor, Walk};
 use std::io::{self, BufWriter, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 use store::{Settle, UnnamedBlob};
 
 const CHUNK: usize = 256 << 10;
@@ -61,8 +61,8 @@ impl<'p> Writer<'p> {
     }
 
     /// All files of a root directory, itself included.
-    pub fn whole(&mut self, root: BorrowedFd<'_>) -> Result<()> {
-        rootfs::walk(root, Walk::default(), self, &mut Tally::default())
+    pub fn whole(&mut self, root: &Root) -> Result<()> {
+        rootfs::walk(root.as_fd(), Walk { owners: root.owners(), ..Walk::default() }, self, &mut Tally::default())
     }
 
     /// The blob gets its name.

@@ -16,7 +16,6 @@ use pause::Pause;
 use record::Record;
 use rootfs::{Access, Changes, Root};
 use serde_json::{Value, json};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use store::{ContainerDir, NewImage, Settle, Store, Subject};
 
@@ -210,7 +209,7 @@ fn read_layer(
     let mut told = |bytes| item.set(bytes);
     let mut writer = layer::Writer::new(store.unnamed_blob()?, args.compression, &mut told)?;
     let read = if args.squash {
-        Root::open(store, dir, Access::Own).and_then(|root| writer.whole(root.as_fd()))
+        Root::open(store, dir, Access::Own).and_then(|root| writer.whole(&root))
     } else {
         Changes::of(dir).and_then(|changes| changes.visit(&mut writer))
     };

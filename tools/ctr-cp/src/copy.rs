@@ -3,7 +3,7 @@
 use crate::end::{End, Tail};
 use crate::{Args, Subjects};
 use cli::{Context, Explain, Fault, Result};
-use rootfs::{Access, Manner, Placer, Root, Tally, Tarball, Walk, show, unpack, walk};
+use rootfs::{Access, Manner, Owners, Placer, Root, Tally, Tarball, Walk, show, unpack, walk};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
@@ -83,7 +83,12 @@ pub fn copy(
         devices: args.archive,
         set_id: args.archive,
         links_in: None,
+        mapped: to_root.as_ref().and_then(Root::owners),
     };
+    let owners = from_root.and_then(Root::owners);
+    if let Some(mapped) = manner.mapped.filter(|_| !args.dry_run) {
+        mapped.act_as_superuser()?;
+    }
     let copied = match (source, place) {
         (Some(source), Some((side, path))) => {
             let place = Place::find(&side, path).map_err(|fault| fault.on(to.to_string()))?;
@@ -102,7 +107,7 @@ pub fn copy(
             let destination = Some(identity(&base)?);
             let mut placer = Placer::new(base, manner);
             let mut read = Tally::default();
-            walk(source.fd.as_fd(), Walk { name: &name, closed, destination }, &mut placer, &mut read)
+            walk(source.fd.as_fd(), Walk { name: &name, closed, destination, owners }, &mut placer, &mut read)
                 .and_then(|()| placer.finish())
                 .map(|placed| merged(placed, read))
                 .map_err(|fault| explained(fault, to))
@@ -113,7 +118,7 @@ pub fn copy(
                 context.print_steps(None, &[step])?;
                 return Ok(None);
             }
-            to_stdout(&source, closed).map_err(|fault| fault.on(from.to_string()))
+            to_stdout(&source, closed, owners).map_err(|fault| fault.on(from.to_string()))
         }
         (None, Some((side, path))) => {
             let place = Place::find(&side, path).map_err(|fault| fault.on(to.to_string()))?;
@@ -169,12 +174,12 @@ fn warn(context: &Context, copied: &Tally, how: &str) {
     }
 }
 
-fn to_stdout(source: &Source, closed: &[u64]) -> Result<Tally> {
+fn to_stdout(source: &Source, closed: &[u64], owners: Option<&Owners>) -> Result<Tally> {
     let stdout: File = std::io::stdout().as_fd().try_clone_to_owned().explain(|| "use stdout".into())?.into();
     let mut tally = Tally::default();
     let mut tarball = Tarball::new(BufWriter::with_capacity(CHUNK, stdout), true);
     let name = if source.is_contents { &[][..] } else { source.name.as_deref().unwrap_or_default() };
-    walk(source.fd.as_fd(), Walk { name, closed, destination: None }, &mut tarball, &mut tally)?;
+    walk(source.fd.as_fd(), Walk { name, closed, destination: None, owners }, &mut tarball, &mut tally)?;
     tally.shrunk = tarball.shrunk;
     tarball.finish()?;
     Ok(tally)

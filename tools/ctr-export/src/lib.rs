@@ -69,7 +69,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let root = Root::open(&store, &dir, Access::Own)?;
     let mut tally = Tally::default();
     let mut tarball = Tarball::new(BufWriter::with_capacity(CHUNK, output.file()), !args.no_sparse);
-    rootfs::walk(root.as_fd(), Walk::default(), &mut tarball, &mut tally)
+    rootfs::walk(root.as_fd(), Walk { owners: root.owners(), ..Walk::default() }, &mut tarball, &mut tally)
         .and_then(|()| {
             tally.shrunk = tarball.shrunk;
             tarball.finish().map(drop)

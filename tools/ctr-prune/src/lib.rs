@@ -93,6 +93,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     // Last, because the sweep itself makes entries there.
     store.sweep_names();
     store.sweep_scratch()?;
+    store.sweep_ids()?;
     cgroup::remove_parent(groups::PARENT)?;
     if context.mode() == OutputMode::Table {
         let space = bytes(pruner.reclaimed);

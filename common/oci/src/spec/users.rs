@@ -1,7 +1,7 @@
 //! The container's user namespace, and what is different in one.
 
 use super::{Generator, Mounts, UserNamespace};
-use crate::wishes::{IdMap, IpcMode, NetworkMode, PidMode};
+use crate::wishes::{IdMap, IpcMode, PidMode};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount};
 
 impl Generator<'_> {
@@ -31,20 +31,17 @@ impl Generator<'_> {
     pub(super) fn fit_to_users(&self, mounts: &mut Mounts) {
         let Some(users) = &self.users else { return };
         let own_network = self.wishes.network.is_private();
-        let joins_network = matches!(self.wishes.network, NetworkMode::Container(_));
+        // Queues that are not its own it finds by their names; a machine need not have them mounted.
+        if matches!(self.wishes.ipc, IpcMode::Host | IpcMode::Container(_)) {
+            mounts.list.retain(|mount| mount.typ().as_deref() != Some("mqueue"));
+        }
         for mount in &mut mounts.list {
             let target = mount.destination().to_string_lossy().into_owned();
             let kind = mount.typ().clone().unwrap_or_default();
             match (target.as_str(), kind.as_str()) {
-                ("/sys", "sysfs") if !own_network => {
-                    // A network namespace of another container may be owned by this user namespace, and may not be.
-                    let _ = joins_network;
-                    bind(mount, "/sys");
-                }
+                // That of another container may be owned by this user namespace, and may not be.
+                ("/sys", "sysfs") if !own_network => bind(mount, "/sys"),
                 ("/proc", "proc") if self.wishes.pid != PidMode::Private => bind(mount, "/proc"),
-                ("/dev/mqueue", "mqueue") if matches!(self.wishes.ipc, IpcMode::Host | IpcMode::Container(_)) => {
-                    bind(mount, "/dev/mqueue");
-                }
                 ("/dev/pts", "devpts") => {
                     let has_tty = match users {
                         UserNamespace::New { gids, .. } => gids.iter().any(|map| has(map, 5)),
