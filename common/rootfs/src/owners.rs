@@ -25,7 +25,8 @@ impl Owners {
     /// From a process's `uid_map` and `gid_map`. `None` if inside everything is as it is outside.
     pub(crate) fn parse(uids: &str, gids: &str) -> Option<Owners> {
         let owners = Owners { uids: ranges(uids), gids: ranges(gids) };
-        let is_same = |list: &[Range]| matches!(list, [all] if all.inside == all.outside && all.size == u32::MAX);
+        let is_same =
+            |list: &[Range]| matches!(list, [all] if all.inside == all.outside && all.size == u32::MAX);
         (!(is_same(&owners.uids) && is_same(&owners.gids))).then_some(owners)
     }
 
@@ -33,7 +34,9 @@ impl Owners {
     #[must_use]
     pub fn inside(&self, uid: u32, gid: u32) -> (u32, u32) {
         let of = |list: &[Range], id: u32| {
-            let found = list.iter().find_map(|range| within(range.outside, range.size, id).map(|at| range.inside + at));
+            let found = list
+                .iter()
+                .find_map(|range| within(range.outside, range.size, id).map(|at| range.inside + at));
             found.unwrap_or(UNKNOWN)
         };
         (of(&self.uids, uid), of(&self.gids, gid))
@@ -45,7 +48,9 @@ impl Owners {
     /// Fails with input for one that is not known inside.
     pub fn outside(&self, uid: u32, gid: u32) -> Result<(u32, u32)> {
         let of = |list: &[Range], id: u32, what: &str| {
-            let found = list.iter().find_map(|range| within(range.inside, range.size, id).map(|at| range.outside + at));
+            let found = list
+                .iter()
+                .find_map(|range| within(range.inside, range.size, id).map(|at| range.outside + at));
             found.ok_or_else(|| Fault::input(format!("the container's user namespace has no {what} {id}")))
         };
         Ok((of(&self.uids, uid, "user")?, of(&self.gids, gid, "group")?))

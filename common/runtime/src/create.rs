@@ -125,7 +125,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
     }
     let joined = namespaces.joined(Kind::User).map(AsFd::as_fd);
     let mut users = mounts::Users::new(spec, joined);
-    let mut prepared = mounts::prepare(spec, options.bundle, &mut users)?;
+    let mut prepared = mounts::prepare_with(spec, options.bundle, &mut users)?;
     for (index, tree) in options.trees {
         prepared.give(index, tree)?;
     }

@@ -9,7 +9,7 @@ mod prepare;
 mod target;
 
 pub use options::NAMES as OPTIONS;
-pub use prepare::{Owners, Prepared, Users, check, prepare};
+pub use prepare::{Owners, Prepared, Users, check, prepare, prepare_with};
 
 pub(crate) use bind::map_owners;
 

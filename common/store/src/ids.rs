@@ -234,10 +234,14 @@ mod tests {
     fn what_a_container_that_is_gone_left_is_taken() {
         let store = store("gone");
         store.take_ids(&id('a'), &[range(1000, 10)], &[range(1000, 10)], 10).unwrap();
-        let path = store.ids_dir().join(name(IdLease { first_uid: 1000, first_gid: 1000, size: 10 }, &id('a')));
+        let path =
+            store.ids_dir().join(name(IdLease { first_uid: 1000, first_gid: 1000, size: 10 }, &id('a')));
         let old = std::time::SystemTime::now() - YOUNG - YOUNG;
         std::fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
-        assert_eq!(store.take_ids(&id('b'), &[range(1000, 10)], &[range(1000, 10)], 10).unwrap().first_uid, 1000);
+        assert_eq!(
+            store.take_ids(&id('b'), &[range(1000, 10)], &[range(1000, 10)], 10).unwrap().first_uid,
+            1000
+        );
         assert!(store.ids_of(&id('a')).unwrap().is_none());
         let _ = std::fs::remove_dir_all(store.root().parent().unwrap());
     }

@@ -111,8 +111,10 @@ fn keep_id(uid: Option<u32>, gid: Option<u32>, size: Option<u32>) -> Result<User
     if rustix::process::geteuid().is_root() {
         // As podman has it: there is no user whose ids are to be kept, so all are.
         if uid.is_some() || gid.is_some() || size.is_some() {
-            return Err(Fault::input("userns keep-id: the superuser keeps all ids, so there are no uid, gid and size")
-                .hint("--uidmap says which id is which"));
+            return Err(Fault::input(
+                "userns keep-id: the superuser keeps all ids, so there are no uid, gid and size",
+            )
+            .hint("--uidmap says which id is which"));
         }
         let all = vec![IdMap { container: 0, host: 0, size: u32::MAX }];
         return Ok(UserNamespace::New { uids: all.clone(), gids: all });
@@ -123,7 +125,10 @@ fn keep_id(uid: Option<u32>, gid: Option<u32>, size: Option<u32>) -> Result<User
         let ranges = own_ranges(file, size)?;
         Ok(kept(&ranges, wanted, own))
     };
-    Ok(UserNamespace::New { uids: side("/etc/subuid", own_uid, uid)?, gids: side("/etc/subgid", own_gid, gid)? })
+    Ok(UserNamespace::New {
+        uids: side("/etc/subuid", own_uid, uid)?,
+        gids: side("/etc/subgid", own_gid, gid)?,
+    })
 }
 
 /// `own` is `wanted` inside, the ids of the ranges are all others.
@@ -152,8 +157,10 @@ fn kept(ranges: &[IdRange], wanted: u32, own: u32) -> Vec<IdMap> {
 
 fn no_map() -> Result<UserNamespace> {
     if rustix::process::geteuid().is_root() {
-        return Err(Fault::input("userns nomap is for ordinary users: the superuser has no ids to leave out")
-            .hint("--userns auto gives it ids of its own"));
+        return Err(Fault::input(
+            "userns nomap is for ordinary users: the superuser has no ids to leave out",
+        )
+        .hint("--userns auto gives it ids of its own"));
     }
     let side = |file: &str| from_zero(&own_ranges(file, None)?, "this user", file);
     Ok(UserNamespace::New { uids: side("/etc/subuid")?, gids: side("/etc/subgid")? })
@@ -186,7 +193,8 @@ fn parse(text: &str, name: &str, number: Option<u32>) -> Vec<IdRange> {
     let line = |line: &str| {
         let mut fields = line.trim().split(':');
         let holder = fields.next()?;
-        let is_meant = (holder == name && !name.is_empty()) || (number.is_some() && holder.parse().ok() == number);
+        let is_meant =
+            (holder == name && !name.is_empty()) || (number.is_some() && holder.parse().ok() == number);
         let first: u32 = fields.next()?.parse().ok()?;
         let size: u32 = fields.next()?.parse().ok()?;
         // The last number, 2^32 - 1, stands for none.

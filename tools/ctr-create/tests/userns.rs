@@ -59,7 +59,8 @@ fn owners_are_inside_what_the_layers_say() {
     let ran = run(&place, &format!("--uidmap 0:100000:65536 -- sh -c '{script}'")).expect(0);
     assert_eq!(words(&ran.stdout), ["0", "0", "0", "100000", "65536", "0:0", "1000:1001", "0:0"]);
     // What is written is on disk as the container sees it, and nothing of the layers was given to anybody.
-    let script = "touch /new /tmp/theirs; chown 7:8 /tmp/theirs; chown 9 /etc/other; while :; do sleep 1; done";
+    let script =
+        "touch /new /tmp/theirs; chown 7:8 /tmp/theirs; chown 9 /etc/other; while :; do sleep 1; done";
     start(&place, &format!("--name c --uidmap 0:100000:65536 -- sh -c '{script}'"));
     let seen = place.sh("for n in 1 2 3 4 5 6 7 8 9; do ctr-exec c stat -c %u:%g /new /tmp/theirs /etc/other; sleep 0.1; done | tail -3");
     assert_eq!(words(&seen.expect(0).stdout), ["0:0", "7:8", "9:1001"]);
@@ -69,7 +70,8 @@ fn owners_are_inside_what_the_layers_say() {
     assert_eq!(owner(format!("{upper}/tmp/theirs")), (7, 8));
     assert_eq!(owner(place.path().join("top/etc/other").display().to_string()), (1000, 1001));
     // Its processes are those users outside.
-    let pid = place.sh("ctr-exec c cat /proc/1/uid_map; jq .pid $STAVES_RUN/containers/*/state.json").expect(0);
+    let pid =
+        place.sh("ctr-exec c cat /proc/1/uid_map; jq .pid $STAVES_RUN/containers/*/state.json").expect(0);
     let pid = pid.stdout.lines().last().unwrap().trim().to_owned();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(status.contains("Uid:\t100000\t100000"), "{status}");
@@ -158,7 +160,10 @@ fn namespaces_that_exist_are_joined() {
 #[test]
 fn files_are_copied_with_the_containers_owners() {
     let Some(place) = bench() else { return };
-    start(&place, "--name c --userns auto -- sh -c 'mkdir /d; touch /d/f; chown 5:6 /d/f; while :; do sleep 1; done'");
+    start(
+        &place,
+        "--name c --userns auto -- sh -c 'mkdir /d; touch /d/f; chown 5:6 /d/f; while :; do sleep 1; done'",
+    );
     place.sh("for n in 1 2 3 4 5 6 7 8 9; do ctr-exec c test -O /d/f || sleep 0.1; done");
     std::fs::write(place.path().join("plain"), b"x").unwrap();
     std::os::unix::fs::chown(place.path().join("plain"), Some(3), Some(4)).unwrap();

@@ -29,13 +29,11 @@ impl Lookup for Fake {
     }
 
     fn user_namespace(&self, mode: &UserMode, _: &Identity) -> Result<UserNamespace> {
-        match mode {
-            UserMode::Path(path) => Ok(UserNamespace::Join(path.into())),
-            _ => {
-                let one = |size| vec![IdMap { container: 0, host: 100_000, size }];
-                Ok(UserNamespace::New { uids: one(65_536), gids: one(4) })
-            }
+        if let UserMode::Path(path) = mode {
+            return Ok(UserNamespace::Join(path.into()));
         }
+        let one = |size| vec![IdMap { container: 0, host: 100_000, size }];
+        Ok(UserNamespace::New { uids: one(65_536), gids: one(4) })
     }
 
     fn profile(&self, path: &str) -> Result<String> {
@@ -533,4 +531,31 @@ fn the_same_wishes_give_the_same_bytes() {
     let config =
         r#"{"command":["x"],"annotations":{"b":"1","a":"2","c":"3"},"sysctls":{"net.a":"1","net.b":"2"}}"#;
     assert_eq!(spec(config).to_string(), spec(config).to_string());
+}
+
+#[test]
+fn a_user_namespace_changes_what_it_has_to() {
+    let spec = |json: &str| with(None, json, &facts()).unwrap().json().unwrap();
+    let mount = |spec: &Value, target: &str| {
+        let list = spec["mounts"].as_array().unwrap();
+        list.iter().find(|mount| mount["destination"] == target).cloned().unwrap_or_default()
+    };
+    let own = spec(r#"{"command":["x"],"userns":"auto","mounts":["data:/d","/h:/h","/m:/m:idmap"]}"#);
+    assert_eq!(own["linux"]["uidMappings"], json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]));
+    assert!(own["linux"]["namespaces"].as_array().unwrap().contains(&json!({"type": "user"})));
+    assert_eq!(own["linux"]["sysctl"]["net.ipv4.ping_group_range"], "0 3");
+    // Group 5 is not mapped.
+    assert!(!strings(&mount(&own, "/dev/pts")["options"]).contains(&"gid=5"));
+    for (target, is_mapped) in [("/d", true), ("/h", false), ("/m", true), ("/etc/hosts", true)] {
+        assert_eq!(strings(&mount(&own, target)["options"]).contains(&"idmap"), is_mapped, "{target}");
+    }
+    let shared = spec(r#"{"command":["x"],"userns":"path:/n","network":"host","pid":"host","ipc":"host"}"#);
+    assert!(shared["linux"]["uidMappings"].is_null());
+    assert!(
+        shared["linux"]["namespaces"].as_array().unwrap().contains(&json!({"type": "user", "path": "/n"}))
+    );
+    assert_eq!((&mount(&shared, "/sys")["type"], &mount(&shared, "/proc")["type"]), (&json!("bind"), &json!("bind")));
+    assert!(mount(&shared, "/dev/mqueue").is_null());
+    let none = spec(r#"{"command":["x"],"mounts":["data:/d"]}"#);
+    assert!(!none.to_string().contains("idmap") && none["linux"]["uidMappings"].is_null());
 }

@@ -67,7 +67,7 @@ impl UserMode {
             .hint("the maps alone ask for a user namespace of the container's own"));
         }
         let (word, options) = mode.split_once(':').map_or((mode, None), |(word, rest)| (word, Some(rest)));
-        let none = |mode| if options.is_none() { Ok(mode) } else { Err(unknown(&config.userns)) };
+        let none = |alone| if options.is_none() { Ok(alone) } else { Err(unknown(mode)) };
         match word {
             "private" | "" if has_maps => mapped(side("uid", uids, subuid)?, side("gid", gids, subgid)?),
             "private" => Err(Fault::input("userns private: which ids it has is not said")
@@ -82,16 +82,17 @@ impl UserMode {
             },
             "container" => match options {
                 Some(name) if !name.is_empty() => Ok(UserMode::Container(name.to_owned())),
-                _ => Err(unknown(&config.userns)),
+                _ => Err(unknown(mode)),
             },
-            _ => Err(unknown(&config.userns)),
+            _ => Err(unknown(mode)),
         }
     }
 }
 
-fn unknown(text: &Option<String>) -> Fault {
-    Fault::input(format!("there is no user namespace \"{}\"", text.as_deref().unwrap_or_default()))
-        .hint("one of: host, auto[:OPTIONS], keep-id[:OPTIONS], nomap, path:PATH, container:NAME; or --uidmap")
+fn unknown(text: &str) -> Fault {
+    Fault::input(format!("there is no user namespace \"{text}\"")).hint(
+        "one of: host, auto[:OPTIONS], keep-id[:OPTIONS], nomap, path:PATH, container:NAME; or --uidmap",
+    )
 }
 
 fn side(what: &str, maps: Vec<IdMap>, name: Option<String>) -> Result<Option<Ids>> {
@@ -196,7 +197,9 @@ fn check(what: &str, maps: &[IdMap]) -> Result<()> {
     for (index, map) in maps.iter().enumerate() {
         let overlap = |a: u32, b: u32, size: u32| a < b + size && b < a + map.size;
         for other in &maps[..index] {
-            if overlap(map.container, other.container, other.size) || overlap(map.host, other.host, other.size) {
+            if overlap(map.container, other.container, other.size)
+                || overlap(map.host, other.host, other.size)
+            {
                 return Err(Fault::input(format!(
                     "{what}: {}:{}:{} and {}:{}:{} overlap",
                     other.container, other.host, other.size, map.container, map.host, map.size
@@ -265,8 +268,19 @@ mod tests {
             assert_eq!(parse(&format!(r#"{{"userns":"{text}"}}"#)).unwrap(), mode, "{text}");
         }
         for text in [
-            "Host", "host:x", "auto:", "auto:size", "auto:size=x", "auto:colour=1", "keep-id:uid=-1", "path:x",
-            "container:", "nomap:1", "private", "auto:uidmapping=1", "auto:size=+5",
+            "Host",
+            "host:x",
+            "auto:",
+            "auto:size",
+            "auto:size=x",
+            "auto:colour=1",
+            "keep-id:uid=-1",
+            "path:x",
+            "container:",
+            "nomap:1",
+            "private",
+            "auto:uidmapping=1",
+            "auto:size=+5",
         ] {
             assert!(parse(&format!(r#"{{"userns":"{text}"}}"#)).is_err(), "{text}");
         }

@@ -88,8 +88,13 @@ pub fn check(spec: &Spec) -> Result<()> {
 }
 
 /// Checks the mounts and makes ready what can only be done outside the container. To be called by the process that makes it,
-/// which must have one thread.
-pub fn prepare(spec: &Spec, bundle: &Path, users: &mut Users<'_>) -> Result<Prepared> {
+/// which must have one thread. `joined`: the user namespace the container is to join.
+pub fn prepare(spec: &Spec, bundle: &Path, joined: Option<BorrowedFd<'_>>) -> Result<Prepared> {
+    prepare_with(spec, bundle, &mut Users::new(spec, joined))
+}
+
+/// [`prepare`] with user namespaces the caller needs as well.
+pub fn prepare_with(spec: &Spec, bundle: &Path, users: &mut Users<'_>) -> Result<Prepared> {
     let mut prepared = Prepared::default();
     let in_user_namespace = spec.namespace(LinuxNamespaceType::User).is_some();
     for (index, (mount, options)) in parse(spec)?.into_iter().enumerate() {
