@@ -479,7 +479,11 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
     }
     switches!(tty interactive auto_remove init read_only privileged unsetenv_all read_only_tmpfs oom_kill_disable publish_all);
     // A namespace is asked for as a whole.
-    if asked.userns.is_some() || asked.subuidname.is_some() || asked.subgidname.is_some() || !(asked.uidmap.is_empty() && asked.gidmap.is_empty()) {
+    if asked.userns.is_some()
+        || asked.subuidname.is_some()
+        || asked.subgidname.is_some()
+        || !(asked.uidmap.is_empty() && asked.gidmap.is_empty())
+    {
         (config.userns, config.uidmap, config.gidmap) = (asked.userns, asked.uidmap, asked.gidmap);
         (config.subuidname, config.subgidname) = (asked.subuidname, asked.subgidname);
     }

@@ -35,8 +35,11 @@ pub fn prepare_binds(binds: &[BindUse], owner: (u32, u32), outside: Option<(u32,
         if bind.chown {
             let owner = if bind.is_mapped { Some(owner) } else { outside };
             let unknown = || {
-                Fault::input(format!("{}: who the container's user is on this machine is not known", bind.source.display()))
-                    .hint("bind it with idmap, and nothing has to be given to anybody")
+                Fault::input(format!(
+                    "{}: who the container's user is on this machine is not known",
+                    bind.source.display()
+                ))
+                .hint("bind it with idmap, and nothing has to be given to anybody")
             };
             give(&bind.source, owner.ok_or_else(unknown)?)?;
         }

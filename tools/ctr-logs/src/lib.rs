@@ -165,7 +165,10 @@ fn style(args: &Args, dir: &ContainerDir, several: bool, index: usize) -> Result
 }
 
 /// Where the newest file of a container's log is, or would be.
-fn path_of_log(dir: &ContainerDir) -> Result<PathBuf> {
+///
+/// # Errors
+/// [`Kind::Conflict`](cli::Kind::Conflict) when its lines go to where this cannot read them.
+pub fn path_of_log(dir: &ContainerDir) -> Result<PathBuf> {
     let config = dir.load()?.config()?;
     match config.log_driver.as_deref() {
         Some("none") => Err(Fault::conflict("it keeps no log").hint("it was made with --log-driver none")),

@@ -12,6 +12,7 @@ use record::Container;
 use regex_lite::Regex;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::time::Duration;
 use store::{ContainerDir, Status};
 
@@ -134,6 +135,8 @@ fn has_socket(mut table: impl BufRead, port: u16, waiting: &str) -> std::io::Res
 /// Reads what the present run prints.
 struct LogWatch {
     pattern: Regex,
+    /// Of the newest file.
+    path: PathBuf,
     last: Option<LogFile>,
     /// Of the run whose lines were looked at.
     since: Option<Timestamp>,
@@ -143,10 +146,8 @@ struct LogWatch {
 impl LogWatch {
     fn of(dir: &ContainerDir, condition: &Condition) -> Result<Option<LogWatch>> {
         let Condition::Log(pattern) = condition else { return Ok(None) };
-        if dir.load()?.config()?.log_driver.as_deref() == Some("none") {
-            return Err(Fault::conflict("it keeps no log").hint("it was made with --log-driver none"));
-        }
-        Ok(Some(LogWatch { pattern: pattern.clone(), last: None, since: None, met: false }))
+        let path = ctr_logs::path_of_log(dir)?;
+        Ok(Some(LogWatch { pattern: pattern.clone(), path, last: None, since: None, met: false }))
     }
 
     /// Reads on; whether a line of this run has matched.
@@ -158,7 +159,7 @@ impl LogWatch {
             self.since = Some(started);
             self.met = false;
         }
-        let newer = files::open_newer(&dir.bundle, self.last.as_ref().map(|file| file.identity))?;
+        let newer = files::open_newer(&self.path, self.last.as_ref())?;
         if let Some(file) = &mut self.last {
             self.met |=
                 read(file, &self.pattern, started, !newer.is_empty()).explain(|| "read the log".into())?;

@@ -197,7 +197,7 @@ fn wrong_values_are_usage_errors() {
         "--network n e t",
         "--pid none",
         "--restart maybe",
-        "--log-driver syslog",
+        "--log-driver fluentd",
         "--log-opt max-size",
         "-p 70000:80",
         "-l =x",
