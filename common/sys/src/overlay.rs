@@ -73,6 +73,12 @@ fn attempt(
         for (key, value) in [("upperdir", upper), ("workdir", work)] {
             fsconfig_set_string(&context, key, value).map_err(|error| failed(error, key))?;
         }
+        // What is in the upper directory is to be a layer's content as it is, whatever the kernel was built or told to do
+        // otherwise (Documentation/filesystems/overlayfs.rst, "Renaming directories", "Metadata only copy up"): no directory
+        // that is a reference to one below, no file without its data.
+        for key in ["redirect_dir", "metacopy"] {
+            fsconfig_set_string(&context, key, "off").map_err(|error| failed(error, key))?;
+        }
         if volatile {
             fsconfig_set_flag(&context, "volatile").map_err(|error| failed(error, "volatile"))?;
         }
