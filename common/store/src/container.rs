@@ -5,6 +5,7 @@ use fault::{Explain, Fault, Kind, Result};
 use record::{Container, Health, Record};
 use rustix::fs::{AtFlags, CWD};
 use serde::{Deserialize, Serialize};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The record's `networks` section, in the bundle.
@@ -72,6 +73,14 @@ pub enum Status {
     Paused,
     Restarting,
     Exited,
+}
+
+/// Which of a container's records a file was: each time it is written there is another one ([`ContainerDir::version`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    inode: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
 }
 
 impl Status {
@@ -172,6 +181,12 @@ impl ContainerDir {
                 Err(fault) => fault.kind() != Kind::NotFound,
                 Ok(None) => true,
             }
+    }
+
+    /// Of the record as last written; `None` when there is none.
+    pub fn version(&self) -> Option<Version> {
+        let status = std::fs::symlink_metadata(self.bundle.join("container.json")).ok()?;
+        Some(Version { inode: status.ino(), modified: (status.mtime(), status.mtime_nsec()) })
     }
 
     /// The container's record as last written.

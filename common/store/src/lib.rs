@@ -22,7 +22,7 @@ mod usage;
 
 pub use blobs::{BlobWriter, UnnamedBlob};
 pub use cache::Cached;
-pub use container::{ContainerDir, LastRun, LiveState, Status, StoppedBy, check_name, is_id};
+pub use container::{ContainerDir, LastRun, LiveState, Status, StoppedBy, Version, check_name, is_id};
 pub use download::Download;
 pub use events::{EventLog, LONGEST_LINE as LONGEST_EVENT, Who};
 pub use ids::{IdLease, IdRange};

@@ -62,7 +62,12 @@ impl<'p> Writer<'p> {
 
     /// All files of a root directory, itself included.
     pub fn whole(&mut self, root: &Root) -> Result<()> {
-        rootfs::walk(root.as_fd(), Walk { owners: root.owners(), ..Walk::default() }, self, &mut Tally::default())
+        rootfs::walk(
+            root.as_fd(),
+            Walk { owners: root.owners(), ..Walk::default() },
+            self,
+            &mut Tally::default(),
+        )
     }
 
     /// The blob gets its name.

@@ -17,7 +17,7 @@ use record::Record;
 use rootfs::{Access, Changes, Root};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use store::{ContainerDir, NewImage, Settle, Store, Subject};
+use store::{ContainerDir, NewImage, Settle, Store, Subject, Who};
 
 /// Make images of containers
 ///
@@ -181,6 +181,8 @@ fn one(
     };
     let entry = store.put_image(&new, settle)?;
     let details = store.image_details(&entry)?;
+    let made = json!({"image": details.id.as_str(), "reference": details.image.reference});
+    store.event(&Who::container(&stored), "commit", made);
     if let Some(path) = &args.iidfile {
         std::fs::write(path, details.id.as_str()).explain(|| format!("write {}", path.display()))?;
     }

@@ -9,7 +9,7 @@ use end::End;
 use record::Record;
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use store::{ContainerDir, Store, Subject};
+use store::{ContainerDir, Store, Subject, Who};
 
 /// Copy files in and out of containers
 ///
@@ -86,6 +86,12 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let subjects = Subjects::of(context, &store, &from, &to)?;
     rootfs::allow_many_files();
     let Some(copied) = copy::copy(args, context, &store, &subjects, [&from, &to])? else { return Ok(()) };
+    let copy = serde_json::json!({"from": from.to_string(), "to": to.to_string()});
+    for (_, dir) in subjects.from.iter().chain(&subjects.to) {
+        if let Ok(record) = dir.load() {
+            store.event(&Who::container(&record), "copy", copy.clone());
+        }
+    }
     if to == End::Stream {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use rootfs::{Access, Root, Tally, Tarball, Walk};
 use std::io::{BufWriter, IsTerminal, stdout};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use store::{Store, Subject};
+use store::{Store, Subject, Who};
 
 /// Write a container's files into an archive
 ///
@@ -76,6 +76,9 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         })
         .map_err(|fault| fault.on(dir.id.as_str()))?;
     output.finish()?;
+    if let Ok(record) = dir.load() {
+        store.event(&Who::container(&record), "export", serde_json::Value::Null);
+    }
     if tally.shrunk > 0 {
         context.warn(
             &dir.id,

@@ -7,7 +7,7 @@ use chosen::{Output, for_people};
 use cli::{Context, Fault, Result};
 use record::Container;
 use serde_json::json;
-use store::{ContainerDir, Store, Subject, check_name};
+use store::{ContainerDir, Store, Subject, Who, check_name};
 
 /// Give a container another name
 ///
@@ -56,8 +56,10 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if args.output.dry_run {
         return plan(context, &store, &dir, name);
     }
+    let old: Container = dir.load()?.require("container")?;
     let renamed = store.rename_container(&dir, name)?;
     let container: Container = renamed.require("container")?;
+    store.event(&Who::container(&renamed), "rename", json!({"old_name": old.name}));
     if let Err(fault) = hosts::rename(&dir, &renamed, name) {
         // It has its name; what programs inside call themselves by is less.
         context.warn(name, &fault.to_string());

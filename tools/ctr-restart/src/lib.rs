@@ -9,7 +9,7 @@ use record::Record;
 use serde_json::{Value, json};
 use shim::{Client, Request};
 use std::time::Duration;
-use store::{ContainerDir, Status, Store, Subject};
+use store::{ContainerDir, Status, Store, Subject, Who};
 
 /// End containers and run them again
 ///
@@ -145,7 +145,9 @@ fn restart(
         }
     }
     let mut record = subject.current(dir)?;
-    if let Some(config) = dir.load()?.raw("config") {
+    let stored = dir.load()?;
+    store.event(&Who::container(&stored), "restart", Value::Null);
+    if let Some(config) = stored.raw("config") {
         record.set_raw("config", config.to_owned())?;
     }
     Ok(record)

@@ -45,8 +45,10 @@ pub fn create(
     let mut spec: Value =
         serde_json::from_slice(&text).explain(|| format!("read {}", spec_path.display()))?;
     if namespaces(&spec).any(|namespace| namespace["type"] == "user") {
-        return Err(Fault::input("another runtime cannot be given a user namespace: nobody maps its files' owners")
-            .hint("leave --runtime or --userns out"));
+        return Err(Fault::input(
+            "another runtime cannot be given a user namespace: nobody maps its files' owners",
+        )
+        .hint("leave --runtime or --userns out"));
     }
     enter_own_mounts(dir, &settings.rootfs)?;
     if !ready.env.is_empty() {

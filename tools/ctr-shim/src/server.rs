@@ -74,6 +74,8 @@ pub struct Server {
     health: Option<Box<Monitor>>,
     /// For events.
     who: Who,
+    /// Of the record `who` was read from.
+    who_version: Option<store::Version>,
     /// What the container's stdin has not taken yet.
     input: Vec<u8>,
     /// The client closed its side: close the container's when all is written.
@@ -91,6 +93,8 @@ impl Server {
         let lock = Lock::try_exclusive(&dir.run.join("lock"))
             .map_err(&on)?
             .ok_or_else(|| Fault::conflict("another shim looks after it").on(dir.id.as_str()))?;
+        // Before it is read, so that a change between the two is seen later.
+        let who_version = dir.version();
         let record = dir.load()?;
         let settings = Settings::of(&record, &dir.bundle).map_err(&on)?;
         let who = Who::container(&record);
@@ -135,6 +139,7 @@ impl Server {
             restart_anyway: false,
             health: None,
             who,
+            who_version,
             input: Vec::new(),
             input_ended: false,
             chunk: vec![0; CHUNK],

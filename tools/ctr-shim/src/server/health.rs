@@ -83,8 +83,16 @@ impl Server {
         self.tell("kill", serde_json::json!({"signal": signal}));
     }
 
-    /// Writes an event down.
-    pub(super) fn tell(&self, action: &str, attributes: serde_json::Value) {
+    /// Writes an event down, under the name the container has by now.
+    pub(super) fn tell(&mut self, action: &str, attributes: serde_json::Value) {
+        let version = self.dir.version();
+        if version != self.who_version {
+            // Gone with a container that removes itself: then it has the name it had.
+            if let Ok(record) = self.dir.load() {
+                self.who = Who::container(&record);
+            }
+            self.who_version = version;
+        }
         self.store.event(&self.who, action, attributes);
     }
 }

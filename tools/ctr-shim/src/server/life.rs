@@ -245,7 +245,7 @@ impl Server {
         }
         let record = self.dir.load()?;
         let settings = Settings::of(&record, &self.dir.bundle)?;
-        self.who = Who::container(&record);
+        (self.who, self.who_version) = (Who::container(&record), None);
         let log = Log::open(&self.dir.bundle, &settings.log)?;
         self.kill_and_reap();
         self.end_run();
