@@ -12,7 +12,7 @@ pub const MAX_LONG_NAME: u64 = 64 << 10;
 pub const MAX_SEGMENTS: usize = 64 << 10;
 
 /// What one layer may unpack to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Entries of the archive. Each costs an inode.
     pub entries: u64,

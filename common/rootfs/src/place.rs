@@ -404,8 +404,7 @@ impl<'a> Placer<'a> {
         let path = member.path;
         if self.manner.owners {
             let (uid, gid) = self.owner(member)?;
-            fchown(fd, Some(uid), Some(gid))
-                .map_err(|error| failed("set the owner of", path, error))?;
+            fchown(fd, Some(uid), Some(gid)).map_err(|error| failed("set the owner of", path, error))?;
         }
         fchmod(fd, Mode::from_raw_mode(self.mode(member)))
             .map_err(|error| failed("set the mode of", path, error))?;

@@ -21,6 +21,10 @@ pub struct Finished {
 /// Files settled with one `syncfs`: below the usual limit of 1024 open files.
 const BATCH: usize = 256;
 
+/// How long the writing waits, in milliseconds. What a tool has finished, the next in the pipe is about to use: while a
+/// file system is synced, whoever makes files in it waits for its journal.
+const PAUSE: i32 = 3000;
+
 /// Starts a process of its own that waits until the files are on disk, then gives each mode 0444 and removes its
 /// marker. Returns at once.
 ///
@@ -61,7 +65,7 @@ fn reap(child: libc::pid_t) {
 
 fn detached(files: &[Finished], open: &mut [RawFd]) -> ! {
     // SAFETY: after a fork in a process with threads only async-signal-safe functions may be called
-    // (signal-safety(7)). These are: setsid, fork (glibc's handlers take the allocator's lock and release it in
+    // (signal-safety(7)). These are: setsid, poll, fork (glibc's handlers take the allocator's lock and release it in
     // the child), chdir, close, and the plain system calls of `settle_batch`. Nothing here allocates or panics.
     unsafe {
         libc::setsid();
@@ -71,6 +75,7 @@ fn detached(files: &[Finished], open: &mut [RawFd]) -> ! {
         close_all();
         // The working directory would keep its file system busy.
         libc::chdir(c"/".as_ptr());
+        libc::poll(std::ptr::null_mut(), 0, PAUSE);
         for batch in files.chunks(BATCH) {
             settle_batch(batch, open);
         }

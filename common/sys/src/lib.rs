@@ -8,6 +8,7 @@ pub mod descriptor;
 pub mod fs;
 pub mod mount;
 pub mod overlay;
+pub mod pipe;
 pub mod process;
 pub mod regex;
 pub mod scheduling;

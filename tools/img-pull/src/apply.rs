@@ -46,15 +46,16 @@ fn fetch_image(pull: &Pull<'_>, reference: &Reference, fetch: &Fetch) -> Result<
         pull.progress.present(&name, blob.digest.as_str());
     }
     let mut missing = fetch.missing.clone();
+    let unpack = pull.unpacks_on_the_way();
     for _ in 0..SWEPT_RETRIES {
         // What a layer unpacks to is in the configuration, so that comes first where layers are unpacked on their way.
-        if pull.unpack
+        if unpack
             && let Some(at) = missing.iter().position(|blob| blob.digest == fetch.manifest.config.digest)
         {
             let config = missing.remove(at);
             download(pull, &fetch.repository, &name, &[config], &HashMap::new())?;
         }
-        let unpacking = if pull.unpack { diff_ids(pull, &fetch.manifest)? } else { HashMap::new() };
+        let unpacking = if unpack { diff_ids(pull, &fetch.manifest)? } else { HashMap::new() };
         download(pull, &fetch.repository, &name, &missing, &unpacking)?;
         let config = pull.store.read_config(&fetch.manifest)?;
         check_platform(pull, reference, fetch, &config)?;

@@ -186,6 +186,12 @@ fn print_steps(context: &mut Context, steps: &[serde_json::Value]) -> Result<()>
 }
 
 impl Pull<'_> {
+    /// Whether layers are unpacked on their way: because of --unpack, or because they will be at once, by whom the record
+    /// is for.
+    fn unpacks_on_the_way(&self) -> bool {
+        self.unpack || sys::pipe::is_announced(std::io::stdout(), sys::pipe::Reader::Unpacks)
+    }
+
     /// The image the store has under this name, if it is whole and for the platform.
     fn local(&self, reference: &Reference) -> Result<Option<(Entry, record::Image)>> {
         match self.store.find_reference(reference) {

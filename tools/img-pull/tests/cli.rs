@@ -667,6 +667,34 @@ fn layers_are_unpacked_on_their_way() {
     assert_eq!(record["rootfs"]["layers"].as_array().unwrap().len(), 2);
 }
 
+#[test]
+fn a_reader_that_unpacks_finds_it_done() {
+    let registry = FakeRegistry::start();
+    let layers = [layer("a", 200_000), layer("b", 10)];
+    registry.put_image("team/app", "v1", &[&layers[0], &layers[1]]);
+    let reference = format!("{}/team/app:v1", registry.address());
+    for announced in [true, false] {
+        let place = Place::new();
+        let (reader, writer) = std::io::pipe().unwrap();
+        if announced {
+            sys::pipe::announce(&reader, sys::pipe::Reader::Unpacks).unwrap();
+        }
+        // The command holds the pipe's other end until it is dropped.
+        let status = command(&place, &[&reference]).stdout(writer).status().unwrap();
+        assert!(status.success());
+        let record: Value = serde_json::from_reader(reader).unwrap();
+        assert_eq!(record["image"]["layers"].as_array().unwrap().len(), 2);
+        // What was not asked for is not told, so that the record is the same.
+        assert!(record.get("rootfs").is_none(), "{record}");
+        let store = store::Store::at(place.root(), place.run());
+        for layer in record["image"]["layers"].as_array().unwrap() {
+            let diff_id = Digest::parse(layer["diff_id"].as_str().unwrap()).unwrap();
+            assert_eq!(store.has_layer(&diff_id), announced);
+        }
+        assert_no_scratch(&place);
+    }
+}
+
 fn layer(name: &str, size: usize) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();

@@ -74,6 +74,14 @@ pub struct Args {
     pub common: Common,
 }
 
+impl Args {
+    /// Into the store, and as anybody would: nothing was said of what is to be refused.
+    fn unpacks_whatever_comes(&self, limits: &Limits) -> bool {
+        let elsewhere = self.to.is_some() || self.bundle.is_some();
+        self.images.is_empty() && !elsewhere && !self.dry_run && *limits == Limits::default()
+    }
+}
+
 impl Tool for Args {
     const NAME: &'static str = "img-unpack";
 
@@ -89,6 +97,10 @@ impl Tool for Args {
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;
     let limits = limits(args)?;
+    if args.unpacks_whatever_comes(&limits) {
+        // An img-pull on the other side then does so while it downloads.
+        let _ = sys::pipe::announce(std::io::stdin(), sys::pipe::Reader::Unpacks);
+    }
     let progress = Progress::new(context.tool(), args.progress, args.quiet)?;
     let subjects: Vec<Subject> = match context.input(&args.images)? {
         Input::Names(names) => names.into_iter().map(Subject::Name).collect(),

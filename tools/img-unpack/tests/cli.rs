@@ -225,6 +225,36 @@ fn killed_at_any_moment_it_succeeds_when_repeated() {
 }
 
 #[test]
+fn it_tells_the_other_end_of_the_pipe_that_it_unpacks() {
+    let announces = |arguments: &[&str]| {
+        let place = Place::new();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_img-unpack"));
+        place.furnish(&mut command);
+        let (reader, writer) = std::io::pipe().unwrap();
+        let output = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = output.stdin(reader).spawn().unwrap();
+        // The command still holds the end it gave the child: what is announced stays so until it is dropped.
+        let deadline = std::time::Instant::now()
+            + Duration::from_millis(if arguments.is_empty() { 10_000 } else { 300 });
+        let mut announced = false;
+        while !announced && std::time::Instant::now() < deadline {
+            announced = sys::pipe::is_announced(&writer, sys::pipe::Reader::Unpacks);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(writer);
+        child.wait().unwrap();
+        announced
+    };
+    assert!(announces(&[]));
+    // Not into the store, or not as img-pull would do it.
+    for arguments in
+        [&["--to", "/nowhere/at/all"][..], &["--max-size", "1m"], &["--max-entries", "5"], &["--dry-run"]]
+    {
+        assert!(!announces(arguments), "{arguments:?}");
+    }
+}
+
+#[test]
 fn interrupted_it_leaves_nothing_half_made() {
     let place = Place::new();
     slow_image(&place);

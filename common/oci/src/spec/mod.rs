@@ -18,7 +18,9 @@ use crate::capabilities::CapSet;
 use crate::cdi;
 use crate::seccomp::{self, Architecture, Profile, Target};
 use crate::users::{UserFiles, resolve};
-use crate::wishes::{CgroupMode, IdMap, IpcMode, NetworkMode, Personality, PidMode, Seccomp, Secret, UserMode, UtsMode, Wishes};
+use crate::wishes::{
+    CgroupMode, IdMap, IpcMode, NetworkMode, Personality, PidMode, Seccomp, Secret, UserMode, UtsMode, Wishes,
+};
 use fault::{Fault, Result};
 use mounts::Mounts;
 use oci_spec::runtime::{
@@ -120,7 +122,10 @@ pub trait Lookup {
 /// The user namespace of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserNamespace {
-    New { uids: Vec<IdMap>, gids: Vec<IdMap> },
+    New {
+        uids: Vec<IdMap>,
+        gids: Vec<IdMap>,
+    },
     /// One that exists, by the path of its file.
     Join(PathBuf),
 }
@@ -305,7 +310,8 @@ pub fn generate(
         UserMode::Host => None,
         mode => Some(lookup.user_namespace(mode, container)?),
     };
-    Generator { image, config, container, facts, lookup, warnings: Vec::new(), wishes, injected, users }.run(files)
+    Generator { image, config, container, facts, lookup, warnings: Vec::new(), wishes, injected, users }
+        .run(files)
 }
 
 fn check_platform(wanted: &Platform, image: &serde_json::Value) -> Result<()> {
@@ -495,7 +501,9 @@ impl Generator<'_> {
         match &self.users {
             None => {}
             Some(UserNamespace::New { .. }) => list.push(own(LinuxNamespaceType::User)),
-            Some(UserNamespace::Join(path)) => list.push(namespace(LinuxNamespaceType::User, Some(path.clone()))),
+            Some(UserNamespace::Join(path)) => {
+                list.push(namespace(LinuxNamespaceType::User, Some(path.clone())))
+            }
         }
         match (&self.wishes.network, network_peer) {
             (NetworkMode::Host, _) => {}

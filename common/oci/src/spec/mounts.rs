@@ -288,7 +288,8 @@ impl Generator<'_> {
         let mut options = vec![if recursive { "rbind" } else { "bind" }, propagation];
         options.extend(self.read_only_option(plan, recursive)?);
         options.extend(plan.options.iter().map(String::as_str));
-        if matches!(plan.kind, MountKind::Volume { .. }) && !plan.options.iter().any(|option| is_map(option)) {
+        if matches!(plan.kind, MountKind::Volume { .. }) && !plan.options.iter().any(|option| is_map(option))
+        {
             options.extend(self.mapped());
         }
         mounts.list.push(new_mount(&plan.target, "bind", source, &options));

@@ -554,7 +554,10 @@ fn a_user_namespace_changes_what_it_has_to() {
     assert!(
         shared["linux"]["namespaces"].as_array().unwrap().contains(&json!({"type": "user", "path": "/n"}))
     );
-    assert_eq!((&mount(&shared, "/sys")["type"], &mount(&shared, "/proc")["type"]), (&json!("bind"), &json!("bind")));
+    assert_eq!(
+        (&mount(&shared, "/sys")["type"], &mount(&shared, "/proc")["type"]),
+        (&json!("bind"), &json!("bind"))
+    );
     assert!(mount(&shared, "/dev/mqueue").is_null());
     let none = spec(r#"{"command":["x"],"mounts":["data:/d"]}"#);
     assert!(!none.to_string().contains("idmap") && none["linux"]["uidMappings"].is_null());

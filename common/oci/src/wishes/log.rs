@@ -105,9 +105,17 @@ impl LogWish {
         let name = driver.filter(|name| !name.is_empty()).unwrap_or("json-file");
         let known: &[&str] = match name {
             // k8s-file is podman's default, and its word for a log in files.
-            "json-file" | "k8s-file" => {
-                &["max-size", "max-file", "compress", "path", "labels", "env", "tag", "mode", "max-buffer-size"]
-            }
+            "json-file" | "k8s-file" => &[
+                "max-size",
+                "max-file",
+                "compress",
+                "path",
+                "labels",
+                "env",
+                "tag",
+                "mode",
+                "max-buffer-size",
+            ],
             "local" => &["max-size", "max-file", "compress", "mode", "max-buffer-size"],
             "journald" => &["labels", "env", "tag", "mode", "max-buffer-size"],
             "syslog" => &[
@@ -122,8 +130,10 @@ impl LogWish {
             ],
             "none" => &[],
             "passthrough" | "passthrough-tty" => {
-                return Err(Fault::input(format!("the log driver {name} is not supported: stdout of the tools carries records"))
-                    .hint("instead: --log-driver none, and ctr-start --attach"));
+                return Err(Fault::input(format!(
+                    "the log driver {name} is not supported: stdout of the tools carries records"
+                ))
+                .hint("instead: --log-driver none, and ctr-start --attach"));
             }
             "fluentd" | "gelf" | "awslogs" | "splunk" | "gcplogs" | "etwlogs" => {
                 return Err(Fault::input(format!("the log driver {name} is not supported"))
@@ -155,7 +165,9 @@ fn no_option(driver: &str, option: &str, known: &[&str]) -> Fault {
         "labels-regex" | "env-regex" => {
             fault.hint(format!("name them one by one: --log-opt {}=A,B", &option[..option.len() - 6]))
         }
-        _ if option.starts_with("syslog-tls") => fault.hint("TLS is not supported: let the machine's own daemon pass messages on"),
+        _ if option.starts_with("syslog-tls") => {
+            fault.hint("TLS is not supported: let the machine's own daemon pass messages on")
+        }
         _ if known.is_empty() => fault,
         _ => fault.hint(format!("there are {}", known.join(", "))),
     }
@@ -201,7 +213,9 @@ fn files(local: bool, get: &Options<'_>) -> Result<LogFiles> {
     }
     let asked = get("compress").map(|value| truth("compress", value)).transpose()?;
     if asked == Some(true) && (max_size.is_none() || max_files < 2) {
-        return Err(Fault::input("log option compress needs max-size, and max-file of at least 2: nothing else is compressed"));
+        return Err(Fault::input(
+            "log option compress needs max-size, and max-file of at least 2: nothing else is compressed",
+        ));
     }
     let path = match get("path") {
         Some(path) if !path.starts_with('/') || path.ends_with('/') => {
@@ -317,13 +331,35 @@ fn syslog_address(text: &str) -> Result<SyslogAddress> {
 /// RFC 5424, 6.2.1, by docker's names or the number.
 fn facility(text: &str) -> Result<u8> {
     const NAMES: [&str; 24] = [
-        "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp",
-        "security", "console", "solaris-cron", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
+        "kern",
+        "user",
+        "mail",
+        "daemon",
+        "auth",
+        "syslog",
+        "lpr",
+        "news",
+        "uucp",
+        "cron",
+        "authpriv",
+        "ftp",
+        "ntp",
+        "security",
+        "console",
+        "solaris-cron",
+        "local0",
+        "local1",
+        "local2",
+        "local3",
+        "local4",
+        "local5",
+        "local6",
         "local7",
     ];
     let named = NAMES.iter().position(|name| *name == text).and_then(|number| u8::try_from(number).ok());
     named.or_else(|| text.parse().ok().filter(|number| *number < 24)).ok_or_else(|| {
-        wrong("syslog-facility", text, "a facility").hint("daemon, user, local0 … local7, or a number from 0 to 23")
+        wrong("syslog-facility", text, "a facility")
+            .hint("daemon, user, local0 … local7, or a number from 0 to 23")
     })
 }
 
@@ -347,7 +383,10 @@ mod tests {
     fn files_and_their_defaults() {
         assert_eq!(LogWish::parse(None, &BTreeMap::new()).unwrap(), LogWish::default());
         let with = |max_size, max_files, compress| LogFiles { max_size, max_files, compress, path: None };
-        assert_eq!(files("json-file", &[("max-size", "10m"), ("max-file", "3")]), with(Some(10 << 20), 3, false));
+        assert_eq!(
+            files("json-file", &[("max-size", "10m"), ("max-file", "3")]),
+            with(Some(10 << 20), 3, false)
+        );
         assert_eq!(files("local", &[]), with(Some(20 << 20), 5, true));
         assert_eq!(files("local", &[("compress", "false")]), with(Some(20 << 20), 5, false));
         assert_eq!(files("local", &[("max-file", "1")]), with(Some(20 << 20), 1, false));
@@ -361,7 +400,8 @@ mod tests {
 
     #[test]
     fn syslog_addresses() {
-        let address = |text: &str| match parse("syslog", &[("syslog-address", text)]).map(|wish| wish.driver) {
+        let address = |text: &str| match parse("syslog", &[("syslog-address", text)]).map(|wish| wish.driver)
+        {
             Ok(LogDriver::Syslog(syslog)) => Some(syslog.address),
             _ => None,
         };
@@ -370,7 +410,17 @@ mod tests {
         assert_eq!(address("udp://[::1]:5"), Some(SyslogAddress::Udp("::1".into(), 5)));
         assert_eq!(address("unix:///a"), Some(SyslogAddress::Unix("/a".into())));
         assert_eq!(address("unixgram:///a"), Some(SyslogAddress::UnixDatagram("/a".into())));
-        for wrong in ["", "a", "udp://", "udp://a:0", "udp://a:x", "unix://a", "tcp+tls://a:1", "http://a", "udp://[::1"] {
+        for wrong in [
+            "",
+            "a",
+            "udp://",
+            "udp://a:0",
+            "udp://a:x",
+            "unix://a",
+            "tcp+tls://a:1",
+            "http://a",
+            "udp://[::1",
+        ] {
             assert_eq!(address(wrong), None, "{wrong}");
         }
         assert_eq!((facility("local7").unwrap(), facility("5").unwrap()), (23, 5));

@@ -21,8 +21,8 @@ mod userns;
 
 pub use device::{DeviceWish, device, is_cdi_name};
 pub use health::{HealthPlan, OnFailure};
-pub use log::{LogDriver, LogFiles, LogWish};
 pub use limits::{SysctlScope, UNLIMITED, Ulimit, sysctl, ulimit, ulimit_name};
+pub use log::{LogDriver, LogFiles, LogWish};
 pub use modes::{CgroupMode, IpcMode, NetworkMode, PidMode, RestartPolicy, UtsMode};
 pub use mount::{MountKind, MountPlan, OverlayPlan, ReadOnly, VolumePlan};
 pub use names::{HostAddress, Resolver};
