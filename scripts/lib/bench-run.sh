@@ -1,45 +1,8 @@
 # shellcheck shell=bash disable=SC2154
 # The pipeline and `ctr-run` against docker, podman, crun, runc and the floor. Sourced by scripts/bench, whose functions it uses.
 
-# ---- the registry and the peers
-cat >"$work/registry.yml" <<END
-version: 0.1
-log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: $fixtures/registry}, maintenance: {readonly: {enabled: true}}}
-http: {addr: "127.0.0.1:5000"}
-END
-docker-registry serve "$work/registry.yml" >/dev/null 2>&1 &
-until curl -fs http://127.0.0.1:5000/v2/ >/dev/null; do sleep 0.05; done
-reference=127.0.0.1:5000/busybox:1
-podman_=(podman --root "$work/podman" --runroot "$work/podman-run" --storage-driver overlay)
-running() { [ -e "$work/has-$1" ]; }
-
-if has docker && command -v dockerd >/dev/null; then
-    export DOCKER_HOST=unix://$work/docker.sock
-    dockerd --data-root "$work/docker" --exec-root "$work/docker-run" -H "$DOCKER_HOST" --pidfile "$work/docker.pid" \
-        --storage-driver overlay2 >"$work/dockerd.log" 2>&1 &
-    for _ in $(seq 200); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
-    if docker pull -q "$reference" >/dev/null; then touch "$work/has-docker"; else tail -3 "$work/dockerd.log" >&2; fi
-fi
-if has podman; then
-    # Without CAP_SYS_RESOURCE podman's own limits cannot be set.
-    cat >"$work/containers.conf" <<END
-[containers]
-default_ulimits = ["nofile=$(ulimit -Sn):$(ulimit -Hn)", "nproc=$(ulimit -Su | sed s/unlimited/-1/):$(ulimit -Hu | sed s/unlimited/-1/)"]
-[network]
-network_backend = "netavark"
-network_config_dir = "$work/podman-net"
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "crun"
-tmp_dir = "$work/podman-tmp"
-static_dir = "$work/podman-static"
-volume_path = "$work/podman-volumes"
-END
-    export CONTAINERS_CONF=$work/containers.conf
-    "${podman_[@]}" pull -q --tls-verify=false "$reference" >/dev/null && touch "$work/has-podman"
-fi
+# shellcheck source=scripts/lib/bench-peers.sh
+. scripts/lib/bench-peers.sh
 umoci unpack --image "$fixtures/layouts/busybox:1" "$work/bundle" >/dev/null 2>&1
 jq '.process.args = ["/bin/true"] | .process.terminal = false | del(.process.rlimits)' "$work/bundle/config.json" \
     >"$work/bundle/config.new"
@@ -148,6 +111,41 @@ if wants pipe; then
             [ -s "$work/times/$name-pipe-$log" ] || continue
             printf '%-34s %10s\n' "$name-run" "$(ratio $((mib * 1000000)) "$(median $name-pipe-$log)")"
             note $name-pipe-$log
+        done
+    done
+
+    # The other ways out of a container: a second command, and its log; the reader counts here, too.
+    mib=2000 lines=$((800000))
+    begin() { # COMMAND…: of one contender
+        "$@" run -d --name pipe "$reference" sleep 100000 >/dev/null
+        "$@" run --name pipe-log "$reference" seq $lines >/dev/null
+    }
+    bytes=$(seq $lines | wc -c)
+    through() { # NAME COMMAND…
+        local name=$1
+        shift
+        begin "$@"
+        for _ in 1 2 3 4 5; do
+            measure "$name-through-exec" sh -c "$* exec pipe dd if=/dev/zero bs=1M count=$mib 2>/dev/null | test \"\$(wc -c)\" = $((mib << 20))"
+            measure "$name-through-exec-in" sh -c "dd if=/dev/zero bs=1M count=$mib 2>/dev/null | $* exec -i pipe wc -c | grep -qx $((mib << 20))"
+            measure "$name-through-logs" sh -c "$* logs pipe-log | test \"\$(wc -c)\" = $bytes"
+        done
+        "$@" rm -f pipe pipe-log >/dev/null
+    }
+    # `ctr run` for `ctr-run`, as the others are called.
+    printf '#!/bin/sh\nverb=$1\nshift\nexec "ctr-$verb" "$@"\n' >"$work/ctr"
+    chmod +x "$work/ctr"
+    through ctr "$work/ctr"
+    ! running docker || through docker docker
+    ! running podman || through podman "${podman_[@]}"
+    for what in exec exec-in logs; do
+        size=$((mib << 20))
+        [ $what != logs ] || size=$bytes
+        printf '\n%-34s %10s\n' "through $what" 'MiB/s'
+        for name in ctr docker podman; do
+            [ -s "$work/times/$name-through-$what" ] || continue
+            printf '%-34s %10s\n' "$name" "$(awk -v us="$(median $name-through-$what)" -v size=$size 'BEGIN { printf "%.1f", size / 1048576 / us * 1000000 }')"
+            note $name-through-$what
         done
     done
 fi

@@ -116,7 +116,7 @@ pub(crate) fn namespace_of(host: &Host<'_>, container: &ContainerDir) -> Result<
             .hint(format!("ctr-start {} sets it up", container.id.get(..12).unwrap_or(&container.id)))
     };
     let state = container.live_state()?.filter(|state| state.pid > 0).ok_or_else(not_set_up)?;
-    if !container.has_shim() {
+    if !container.is_alive() {
         return Err(not_set_up());
     }
     let namespace =

@@ -300,7 +300,7 @@ fn lists(attachments: &[Attachment], name: &str, at: Option<Ipv4Addr>) -> bool {
 
 fn attached_interfaces(host: &Host<'_>) -> Result<HashSet<String>> {
     let mut names = HashSet::new();
-    for container in host.store.containers()?.iter().filter(|container| container.has_shim()) {
+    for container in host.store.containers()?.iter().filter(|container| container.is_alive()) {
         // A record that cannot be read may tell of an attachment.
         if container.load().and_then(|record| record.networks()).is_ok_and(|networks| networks.is_empty()) {
             continue;

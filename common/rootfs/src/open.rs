@@ -60,7 +60,7 @@ impl Root {
     fn try_open(store: &Store, dir: &ContainerDir, access: Access) -> Result<Root> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if dir.has_shim() {
+            if dir.is_alive() {
                 if let Some(root) = live(dir, access)? {
                     return Ok(root);
                 }

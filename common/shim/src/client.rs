@@ -6,9 +6,13 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use store::ContainerDir;
+
+/// How long what a killed shim left may take to die.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to one container's shim.
 #[derive(Debug)]
@@ -114,6 +118,7 @@ impl Prepared {
             sys::mount::readonly_executable(&program).explain(|| format!("open {}", program.display()))?;
         let mut command = Command::new(format!("/proc/self/fd/{}", protected.as_raw_fd()));
         command.arg0("ctr-shim").arg(&dir.bundle).arg(&dir.run);
+        command.arg(program.parent().unwrap_or(Path::new("/")));
         // Messages for people go through the socket; stderr is kept for a shim that cannot even do that.
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null());
         let child = command.spawn().explain(|| format!("start {}", program.display()))?;
@@ -160,6 +165,7 @@ impl Drop for Prepared {
 
 /// Starts `ctr-shim` for a container whose bundle is written. See [`Prepared::set_up`].
 pub fn start_shim(dir: &ContainerDir) -> Result<Reply> {
+    crate::clear(dir, PATIENCE)?;
     Prepared::start(dir)?.set_up()
 }
 

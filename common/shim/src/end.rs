@@ -115,6 +115,24 @@ impl Orphan {
     pub fn ended_by(&self, deadline: Deadline) -> Result<bool> {
         readable_by(self.pidfd.as_fd(), deadline)
     }
+
+    /// Its control group.
+    ///
+    /// # Errors
+    /// A conflict where there is none that is known: the container is another runtime's.
+    pub fn cgroup(&self) -> Result<cgroup::Cgroup> {
+        if self.cgroup.is_empty() {
+            return Err(Fault::conflict("its shim was killed, and its control group is not known")
+                .hint("ctr-restart gives it another shim"));
+        }
+        cgroup::Cgroup::open(&self.cgroup)
+    }
+}
+
+impl AsFd for Orphan {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
 }
 
 /// How a container's run ended: what its shim said, else what is written down, else 137, as a run nobody saw the end
@@ -174,6 +192,57 @@ pub fn end(dir: &ContainerDir, patience: Duration) -> Result<Lock> {
             return Err(too_long());
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether a container's shim is gone, or is so within a moment: what it was asked last it did not do.
+pub fn lost_shim(dir: &ContainerDir) -> bool {
+    // A killed process closes its connections before it lets go of its lock, or after.
+    let give_up = Instant::now() + Duration::from_secs(1);
+    while dir.has_shim() {
+        if Instant::now() >= give_up {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// Clears away what a killed shim left of a container's last run, for the next one: processes that are only waiting to die,
+/// the control group with what is still in it, the state. Of a container that has ended properly nothing is there.
+///
+/// Fails with a conflict when the container runs on without its shim.
+pub fn clear(dir: &ContainerDir, patience: Duration) -> Result<()> {
+    let Some(state) = dir.live_state()? else { return Ok(()) };
+    if dir.survivor()?.is_some() {
+        return Err(Fault::conflict("the container runs on, though its shim was killed")
+            .on(dir.id.as_str())
+            .hint("ctr-stop ends it, ctr-restart starts it again"));
+    }
+    if let Some(orphan) = Orphan::of(dir)? {
+        orphan.signal(SIGKILL)?;
+        if !orphan.ended_by(Instant::now().checked_add(patience))? {
+            return Err(Fault::retryable("what is left of its last run does not end").on(dir.id.as_str()));
+        }
+    }
+    // Somebody looks after it again.
+    let Some(_lock) = Lock::try_exclusive(&dir.run.join("lock"))? else { return Ok(()) };
+    if !state.cgroup.is_empty() {
+        let group = cgroup::Cgroup::open(&state.cgroup)?;
+        if group.directories().iter().any(|directory| directory.exists()) {
+            // In a process namespace of the machine's or of another container its first process does not take all along.
+            group.kill();
+            group.remove()?;
+        }
+    }
+    // The mark overlayfs leaves where a crash could have lost something (overlayfs.rst, "Volatile mount"): the state is gone at
+    // boot, so no machine crashed since.
+    let _ = std::fs::remove_dir_all(dir.bundle.join("work/work/incompat/volatile"));
+    match std::fs::remove_file(dir.run.join("state.json")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).explain(|| format!("clear away {}", dir.run.join("state.json").display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ pub mod log_files;
 mod wire;
 
 pub use client::{Client, Prepared, sibling, start_shim};
-pub use end::{Deadline, Orphan, Waited, end, ended_record, outcome};
+pub use end::{Deadline, Orphan, Waited, clear, end, ended_record, lost_shim, outcome};
 pub use wire::{MAX_PACKET, Packet, address_of, listen, receive, send};
 
 use fault::{Fault, Kind};

@@ -1,5 +1,6 @@
 //! `containers/<id>` and `names/<name>`.
 
+use crate::survivor::survives;
 use crate::{Lock, Store, atomic};
 use fault::{Explain, Fault, Kind, Result};
 use record::{Container, Health, Record};
@@ -286,9 +287,17 @@ impl ContainerDir {
 
     /// What is true of it now.
     pub fn status(&self) -> Result<Status> {
-        if let Some(state) = self.live_state()?
-            && self.has_shim()
-        {
+        self.status_by(self.live()?.as_ref())
+    }
+
+    /// What its shim says of it, or has said of a container that outlived it.
+    fn live(&self) -> Result<Option<LiveState>> {
+        let Some(state) = self.live_state()? else { return Ok(None) };
+        Ok(Some(state).filter(|state| self.has_shim() || survives(state)))
+    }
+
+    fn status_by(&self, live: Option<&LiveState>) -> Result<Status> {
+        if let Some(state) = live {
             return Ok(match state.status.as_str() {
                 "created" => match self.last_run()? {
                     // Set up again for another run but not started yet.
@@ -307,8 +316,8 @@ impl ContainerDir {
     pub fn current(&self) -> Result<Record> {
         let mut record = self.load()?;
         let mut container: Container = record.require("container").map_err(|f| f.on(self.id.as_str()))?;
-        let status = self.status()?;
-        let live = self.live_state()?.filter(|_| self.has_shim());
+        let live = self.live()?;
+        let status = self.status_by(live.as_ref())?;
         container.status = Some(status.name().to_owned());
         container.bundle = Some(self.bundle.display().to_string());
         container.pid = live.as_ref().map(|state| state.pid).filter(|pid| *pid > 0);

@@ -49,9 +49,9 @@ impl Store {
         Ok(names.into_iter().filter(|name| container::check_name(name).is_ok()).collect())
     }
 
-    /// Whether somebody looks after this container now, so that what is leased to it must stay.
+    /// Whether this container is alive, so that what is leased to it must stay.
     pub fn is_looked_after(&self, id: &str) -> bool {
-        container::is_id(id) && self.container_dir(id).has_shim()
+        container::is_id(id) && self.container_dir(id).is_alive()
     }
 
     /// The right to undo what a container left behind: `None` if it is looked after or being worked on.
@@ -62,7 +62,7 @@ impl Store {
         }
         let dir = self.container_dir(id);
         let lock = if dir.bundle.is_dir() { Some(Lock::try_exclusive(&dir.bundle).ok()??) } else { None };
-        if dir.has_shim() { None } else { Some(Remains { _lock: lock }) }
+        if dir.is_alive() { None } else { Some(Remains { _lock: lock }) }
     }
 }
 

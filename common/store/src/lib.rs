@@ -17,6 +17,7 @@ mod names;
 mod scratch;
 pub mod settle;
 mod subject;
+mod survivor;
 mod tree;
 mod usage;
 

@@ -95,7 +95,14 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
         _ => return Err(not_running()),
     }
-    let client = Client::connect(&dir)?.ok_or_else(not_running)?;
+    let Some(client) = Client::connect(&dir)? else {
+        let lost = || {
+            Fault::conflict("its shim was killed, and with it went the container's streams")
+                .on(dir.id.as_str())
+                .hint("ctr-restart starts it again; ctr-exec works as ever")
+        };
+        return Err(if dir.survivor()?.is_some() { lost() } else { not_running() });
+    };
     let wants_input = config.interactive && !args.no_stdin;
     let input = match given {
         Some(input) => Some(input),

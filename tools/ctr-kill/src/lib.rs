@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use chosen::Chosen;
-use cli::{Context, Fault, Result};
+use cli::{Context, Fault, Kind, Result};
 use record::Record;
 use shim::{Client, Orphan, Request, Waited};
 use std::time::{Duration, Instant};
@@ -75,9 +75,18 @@ fn kill_one(dir: &ContainerDir, subject: &Subject, signal: i32) -> Result<Record
         watcher.subscribe()?;
     }
     client.limit_patience(PATIENCE)?;
-    client.request(&Request::Signal { signal, stop: ends(signal, &before)? }, &[])?;
+    match client.request(&Request::Signal { signal, stop: ends(signal, &before)? }, &[]) {
+        // Killed at this very moment.
+        Err(fault) if fault.kind() == Kind::Retryable && shim::lost_shim(dir) => {
+            return kill_orphan(dir, subject, signal);
+        }
+        other => other?,
+    };
     let Some(watcher) = watcher else { return subject.current(dir) };
     match watcher.exit_by(deadline)? {
+        Waited::Ended(None) if shim::lost_shim(dir) && Orphan::of(dir)?.is_some() => {
+            kill_orphan(dir, subject, signal)
+        }
         Waited::Ended(exit) => {
             let exit = shim::outcome(exit, dir)?;
             shim::ended_record(subject, dir, before, &exit)
@@ -87,8 +96,13 @@ fn kill_one(dir: &ContainerDir, subject: &Subject, signal: i32) -> Result<Record
 }
 
 fn kill_orphan(dir: &ContainerDir, subject: &Subject, signal: i32) -> Result<Record> {
+    // As long as it is dying it seems to look after the container still.
+    if !shim::lost_shim(dir) {
+        return Err(Fault::retryable("its shim does not answer").hint("ctr-rm --force ends it all the same"));
+    }
     let Some(orphan) = Orphan::of(dir)? else {
-        return Err(not_running(dir, dir.status()?));
+        // With its shim, which was killed since it was looked at.
+        return if signal == SIGKILL { subject.current(dir) } else { Err(not_running(dir, dir.status()?)) };
     };
     orphan.signal(signal)?;
     if signal == SIGKILL && !orphan.ended_by(Some(Instant::now() + PATIENCE))? {

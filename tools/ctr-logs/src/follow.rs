@@ -79,6 +79,10 @@ impl Watch {
         if runs && self.shim.is_none() {
             // It was started again, or the shim is about to let go of its lock.
             self.connect(dir)?;
+            // It outlived its shim, and nobody writes down what it prints.
+            if self.shim.is_none() && dir.survivor()?.is_some() {
+                return Ok(false);
+            }
         }
         Ok(runs)
     }

@@ -4,7 +4,7 @@
 use chosen::Chosen;
 use cli::{Context, Fault, Result};
 use record::Record;
-use shim::{Client, Request};
+use shim::{Client, Orphan, Request};
 use std::time::Duration;
 use store::{ContainerDir, Status, Store, Subject};
 
@@ -52,6 +52,13 @@ impl Verb {
         }
     }
 
+    fn status_after(self) -> &'static str {
+        match self {
+            Verb::Pause => Status::Paused.name(),
+            Verb::Unpause => Status::Running.name(),
+        }
+    }
+
     fn request(self) -> Request {
         match self {
             Verb::Pause => Request::Pause,
@@ -85,10 +92,27 @@ pub fn act(verb: Verb, chosen: &Chosen, all: bool, context: &mut Context) -> Res
 
 fn turn(verb: Verb, dir: &ContainerDir, subject: &Subject) -> Result<Record> {
     check(verb, dir)?;
-    let client = Client::connect(dir)?.ok_or_else(|| Fault::conflict("the container has just ended"))?;
+    let Some(client) = Client::connect(dir)? else {
+        turn_orphan(verb, dir)?;
+        return subject.current(dir);
+    };
     client.limit_patience(PATIENCE)?;
     client.request(&verb.request(), &[])?;
     subject.current(dir)
+}
+
+/// Of a container that outlived its shim.
+fn turn_orphan(verb: Verb, dir: &ContainerDir) -> Result<()> {
+    let ended = || Fault::conflict("the container has just ended");
+    let mut state = dir.survivor()?.ok_or_else(ended)?;
+    let group = Orphan::of(dir)?.ok_or_else(ended)?.cgroup()?;
+    // The order a shim keeps: what is told to be paused is.
+    verb.status_after().clone_into(&mut state.status);
+    match verb {
+        Verb::Pause => group.freeze()?,
+        Verb::Unpause => group.thaw()?,
+    }
+    dir.write_live_state(&state)
 }
 
 /// docker's words. The shim, which knows for certain, looks again.

@@ -90,7 +90,11 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     };
     let several = args.all || subjects.len() > 1;
     context.each(subjects, |context, subject| {
-        let dir = subject.find(&store)?;
+        let dir = match subject.find(&store) {
+            // Removed since they were listed.
+            Err(fault) if args.all && fault.kind() == Kind::NotFound => return Ok(()),
+            found => found?,
+        };
         one(context, &dir, &subject, wanted.as_ref(), several).map_err(|fault| match &subject {
             Subject::Name(name) => fault.on(name.as_str()),
             Subject::Record(_) => fault.on(dir.id.as_str()),
@@ -134,7 +138,7 @@ fn one(
 
 /// Those of a container that has a network now, in order.
 fn published(dir: &ContainerDir) -> Result<Vec<Published>> {
-    if dir.status()? == Status::Exited || !dir.has_shim() {
+    if dir.status()? == Status::Exited || !dir.is_alive() {
         return Ok(Vec::new());
     }
     let mut ports: Vec<Published> =

@@ -57,7 +57,7 @@ impl Remains {
         let dir = store.container_dir(&self.id);
         if dir.bundle.exists() {
             // A shim takes its lock before it makes the group.
-            return !dir.has_shim();
+            return !dir.is_alive();
         }
         !self.group.processes().into_iter().any(|pid| descends_from_shim(pid, &self.id))
     }
@@ -67,9 +67,11 @@ impl Remains {
             if let Some(newest) = self.directories().iter().filter_map(|path| crate::age_of(path)).min() {
                 std::thread::sleep(BETWEEN_STEPS.saturating_sub(newest));
             }
-            if !self.is_left_behind(store) {
-                return Ok(());
+            if self.is_left_behind(store) {
+                // Not by force: on version 1 processes of another process namespace are not seen, and keep it.
+                self.group.remove_if_empty();
             }
+            return Ok(());
         }
         remove(&self.group)
     }

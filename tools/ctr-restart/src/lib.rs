@@ -112,7 +112,7 @@ fn way(dir: &ContainerDir, subject: &Subject) -> Result<Way> {
     if !edited && (!joined || config.auto_remove) && dir.has_shim() {
         return Ok(Way::InPlace);
     }
-    if config.auto_remove {
+    if config.auto_remove && dir.has_shim() {
         return Err(Fault::conflict("the container removes itself when it ends, so it cannot be changed")
             .hint("restart it as it is, or make another one"));
     }
@@ -134,6 +134,11 @@ fn restart(
             match in_place(dir, &plan) {
                 // It ended by itself a moment ago.
                 Err(fault) if fault.kind() == Kind::Conflict && !ctr_stop::runs(dir)? && dir.exists() => {
+                    start(store, dir, subject, warn)?;
+                }
+                // Its shim was killed at this very moment.
+                Err(fault) if fault.kind() == Kind::Retryable && shim::lost_shim(dir) => {
+                    ctr_stop::stop(dir, subject, signal, timeout)?;
                     start(store, dir, subject, warn)?;
                 }
                 other => other?,

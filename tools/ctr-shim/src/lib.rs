@@ -35,6 +35,9 @@ pub struct Args {
 
     /// Directory of the container's run-time state
     pub run: PathBuf,
+
+    /// Directory of the other tools, which it cannot find by its own program: that runs from a mount without a path
+    pub tools: Option<PathBuf>,
 }
 
 impl Tool for Args {
@@ -46,13 +49,13 @@ impl Tool for Args {
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let _ = serve(&args.bundle, &args.run);
+    let _ = serve(&args.bundle, &args.run, args.tools.as_deref());
     context.exit_with(0);
     Ok(())
 }
 
 /// The shim's whole life.
-pub fn serve(bundle: &Path, run: &Path) -> ExitCode {
+pub fn serve(bundle: &Path, run: &Path, tools: Option<&Path>) -> ExitCode {
     // A group of its own: what is typed at a terminal is not for the shim.
     let _ = rustix::process::setsid();
     // Whatever the caller's is: the container sees some of what is made.
@@ -61,7 +64,7 @@ pub fn serve(bundle: &Path, run: &Path) -> ExitCode {
     if !matches!(shim::receive(rustix::stdio::stdin()), Ok(Some(_))) {
         return ExitCode::SUCCESS;
     }
-    let outcome = server::Server::set_up(bundle, run);
+    let outcome = server::Server::set_up(bundle, run, tools);
     let reply = match &outcome {
         Ok(server) => shim::Reply { ok: true, pid: Some(server.pid()), error: None },
         Err(fault) => shim::Reply { error: Some(shim::Failure::of(fault, None)), ..shim::Reply::default() },

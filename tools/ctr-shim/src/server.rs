@@ -43,6 +43,8 @@ pub struct Server {
     store: Store,
     dir: ContainerDir,
     settings: Settings,
+    /// Where the other tools are.
+    tools: Option<PathBuf>,
     lock: Option<Lock>,
     listener: OwnedFd,
     signals: OwnedFd,
@@ -85,7 +87,7 @@ pub struct Server {
 
 impl Server {
     /// Takes the lock, opens the socket and makes the container; [`Server::complete`] waits until that is set up.
-    pub fn set_up(bundle: &Path, run_dir: &Path) -> Result<Server> {
+    pub fn set_up(bundle: &Path, run_dir: &Path, tools: Option<&Path>) -> Result<Server> {
         let (store, dir) = locate(bundle, run_dir)?;
         let on = about(dir.id.clone());
         // What is in it is for its owner alone.
@@ -117,6 +119,7 @@ impl Server {
             store,
             dir,
             settings,
+            tools: tools.map(Path::to_owned),
             lock: Some(lock),
             listener,
             signals,

@@ -192,11 +192,19 @@ fn attached(
     let client = match ready {
         Some(client) => client,
         // As with the same record piped in again: there is nothing to start, but all to see from now on.
-        None => Client::connect(&dir)?.ok_or_else(|| {
-            Fault::conflict("the container ended just now")
-                .on(dir.id.as_str())
-                .hint("the same again starts it once more")
-        })?,
+        None => match Client::connect(&dir)? {
+            Some(client) => client,
+            None if dir.survivor()?.is_some() => {
+                return Err(Fault::conflict("the container runs, but its shim was killed, and with it went its streams")
+                    .on(dir.id.as_str())
+                    .hint("ctr-restart starts it again"));
+            }
+            None => {
+                return Err(Fault::conflict("the container ended just now")
+                    .on(dir.id.as_str())
+                    .hint("the same again starts it once more"));
+            }
+        },
     };
     let config = dir.load()?.config()?;
     let options = options(args, &config, input, keys, by_name)?;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use chosen::Chosen;
-use cli::{Context, Fault, Result};
+use cli::{Context, Fault, Kind, Result};
 use record::Record;
 use shim::{Client, Deadline, Exit, Orphan, Request, Waited};
 use std::time::{Duration, Instant};
@@ -137,7 +137,18 @@ pub fn stop(
     // The container's own record decides, not what came through the pipe: that may be old.
     let plan = Plan::of(&dir.load()?, signal, timeout)?;
     let ended = if let (Some(client), Some(watcher)) = (Client::connect(dir)?, Client::connect(dir)?) {
-        stop_by_shim(&client, &watcher, dir, &plan)?
+        match stop_by_shim(&client, &watcher, dir, &plan) {
+            // Killed at this very moment; what it looked after is still to be ended.
+            Err(fault) if fault.kind() == Kind::Retryable && shim::lost_shim(dir) => {
+                stop_orphan(dir, &plan)?;
+                None
+            }
+            Ok(None) => {
+                stop_orphan(dir, &plan)?;
+                None
+            }
+            other => other?,
+        }
     } else {
         stop_orphan(dir, &plan)?;
         None
@@ -173,14 +184,18 @@ fn stop_by_shim(client: &Client, watcher: &Client, dir: &ContainerDir, plan: &Pl
 }
 
 fn stop_orphan(dir: &ContainerDir, plan: &Plan) -> Result<()> {
-    let Some(orphan) = Orphan::of(dir)? else { return Ok(()) };
-    orphan.signal(plan.signal)?;
-    if orphan.ended_by(plan.deadline())? {
-        return Ok(());
+    // As long as it is dying it seems to look after the container still.
+    if !shim::lost_shim(dir) {
+        return Err(Fault::retryable("its shim does not answer").hint("ctr-rm --force ends it all the same"));
     }
-    orphan.signal(SIGKILL)?;
-    if orphan.ended_by(Some(Instant::now() + PATIENCE))? {
-        return Ok(());
+    if let Some(orphan) = Orphan::of(dir)? {
+        orphan.signal(plan.signal)?;
+        if !orphan.ended_by(plan.deadline())? {
+            orphan.signal(SIGKILL)?;
+            if !orphan.ended_by(Some(Instant::now() + PATIENCE))? {
+                return Err(Fault::retryable("it was sent SIGKILL and has not ended yet"));
+            }
+        }
     }
-    Err(Fault::retryable("it was sent SIGKILL and has not ended yet"))
+    shim::clear(dir, PATIENCE)
 }

@@ -5,7 +5,7 @@ mod column;
 mod process;
 
 use cgroup::Cgroup;
-use cli::{Common, Context, Fault, OutputMode, Result, Table};
+use cli::{Common, Context, Fault, Kind, OutputMode, Result, Table};
 use column::Column;
 use process::{Machine, Process};
 use record::{Container, Record};
@@ -80,8 +80,16 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let several = subjects.len() > 1;
     let mut first = true;
     context.each(subjects, |context, subject| {
-        let dir = subject.find(&store)?;
-        let processes = processes(&dir).map_err(|fault| fault.on(dir.id.as_str()))?;
+        // Removed, or ended, since they were listed.
+        let passed = |fault: &Fault| args.all && matches!(fault.kind(), Kind::NotFound | Kind::Conflict);
+        let dir = match subject.find(&store) {
+            Err(fault) if passed(&fault) => return Ok(()),
+            found => found?,
+        };
+        let processes = match processes(&dir) {
+            Err(fault) if passed(&fault) => return Ok(()),
+            found => found.map_err(|fault| fault.on(dir.id.as_str()))?,
+        };
         match context.mode() {
             OutputMode::Json => {
                 context.print_record(&with_section(&dir, &subject, &processes, &machine, &columns)?)

@@ -157,8 +157,14 @@ fn update(
     match plan(store, dir, subject, args).map_err(|fault| as_usage(fault, subject))? {
         Change::Nothing => {}
         Change::Live { resources, config } => {
-            let client =
-                Client::connect(dir)?.ok_or_else(|| Fault::conflict("the container has just ended"))?;
+            let Some(client) = Client::connect(dir)? else {
+                return Err(if dir.survivor()?.is_some() {
+                    Fault::conflict("its shim was killed, so nobody keeps its limits")
+                        .hint("ctr-restart gives it another shim")
+                } else {
+                    Fault::conflict("the container has just ended")
+                });
+            };
             client.limit_patience(PATIENCE)?;
             client.request(&Request::Update { resources, config }, &[])?;
         }

@@ -4,7 +4,7 @@ use crate::Waiting;
 use crate::patience::{Patience, Turn};
 use cli::{Explain, Fault, Kind, Result};
 use rustix::fs::inotify;
-use shim::{Client, Exit, Waited};
+use shim::{Client, Exit, Orphan, Waited};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 use store::{ContainerDir, Status};
@@ -35,6 +35,8 @@ pub fn end_of(dir: &ContainerDir, patience: Patience<'_>) -> Result<Waiting<Exit
             // Its shim was killed, or it was discarded before it ever ran.
             Ok(Status::Created) if dir.exists() && !dir.has_shim() => starts.next(patience, LOOK_AGAIN)?,
             Ok(Status::Exited) => return shim::outcome(None, dir).map(Waiting::Done),
+            // It outlived its shim.
+            Ok(_) if let Some(orphan) = Orphan::of(dir)? => patience.wait(&[orphan.as_fd()], LOOK_AGAIN)?,
             // A lock is let go a moment after the connection, and taken a moment before there is a socket.
             Ok(_) => patience.wait(&[], MOMENT)?,
             Err(fault) => return Err(fault),

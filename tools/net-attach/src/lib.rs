@@ -119,7 +119,7 @@ fn set_up(container: &ContainerDir) -> Result<()> {
 }
 
 fn needs_set_up(container: &ContainerDir) -> bool {
-    !container.has_shim() && container.bundle.join("config.json").exists()
+    !container.is_alive() && container.bundle.join("config.json").exists()
 }
 
 /// Why the container could not be set up, if that is so: it explains whatever failed after it.

@@ -320,8 +320,8 @@ impl Server {
                 let attributes = serde_json::json!({"container": self.dir.id});
                 self.store.event(&Who::network(&attachment.name), "disconnect", attributes);
             }
-        } else if let Ok(tool) = shim::sibling("net-detach") {
-            let _ = std::process::Command::new(tool)
+        } else if let Some(tools) = &self.tools {
+            let _ = std::process::Command::new(tools.join("net-detach"))
                 .arg(&self.dir.id)
                 .env("STAVES_ROOT", self.store.root())
                 .env("STAVES_RUN", self.store.run())
