@@ -5,6 +5,7 @@ pub mod engine;
 pub mod hostile;
 mod leftovers;
 pub mod nginx;
+pub mod programs;
 mod terminal;
 pub mod tree;
 

@@ -1,7 +1,29 @@
-//! What depends on the kernel's control groups and capabilities. Runs everywhere, and `scripts/test` runs it once more on
-//! a pure cgroup v2 kernel.
+//! What depends on the kernel's control groups and capabilities, and each tool on containers and volumes once. Runs everywhere, and
+//! `scripts/test` runs it once more on pure cgroup v2 kernels.
+
+mod containers;
+mod limits;
+mod volumes;
 
 use pipelines::Bench;
+
+/// Whether the one version 2 hierarchy is all there is.
+fn is_version_2() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// With the image `box:1` unpacked.
+fn bench() -> Option<Bench> {
+    let bench = Bench::new()?;
+    bench.sh("img-pull -q $R/busybox:1 >$DIR/pulled && img-tag -q $R/busybox:1 box:1").expect(0);
+    Some(bench)
+}
+
+/// A member of a container's record, by `jq`.
+#[track_caller]
+fn told(bench: &Bench, name: &str, member: &str) -> String {
+    bench.sh(&format!("ctr-inspect {name} | jq -cr '{member}'")).expect(0).stdout.trim().to_owned()
+}
 
 #[test]
 fn layers_are_stacked() {
@@ -10,30 +32,6 @@ fn layers_are_stacked() {
         .sh("ctr-run --rm $R/layers:1 cat /deep/er /hidden/new /kept/file/inner /var/www/index.html")
         .expect(0);
     assert_eq!(ran.stdout, "now a file\nnew\ninner\nserved by busybox\n");
-}
-
-#[test]
-fn limits_hold() {
-    let Some(bench) = Bench::new() else { return };
-    // As the container sees them, whichever version of control groups this is.
-    let look = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; \
-                cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; \
-                cat /sys/fs/cgroup/cpu.max 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us";
-    let ran = bench
-        .sh(&format!("ctr-run --rm --memory 64m --pids-limit 50 --cpus 0.5 $R/busybox:1 sh -c '{look}'"))
-        .expect(0);
-    let lines: Vec<&str> = ran.stdout.lines().collect();
-    assert_eq!(&lines[..2], ["67108864", "50"], "{}", ran.stdout);
-    assert!(lines[2] == "50000" || lines[2] == "50000 100000", "{}", ran.stdout);
-}
-
-#[test]
-fn too_much_memory_ends_the_process() {
-    let Some(bench) = Bench::new() else { return };
-    let ran = bench.sh(
-        "ctr-run --name greedy --memory 16m $R/busybox:1 sh -c 'dd if=/dev/zero of=/dev/null bs=64M count=1'",
-    );
-    assert_eq!(ran.status, 137, "{}{}", ran.stdout, ran.stderr);
 }
 
 #[test]
