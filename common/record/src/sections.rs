@@ -111,6 +111,15 @@ pub struct Container {
     /// How often the restart policy started it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_count: Option<u32>,
+    /// Its processes were saved and ended by `ctr-checkpoint`; `ctr-restore` has them go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpointed: Option<bool>,
+    /// RFC 3339: when its processes were saved last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpointed_at: Option<String>,
+    /// RFC 3339: when they went on last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_at: Option<String>,
     /// What its health check has found out; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,

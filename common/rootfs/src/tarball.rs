@@ -32,6 +32,11 @@ impl<W: Write> Tarball<W> {
         Tarball { packer: Packer::new(to), buffer: vec![0; CHUNK], sparse, shrunk: 0 }
     }
 
+    /// Goes on with an archive that was begun.
+    pub fn continuing(packer: Packer<W>) -> Tarball<W> {
+        Tarball { packer, buffer: vec![0; CHUNK], sparse: false, shrunk: 0 }
+    }
+
     /// # Errors
     /// When it cannot be written.
     pub fn finish(self) -> Result<W> {

@@ -63,6 +63,20 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout: Option<u64>,
     },
+    /// The run is about to be saved by whoever asks. Ended by that it does not begin again, whatever the restart policy; for as long as
+    /// the connection lasts, which nobody else can have meanwhile.
+    Checkpoint,
+    /// Answered when all the container has written so far is in its log.
+    Drain,
+    /// Before start: in place of the waiting process those that criu saved in the bundle's directory `checkpoint`, in the same network namespace.
+    Restore {
+        /// With connections that were open.
+        #[serde(default)]
+        tcp_established: bool,
+        /// With locks of files that were held.
+        #[serde(default)]
+        file_locks: bool,
+    },
     /// Other limits for a container that runs, and a few members of its record's `config`: set and written down, or neither.
     Update {
         /// `memory`, `cpu`, `pids` and `blockIO` of the specification's `linux.resources`; one that is missing has no limits.

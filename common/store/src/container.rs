@@ -65,6 +65,8 @@ pub enum StoppedBy {
     User,
     /// The machine was shut down.
     Machine,
+    /// Its processes were saved, to go on later or elsewhere.
+    Checkpoint,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -328,6 +330,8 @@ impl ContainerDir {
             // A run nobody saw the end of was cut off with its machine or its shim.
             container.exit_code = if ended { Some(run.exit_code.unwrap_or(137)) } else { None };
             container.error = run.error;
+            let checkpointed = ended && run.stopped_by == Some(StoppedBy::Checkpoint);
+            container.checkpointed = checkpointed.then_some(true);
         }
         // Most containers have no check, and then there is no file to look for.
         container.health = if container.extra.contains_key("healthcheck") {

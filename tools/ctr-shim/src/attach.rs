@@ -16,6 +16,8 @@ pub struct Client {
     pub waits: bool,
     /// Asked for another run, and is told when that has begun.
     pub awaits_restart: bool,
+    /// Is saving the container's processes.
+    pub checkpoints: bool,
     /// From the client to the container's stdin.
     pub input: Option<OwnedFd>,
     /// From the container's stdout and stderr to the client.
@@ -31,6 +33,7 @@ impl Client {
             socket,
             waits: false,
             awaits_restart: false,
+            checkpoints: false,
             input: None,
             outputs: [None, None],
             patience: None,

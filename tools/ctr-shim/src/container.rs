@@ -1,5 +1,9 @@
 //! One run of the container: its process and the outer ends of its streams.
 
+mod restored;
+
+pub use restored::restore;
+
 use crate::foreign;
 use crate::settings::Settings;
 use cgroup::LinuxResources;
@@ -37,6 +41,7 @@ pub struct Run {
 
 enum Process {
     Own(Box<Created>),
+    Restored(Box<restored::Restored>),
     Foreign(foreign::Created),
 }
 
@@ -203,6 +208,7 @@ impl Run {
     pub fn pid(&self) -> i32 {
         match &self.process {
             Process::Own(created) => created.pid,
+            Process::Restored(restored) => restored.pid,
             Process::Foreign(created) => created.pid,
         }
     }
@@ -210,6 +216,7 @@ impl Run {
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         match &self.process {
             Process::Own(created) => created.pidfd.as_fd(),
+            Process::Restored(restored) => restored.pidfd.as_fd(),
             Process::Foreign(created) => created.pidfd.as_fd(),
         }
     }
@@ -236,6 +243,7 @@ impl Run {
     pub fn start(&self, id: &str) -> Result<(), StartFailure> {
         match &self.process {
             Process::Own(created) => created.start(),
+            Process::Restored(_) => Ok(()),
             Process::Foreign(created) => created.start(id),
         }
     }
@@ -264,6 +272,7 @@ impl Run {
     pub fn freeze(&self, id: &str) -> Result<()> {
         match &self.process {
             Process::Own(created) => created.cgroup.freeze(),
+            Process::Restored(restored) => restored.cgroup.freeze(),
             Process::Foreign(created) => created.run("pause", id),
         }
     }
@@ -271,7 +280,21 @@ impl Run {
     pub fn thaw(&self, id: &str) -> Result<()> {
         match &self.process {
             Process::Own(created) => created.cgroup.thaw(),
+            Process::Restored(restored) => restored.cgroup.thaw(),
             Process::Foreign(created) => created.run("resume", id),
+        }
+    }
+
+    /// Lets processes run that somebody has stopped who is gone.
+    pub fn thaw_if_frozen(&self) {
+        let cgroup = match &self.process {
+            Process::Own(created) => &created.cgroup,
+            Process::Restored(restored) => &restored.cgroup,
+            Process::Foreign(_) => return,
+        };
+        if cgroup.is_to_be_frozen() {
+            // There is nobody to tell.
+            let _ = cgroup.thaw();
         }
     }
 
@@ -284,6 +307,7 @@ impl Run {
     ) -> Result<()> {
         match &self.process {
             Process::Own(created) => created.cgroup.replace(old, new),
+            Process::Restored(restored) => restored.cgroup.replace(old, new),
             // Which group the other runtime made is known by the processes in it.
             Process::Foreign(created) => cgroup::Cgroup::of_process(created.pid)
                 .and_then(|group| group.replace(old, new))
@@ -295,22 +319,26 @@ impl Run {
     /// memory.
     pub fn clean_up(&self, id: &str) -> bool {
         match &self.process {
-            Process::Own(created) => {
-                let out_of_memory = created.cgroup.oom_kills() > 0;
-                // With a pid namespace of its own every process is gone by now.
-                if !created.cgroup.remove_if_empty() {
-                    created.cgroup.kill();
-                    // What stays is swept by ctr-prune.
-                    let _ = created.cgroup.remove();
-                }
-                out_of_memory
-            }
+            Process::Own(created) => remove_group(&created.cgroup),
+            Process::Restored(restored) => remove_group(&restored.cgroup),
             Process::Foreign(created) => {
                 created.delete(id);
                 false
             }
         }
     }
+}
+
+/// Whether processes in it were killed for want of memory.
+fn remove_group(group: &cgroup::Cgroup) -> bool {
+    let out_of_memory = group.oom_kills() > 0;
+    // With a pid namespace of its own every process is gone by now.
+    if !group.remove_if_empty() {
+        group.kill();
+        // What stays is swept by ctr-prune.
+        let _ = group.remove();
+    }
+    out_of_memory
 }
 
 /// What hooks are told.

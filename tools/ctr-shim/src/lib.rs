@@ -85,12 +85,16 @@ pub fn serve(bundle: &Path, run: &Path, tools: Option<&Path>) -> ExitCode {
 
 /// Nobody may wait for the end of a pipe the shim holds by accident, or find a directory busy because of it.
 fn leave_streams() {
+    close_streams();
+    let _ = std::env::set_current_dir("/");
+}
+
+fn close_streams() {
     if let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
         for number in 0..3 {
             let _ = sys::process::duplicate_to(null.as_fd(), number);
         }
     }
-    let _ = std::env::set_current_dir("/");
 }
 
 /// A fault about one container.

@@ -1,6 +1,7 @@
 //! The loop: one thread, one poll(2).
 
 mod change;
+mod checkpoint;
 mod health;
 mod life;
 
@@ -13,6 +14,7 @@ use crate::restart::{self, BackOff};
 use crate::settings::Settings;
 use fault::{Explain, Fault, Result};
 use runtime::StartFailure;
+use runtime::checkpoint::Wishes;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
@@ -64,6 +66,8 @@ pub struct Server {
     restarts: u32,
     back_off: BackOff,
     stopped_by_user: bool,
+    /// It was ended because its processes are saved.
+    checkpointed: bool,
     /// Every process is stopped where it is.
     paused: bool,
     /// Another run was asked for: how the present one is being ended.
@@ -136,6 +140,7 @@ impl Server {
             restarts: 0,
             back_off: BackOff::new(),
             stopped_by_user: false,
+            checkpointed: false,
             paused: false,
             ending: None,
             shutting_down: false,
@@ -404,6 +409,22 @@ impl Server {
                 self.clients[index].awaits_restart = true;
                 Ok(None)
             }
+            Request::Checkpoint => {
+                self.begin_checkpoint(index)?;
+                Ok(Some(done()))
+            }
+            Request::Drain => {
+                self.drain();
+                Ok(Some(done()))
+            }
+            Request::Restore { tcp_established, file_locks } => {
+                let wishes = Wishes {
+                    tcp_established: *tcp_established,
+                    file_locks: *file_locks,
+                    ..Wishes::default()
+                };
+                Ok(Some(self.restore(wishes)?))
+            }
             Request::Update { resources, config } => {
                 self.update(resources, config)?;
                 Ok(Some(done()))
@@ -446,6 +467,9 @@ impl Server {
     fn drop_client(&mut self, index: usize) {
         // Its pipe's end is the end of input only when it said so by closing the pipe; that is seen by reading it.
         self.clients[index].gone = true;
+        if std::mem::take(&mut self.clients[index].checkpoints) {
+            self.end_checkpoint();
+        }
     }
 
     fn resize(&mut self, rows: u16, columns: u16) -> Result<()> {

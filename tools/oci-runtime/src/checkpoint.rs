@@ -5,7 +5,7 @@ use crate::delete::destroy;
 use crate::options::Opt;
 use crate::state::Container;
 use fault::{Fault, Result};
-use runtime::Status;
+use runtime::{RootFs, Status};
 use runtime::checkpoint::{self, CgroupMode, Criu, Images, Stage, Wishes};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -36,6 +36,8 @@ pub fn checkpoint(call: &Call<'_>) -> Result<u8> {
         spec: &container.spec()?,
         bundle: &container.stored.bundle,
         rootfs: &container.stored.rootfs,
+        root_fs: &RootFs::Directory,
+        trees: &[],
         images: &images,
         work: work.as_ref(),
         wishes,

@@ -17,7 +17,7 @@ use cgroup::{Cgroup, Unified, Version};
 use fault::{Fault, Result};
 use runtime::checkpoint::{self, Criu, Images, Joined, Stage};
 use runtime::hooks::{self, Point};
-use runtime::{Spec, Status, rdt};
+use runtime::{RootFs, Spec, Status, rdt};
 use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 
@@ -70,6 +70,8 @@ fn make(call: &Call<'_>) -> Result<u8> {
         spec: &bundle.spec,
         bundle: &bundle.path,
         rootfs: &rootfs,
+        root_fs: &RootFs::Directory,
+        trees: &[],
         images: &images,
         work: work.as_ref(),
         wishes,
@@ -154,7 +156,7 @@ fn bring_back(
                 }
             }
             Stage::OrphanPtsMaster(fd) => master = Some(fd),
-            Stage::StatusReady => {}
+            Stage::StatusReady | Stage::PostDump => {}
         }
         Ok(())
     };

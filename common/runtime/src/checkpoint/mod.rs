@@ -9,17 +9,21 @@ mod images;
 pub mod outside;
 mod request;
 mod scene;
+pub mod stats;
 mod wire;
 
 pub use criu::Criu;
 pub use images::Images;
 pub use request::{CgroupMode, Feature, Wishes};
 
-use crate::host_root;
-use crate::spec::Spec;
+use crate::create::Manners;
+use crate::root::RootFs;
+use crate::spec::{Spec, namespace_path};
+use crate::{groups, host_root};
 use cgroup::{Cgroup, Version};
 use criu::{Session, refused};
 use fault::{Explain, Fault, Result};
+use oci_spec::runtime::LinuxNamespaceType;
 use request::{Kind, Request, Response};
 use scene::Scene;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -28,6 +32,9 @@ use std::path::{Path, PathBuf};
 /// Where criu has got to, for who has something to do then. The names are criu's.
 #[derive(Debug)]
 pub enum Stage {
+    /// The images are written and nothing runs yet: what belongs to the processes outside (their files) is as they know it. A failure
+    /// here lets the container go on as before.
+    PostDump,
     /// The namespaces are made; the process that will be the first is in them.
     SetupNamespaces(i32),
     /// Everything is restored and about to go on.
@@ -45,6 +52,10 @@ pub struct Container<'a> {
     pub bundle: &'a Path,
     /// Absolute.
     pub rootfs: &'a Path,
+    /// What is mounted there for a restore.
+    pub root_fs: &'a RootFs,
+    /// Mounts that are nowhere yet and belong, for a restore, on places outside that sources of the specification's bind mounts name.
+    pub trees: &'a [(PathBuf, OwnedFd)],
     pub images: &'a Images,
     /// Where criu writes its log; with the images if there is none.
     pub work: Option<&'a Images>,
@@ -133,7 +144,8 @@ pub fn restore<'g>(
     }
     request.joined = namespaces.joined;
     let scene = Scene::enter()?;
-    scene::mount_root(spec, container.bundle, container.rootfs)?;
+    scene::attach_trees(container.trees)?;
+    scene::mount_root(spec, container.bundle, container.rootfs, container.root_fs)?;
     // criu mounts in its directories, which it can do only where they are seen from its own mount namespace.
     let images = Images::open(&container.images.path)?;
     let work = container.work.map(|work| Images::open(&work.path)).transpose()?;
@@ -171,6 +183,36 @@ pub fn restore<'g>(
         Ok(_) => Err(Fault::failed("criu does not tell which process it restored")),
         Err(fault) => Err(container.with_log(fault, &request)),
     }
+}
+
+/// Has the network namespace stay outside of the images, as one given by path does: whoever restores the container has prepared one, with its
+/// links and addresses, and holds it open at `path`. Does nothing for a container that makes none.
+pub fn leave_network_outside(spec: &mut Spec, path: &Path) {
+    let namespaces = spec.linux.namespaces.iter_mut();
+    for namespace in namespaces.filter(|one| one.typ() == LinuxNamespaceType::Network) {
+        if namespace_path(namespace).is_none() {
+            namespace.set_path(Some(path.to_owned()));
+        }
+    }
+}
+
+/// Makes the control groups of a container that is to be restored, as [`crate::create`] does.
+pub fn groups(id: &str, spec: &Spec) -> Result<Cgroup> {
+    let group = groups::make(id, spec, Manners::default())?;
+    if group.version() == Version::V1 {
+        return Ok(group.with(groups::make_unified(id, spec)));
+    }
+    Ok(group)
+}
+
+/// Fails for what this project makes of containers and criu cannot save.
+pub fn check(spec: &Spec) -> Result<()> {
+    need_mount_namespace(spec)?;
+    if spec.namespace(LinuxNamespaceType::User).is_some() {
+        return Err(Fault::input("a container in a user namespace cannot be checkpointed or restored")
+            .hint("criu does not know mounts whose owners are mapped; make it without --userns"));
+    }
+    Ok(())
 }
 
 /// criu saves and makes the mounts of a namespace, which the host's are not for it to do with.
@@ -216,6 +258,7 @@ fn converse(session: &Session, on: &mut dyn FnMut(Stage) -> Result<()>) -> Resul
             return Ok(response);
         }
         let stage = match (response.script.as_str(), fd) {
+            ("post-dump", _) => Some(Stage::PostDump),
             ("setup-namespaces", _) => Some(Stage::SetupNamespaces(response.pid)),
             ("post-restore", _) => Some(Stage::PostRestore(response.pid)),
             ("orphan-pts-master", Some(master)) => Some(Stage::OrphanPtsMaster(master)),

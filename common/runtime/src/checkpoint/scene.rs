@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::Mount;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// This process is in a mount namespace of its own as long as this lives.
 #[derive(Debug)]
@@ -43,10 +43,17 @@ impl Drop for Scene {
     }
 }
 
+/// Puts mounts that are nowhere on their places outside, which is in a [`Scene`] only.
+pub fn attach_trees(trees: &[(PathBuf, OwnedFd)]) -> Result<()> {
+    trees.iter().try_for_each(|(place, tree)| attach(tree, &open_host(place)?, place))
+}
+
 /// Makes the root a mount of a [`Scene`], with every place in it that something was mounted on: the root may be another copy than the one
 /// the container had.
-pub fn mount_root(spec: &Spec, bundle: &Path, rootfs: &Path) -> Result<()> {
-    let root = RootFs::Directory.mount(rootfs)?;
+pub fn mount_root(spec: &Spec, bundle: &Path, rootfs: &Path, root_fs: &RootFs) -> Result<()> {
+    let root = root_fs.mount(rootfs)?;
+    // The same once more, without what is mounted in it below: an overlay is not to be made twice.
+    let bare = clone_tree(&root.fd, true).explain(|| format!("copy the mount of {}", rootfs.display()))?;
     for mount in spec.mounts.iter().filter(|mount| mount.typ().as_deref() != Some("cgroup")) {
         // criu restores what is in a tmpfs.
         if is_on_tmpfs(mount.destination(), &spec.mounts) {
@@ -67,7 +74,7 @@ pub fn mount_root(spec: &Spec, bundle: &Path, rootfs: &Path) -> Result<()> {
     umount2(rootfs, MntFlags::MNT_DETACH)
         .map_err(std::io::Error::from)
         .explain(|| format!("unmount {}", rootfs.display()))?;
-    RootFs::Directory.mount(rootfs).map(drop)
+    attach(&bare, &open_host(rootfs)?, rootfs)
 }
 
 fn is_on_tmpfs(destination: &Path, mounts: &[Mount]) -> bool {

@@ -26,6 +26,7 @@ impl Server {
         self.started = Some(Instant::now());
         self.deadline = self.settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.stopped_by_user = false;
+        self.checkpointed = false;
         self.last_run = LastRun { started_at: Some(now()), ..LastRun::default() };
         // A state that cannot be written must not end a container that runs. In this order, because one that was set up and has
         // a last run is taken for one that has ended.
@@ -122,14 +123,9 @@ impl Server {
             self.last_run = LastRun { finished_at: Some(now()), exit_code: Some(code), ..LastRun::default() };
         }
         // Everything it wrote is in the pipes now, as all its processes are gone.
-        for stream in 0..2 {
-            while self.run.as_ref().is_some_and(|run| run.outputs[stream].is_some()) {
-                if !self.has_output(stream) || !self.read_output(stream) {
-                    break;
-                }
-            }
-        }
+        self.drain();
         self.log.finish();
+        self.checkpointed = self.is_end_of_checkpoint(code);
         self.end_health();
         self.last_run.finished_at = Some(now());
         self.last_run.exit_code = Some(code);
@@ -142,13 +138,15 @@ impl Server {
         if self.started.is_some() {
             self.tell("die", serde_json::json!({"exit_code": code, "seconds": ran.as_secs()}));
         }
-        if self.ending.take().is_some() {
+        if self.ending.take().is_some() && !self.checkpointed {
             (self.restarts, self.back_off) = (0, BackOff::new());
             self.between_runs(code, Duration::ZERO);
             return;
         }
         let anyway = self.restart_anyway && !self.stopped_by_user;
-        if (anyway || restart::wanted(self.settings.restart, code, self.restarts, self.stopped_by_user))
+        let again = !self.checkpointed;
+        if again
+            && (anyway || restart::wanted(self.settings.restart, code, self.restarts, self.stopped_by_user))
             && self.started.is_some()
         {
             self.restarts += 1;
@@ -170,6 +168,8 @@ impl Server {
     fn stopped_by(&self) -> Option<StoppedBy> {
         if self.shutting_down {
             Some(StoppedBy::Machine)
+        } else if self.checkpointed {
+            Some(StoppedBy::Checkpoint)
         } else {
             self.stopped_by_user.then_some(StoppedBy::User)
         }
