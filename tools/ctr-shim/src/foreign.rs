@@ -132,6 +132,8 @@ fn base_command(program: &Path, run: &Path) -> Command {
     use std::process::Stdio;
     let mut command = Command::new(program);
     command.arg("--root").arg(run.join("runtime")).arg("--log").arg(run.join("runtime.log"));
+    // Of a service's: runc would wait for the container's own message.
+    command.env_remove("NOTIFY_SOCKET");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }

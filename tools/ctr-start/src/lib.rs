@@ -1,6 +1,7 @@
 //! Start containers, and attach to one.
 #![forbid(unsafe_code)]
 
+mod notify;
 mod plan;
 mod ready;
 mod restartable;
@@ -70,6 +71,10 @@ pub struct Args {
     /// Let go of this tool when none of the output it attached to is read for so long; without it the container waits
     #[arg(long, value_name = "SECONDS")]
     pub patience: Option<u64>,
+
+    /// With --attach: tell the service manager ($NOTIFY_SOCKET, sd_notify(3)) when the container runs
+    #[arg(long, requires = "attach")]
+    pub sdnotify: bool,
 
     /// Print what would be done as one step a line, and do nothing
     #[arg(long)]
@@ -208,12 +213,22 @@ fn attached(
     };
     let config = dir.load()?.config()?;
     let options = options(args, &config, input, keys, by_name)?;
+    let started = |context: &mut Context| {
+        // It runs: whoever waits for the message will say that none came.
+        if args.sdnotify
+            && let Err(fault) = notify::ready()
+        {
+            context.warn(&dir.id, &fault.to_string());
+        }
+    };
     if runs_already {
-        let end = Session::attach(&dir, client, options)?.run()?;
+        let session = Session::attach(&dir, client, options)?;
+        started(context);
+        let end = session.run()?;
         finish(context, &dir, &end);
         return Ok(());
     }
-    run_session(context, &dir, client, options).map(drop)
+    session_with(context, &dir, client, options, started).map(drop)
 }
 
 fn options(
@@ -253,6 +268,17 @@ pub fn run_session(
     client: Client,
     options: Options,
 ) -> Result<Option<End>> {
+    session_with(context, dir, client, options, |_| {})
+}
+
+/// [`run_session`], with something to do once the container runs.
+fn session_with(
+    context: &mut Context,
+    dir: &ContainerDir,
+    client: Client,
+    options: Options,
+    started: impl FnOnce(&mut Context),
+) -> Result<Option<End>> {
     let session = Session::attach(dir, client, options)?;
     if let Err((fault, exit_code)) = start(session.client(), dir) {
         let status =
@@ -260,6 +286,7 @@ pub fn run_session(
         context.report_as(&fault, status.unwrap_or(125));
         return Ok(None);
     }
+    started(context);
     let end = session.run()?;
     finish(context, dir, &end);
     Ok(Some(end))

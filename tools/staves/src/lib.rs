@@ -77,6 +77,7 @@ tools! {
     "ctr-stats" = ctr_stats,
     "ctr-stop" = ctr_stop,
     "ctr-top" = ctr_top,
+    "ctr-unit" = ctr_unit,
     "ctr-unpause" = ctr_unpause,
     "ctr-update" = ctr_update,
     "ctr-wait" = ctr_wait,

@@ -20,7 +20,7 @@ const FLAGS: [(&str, bool, &str, &str); 27] = [
         "nothing is prepared for systemd as the first process",
         "--tmpfs /run --tmpfs /run/lock --stop-signal SIGRTMIN+3",
     ),
-    ("sdnotify", true, "no readiness is passed on", "ctr-start returns when the command is executed"),
+    ("sdnotify", true, "no readiness is passed on", "ctr-start --attach --sdnotify, ctr-unit"),
     (
         "preserve-fds",
         true,
