@@ -34,3 +34,24 @@ fn policies_are_heeded_after_a_reboot() {
     assert_eq!(running, "always cut polite unless ");
     place.sh("ctr-start --all-restartable web").expect(2);
 }
+
+#[test]
+fn a_service_manager_is_told_when_the_container_runs() {
+    let Some(place) = busybox() else { return };
+    let path = place.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_mins(1))).unwrap();
+    let script = |flags: &str| {
+        let make = "img-pull --policy never busybox:1 | img-unpack | ctr-create --rm --network none --";
+        format!("export NOTIFY_SOCKET={}; {make} env | ctr-start {flags}", path.display())
+    };
+    let ran = place.sh(&script("--attach --sdnotify")).expect(0);
+    assert!(!ran.stdout.contains("NOTIFY_SOCKET"), "{}", ran.stdout);
+    let mut message = [0; 64];
+    let length = socket.recv(&mut message).unwrap();
+    assert_eq!(&message[..length], b"READY=1");
+    place.sh(&script("--attach")).expect(0);
+    socket.set_nonblocking(true).unwrap();
+    assert!(socket.recv(&mut message).is_err());
+    place.sh(&script("--sdnotify")).expect(2);
+}

@@ -223,8 +223,9 @@ fn with_systemd(place: &Place, directory: &Path, script: &str) -> Option<String>
     }
     fs::write(directory.join("script"), script).unwrap();
     fs::write(directory.join("manager"), MANAGER).unwrap();
+    // In no cgroup namespace: there the manager would take the machine's whole tree for its own, and tidy it up.
     let enter = format!(
-        "echo $$ >{}/cgroup.procs && exec unshare -m -p -C -f --kill-child --mount-proc sh {}/manager",
+        "echo $$ >{}/cgroup.procs && exec unshare -m -p -f --kill-child --mount-proc sh {}/manager",
         own.display(),
         directory.display()
     );
