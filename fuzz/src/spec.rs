@@ -79,6 +79,14 @@ impl Lookup for Machine {
         Ok(vec![HostDevice { path, kind: 'c', major: 10, minor: 229, mode: 0o666, uid: 0, gid: 0 }])
     }
 
+    fn user_namespace(&self, mode: &UserMode, _: &Identity) -> Result<UserNamespace> {
+        if let UserMode::Path(path) = mode {
+            return Ok(UserNamespace::Join(path.into()));
+        }
+        let ids = || vec![IdMap { container: 0, host: 100_000, size: 65_536 }];
+        Ok(UserNamespace::New { uids: ids(), gids: ids() })
+    }
+
     fn peer(&self, container: &str) -> Result<Peer> {
         if container == "gone" {
             return Err(Fault::not_found("no such container"));
@@ -90,8 +98,8 @@ impl Lookup for Machine {
         Ok(self.profile.clone())
     }
 
-    fn cdi_files(&self) -> Result<oci::cdi::SpecFiles> {
-        Ok(oci::cdi::SpecFiles::default())
+    fn cdi_files(&self) -> Result<Vec<oci::cdi::SpecFile>> {
+        Ok(Vec::new())
     }
 
     fn time_zone(&self, name: &str) -> Result<std::path::PathBuf> {

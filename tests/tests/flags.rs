@@ -460,13 +460,37 @@ ctr-run --rm --network none --gpus all $R/busybox:1 sh -c 'echo $GPU'
 ctr-run --rm --network none --gpus 'device=0' $R/busybox:1 sh -c 'echo $GPU'
 sed 's/GPU=all/GPU=high/; s/ALL=yes/ALL=boot/' /etc/cdi/nvidia.json >/run/cdi/other.json
 ctr-run --rm --network none --gpus all $R/busybox:1 sh -c 'echo $GPU $ALL'
-rm /run/cdi/other.json; mv /etc/cdi/nvidia.json /etc/cdi/nvidia.yaml
+rm /run/cdi/other.json /etc/cdi/nvidia.json
+cat >/etc/cdi/nvidia.yaml <<END
+---
+cdiVersion: 0.5.0
+kind: nvidia.com/gpu
+containerEdits:
+  env: [ALL=yes]
+devices:
+- name: all
+  containerEdits:
+    env:
+    - GPU=yaml
+    deviceNodes:
+    - path: /dev/gpu0
+      type: c
+      major: 1
+      minor: 3
+      fileMode: 0640
+END
+ctr-run --rm --network none --gpus all $R/busybox:1 sh -c 'echo $GPU $ALL; stat -c %a /dev/gpu0'
+echo 'kind: [' >/etc/cdi/nvidia.yaml
 ctr-run --rm --network none --gpus all $R/busybox:1 true; echo $?
 "#;
     let words = ["--mount", "bash", "-c"];
     let ran = Ran::of(bench.place.command("unshare").args(words).arg(script)).expect(0);
-    assert_eq!(ran.stdout, "yes 0\n4242\ndriver\nc\n1\nall\n0\nhigh boot\n125\n", "{}", ran.stderr);
-    assert!(ran.stderr.contains("JSON, not YAML"), "{}", ran.stderr);
+    assert_eq!(
+        ran.stdout, "yes 0\n4242\ndriver\nc\n1\nall\n0\nhigh boot\nyaml yes\n640\n125\n",
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("a specification cannot be read: /etc/cdi/nvidia.yaml"), "{}", ran.stderr);
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn ended(child: Child) -> Ran {
 }
 
 /// Rates go to stderr: `cargo nextest run --no-capture`.
+#[expect(clippy::print_stderr, reason = "what is measured is for whoever asked to see it")]
 fn timed(what: &str, act: impl FnOnce() -> Ran) -> Ran {
     let began = std::time::Instant::now();
     let ran = act();

@@ -1,4 +1,4 @@
-//! The Container Device Interface (cncf-tags/container-device-interface, SPEC.md 0.8): what JSON files in `/etc/cdi` and
+//! The Container Device Interface (cncf-tags/container-device-interface, SPEC.md 0.8): what the files in `/etc/cdi` and
 //! `/var/run/cdi` say has to be done to a container that is given `vendor.com/class=name`. Pure: the files come from a
 //! [`crate::spec::Lookup`].
 
@@ -12,15 +12,8 @@ pub struct SpecFile {
     pub path: String,
     /// The place of its directory: of two devices of one name that in the later directory counts.
     pub priority: usize,
-    pub text: String,
-}
-
-/// The files found.
-#[derive(Clone, Debug, Default)]
-pub struct SpecFiles {
-    pub json: Vec<SpecFile>,
-    /// Paths of those in YAML, which is not read.
-    pub yaml: Vec<String>,
+    /// The specification as JSON, or why there is none.
+    pub json: std::result::Result<String, String>,
 }
 
 /// A device node of the container.
@@ -108,11 +101,11 @@ struct Device {
 /// What has to be done for these devices: of each specification its own edits once, then those of its devices.
 ///
 /// Fails with not found on a name no specification has, with conflict on one that several of one directory have.
-pub fn edits(names: &[String], files: &SpecFiles) -> Result<Edits> {
+pub fn edits(names: &[String], files: &[SpecFile]) -> Result<Edits> {
     let mut specs: Vec<(&SpecFile, Spec)> = Vec::new();
     let mut broken: Vec<String> = Vec::new();
-    for file in &files.json {
-        match parse(&file.text) {
+    for file in files {
+        match file.json.as_ref().map_err(String::clone).and_then(|json| parse(json)) {
             Ok(spec) => specs.push((file, spec)),
             // Another vendor's broken file is no reason to refuse this one's devices.
             Err(why) => broken.push(format!("{}: {why}", file.path)),
@@ -124,7 +117,7 @@ pub fn edits(names: &[String], files: &SpecFiles) -> Result<Edits> {
     for name in names {
         let (kind, device) = name.split_once('=').unwrap_or((name, ""));
         let found = find(&specs, kind, device)?;
-        let (index, device) = found.ok_or_else(|| unknown(name, &specs, &files.yaml, &broken))?;
+        let (index, device) = found.ok_or_else(|| unknown(name, &specs, &broken))?;
         if !used.contains(&index) {
             used.push(index);
             all.take(&specs[index].1.container_edits);
@@ -138,8 +131,8 @@ pub fn edits(names: &[String], files: &SpecFiles) -> Result<Edits> {
     Ok(all)
 }
 
-fn parse(text: &str) -> std::result::Result<Spec, String> {
-    let spec: Spec = serde_json::from_str(text).map_err(|error| error.to_string())?;
+fn parse(json: &str) -> std::result::Result<Spec, String> {
+    let spec: Spec = serde_json::from_str(json).map_err(|error| error.to_string())?;
     let version = spec.cdi_version.trim_start_matches('v');
     let major_minor: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
     match major_minor.as_slice() {
@@ -167,7 +160,7 @@ fn find<'a>(specs: &'a [(&SpecFile, Spec)], kind: &str, name: &str) -> Result<Op
     Ok(best)
 }
 
-fn unknown(name: &str, specs: &[(&SpecFile, Spec)], yaml: &[String], broken: &[String]) -> Fault {
+fn unknown(name: &str, specs: &[(&SpecFile, Spec)], broken: &[String]) -> Fault {
     let known: Vec<String> = specs
         .iter()
         .flat_map(|(_, spec)| spec.devices.iter().map(|device| format!("{}={}", spec.kind, device.name)))
@@ -177,13 +170,8 @@ fn unknown(name: &str, specs: &[(&SpecFile, Spec)], yaml: &[String], broken: &[S
     if let Some(why) = broken.first() {
         return fault.hint(format!("a specification cannot be read: {why}"));
     }
-    if let Some(file) = yaml.first() {
-        return fault.hint(format!(
-            "specifications are read as JSON, not YAML: {file} (nvidia-ctk cdi generate --format=json writes one)"
-        ));
-    }
     if known.is_empty() {
-        fault.hint("the vendor's tool writes the specification: nvidia-ctk cdi generate --format=json")
+        fault.hint("the vendor's tool writes the specification: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml")
     } else {
         fault.hint(format!("there are: {}", known.join(" ")))
     }
@@ -315,7 +303,7 @@ mod tests {
     use super::*;
 
     fn file(priority: usize, text: &str) -> SpecFile {
-        SpecFile { path: format!("/{priority}/x.json"), priority, text: text.to_owned() }
+        SpecFile { path: format!("/{priority}/x.json"), priority, json: Ok(text.to_owned()) }
     }
 
     const LOW: &str = r#"{"cdiVersion":"0.6.0","kind":"v.com/c","containerEdits":{"env":["ALL=1"]},
@@ -324,29 +312,29 @@ mod tests {
     const HIGH: &str = r#"{"cdiVersion":"0.8.0","kind":"v.com/c","devices":[{"name":"a","containerEdits":{"env":["A=high"],
         "mounts":[{"hostPath":"/lib","containerPath":"/l","options":["ro"]}]}}]}"#;
 
-    fn of(names: &[&str], json: Vec<SpecFile>) -> Result<Edits> {
+    fn of(names: &[&str], files: &[SpecFile]) -> Result<Edits> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        edits(&names, &SpecFiles { json, yaml: vec!["/etc/cdi/nvidia.yaml".into()] })
+        edits(&names, files)
     }
 
     #[test]
     fn devices_by_name() {
-        let both = of(&["v.com/c=a", "v.com/c=b"], vec![file(0, LOW)]).unwrap();
+        let both = of(&["v.com/c=a", "v.com/c=b"], &[file(0, LOW)]).unwrap();
         assert_eq!(both.env, ["ALL=1", "A=low"]);
         assert_eq!(
             (both.device_nodes[0].host_path.as_str(), &both.additional_gids[..]),
             ("/dev/null", &[7][..])
         );
-        let high = of(&["v.com/c=a"], vec![file(0, LOW), file(1, HIGH)]).unwrap();
+        let high = of(&["v.com/c=a"], &[file(0, LOW), file(1, HIGH)]).unwrap();
         assert_eq!((high.env, high.mounts.len()), (vec!["A=high".to_owned()], 1));
     }
 
     #[test]
     fn what_is_wrong_is_said() {
-        let fault = of(&["v.com/c=z"], vec![file(0, LOW)]).unwrap_err();
+        let fault = of(&["v.com/c=z"], &[file(0, LOW)]).unwrap_err();
         assert_eq!(fault.kind(), Kind::NotFound);
-        assert_eq!(of(&["v.com/c=a"], vec![file(0, LOW), file(0, HIGH)]).unwrap_err().kind(), Kind::Conflict);
-        assert_eq!(of(&["v.com/c=a"], vec![file(0, "{")]).unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(of(&["v.com/c=a"], &[file(0, LOW), file(0, HIGH)]).unwrap_err().kind(), Kind::Conflict);
+        assert_eq!(of(&["v.com/c=a"], &[file(0, "{")]).unwrap_err().kind(), Kind::NotFound);
         for edits in [
             r#"{"intelRdt":{"closID":"x"}}"#,
             r#"{"env":["x"]}"#,
@@ -358,7 +346,7 @@ mod tests {
             let text = format!(
                 r#"{{"cdiVersion":"0.6.0","kind":"v.com/c","devices":[{{"name":"a","containerEdits":{edits}}}]}}"#
             );
-            assert_eq!(of(&["v.com/c=a"], vec![file(0, &text)]).unwrap_err().kind(), Kind::Input, "{edits}");
+            assert_eq!(of(&["v.com/c=a"], &[file(0, &text)]).unwrap_err().kind(), Kind::Input, "{edits}");
         }
     }
 

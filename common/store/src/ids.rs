@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// A lease whose container is not there is nobody's when it is this old: until then its container is being made.
-const YOUNG: Duration = Duration::from_secs(60);
+const YOUNG: Duration = Duration::from_mins(1);
 
 /// Consecutive ids: the first and how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +53,14 @@ impl Store {
             }
             self.remove_lease(own, id)?;
         }
-        let lease = match choose(&taken, users, groups, size) {
-            Some(lease) => lease,
-            None => {
-                self.sweep_locked()?;
-                choose(&self.all_ids()?, users, groups, size).ok_or_else(|| {
-                    Fault::conflict(format!("no {size} users and groups in a row are free for another container"))
-                        .hint("--userns auto:size=N takes fewer; more can be given to \"containers\" in /etc/subuid and /etc/subgid")
-                })?
-            }
+        let lease = if let Some(lease) = choose(&taken, users, groups, size) {
+            lease
+        } else {
+            self.sweep_locked()?;
+            choose(&self.all_ids()?, users, groups, size).ok_or_else(|| {
+                Fault::conflict(format!("no {size} users and groups in a row are free for another container"))
+                    .hint("--userns auto:size=N takes fewer; more can be given to \"containers\" in /etc/subuid and /etc/subgid")
+            })?
         };
         let path = dir.join(name(lease, id));
         std::fs::File::create_new(&path).explain(|| format!("make {}", path.display()))?;

@@ -3,7 +3,7 @@
 use crate::userfiles;
 use cli::{Explain, Fault, Kind, Result};
 use oci::capabilities::CapSet;
-use oci::cdi::{SpecFile, SpecFiles};
+use oci::cdi::SpecFile;
 use oci::seccomp::Architecture;
 use oci::spec::{Facts, Generated, HostDevice, Identity, Lookup, Peer, UserNamespace};
 use oci::users::UserFiles;
@@ -152,22 +152,20 @@ impl Lookup for Machine<'_> {
         read_limited(path, 4 << 20)
     }
 
-    fn cdi_files(&self) -> Result<SpecFiles> {
-        let mut files = SpecFiles::default();
+    fn cdi_files(&self) -> Result<Vec<SpecFile>> {
+        let mut files = Vec::new();
         for (priority, dir) in CDI_DIRECTORIES.iter().enumerate() {
             let Ok(entries) = std::fs::read_dir(dir) else { continue };
             let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
             paths.sort();
             for path in paths.into_iter().take(MAX_CDI_FILES) {
                 let Some(name) = path.to_str() else { continue };
-                match path.extension().and_then(|end| end.to_str()) {
-                    Some("json") => {
-                        let text = read_limited(name, 4 << 20)?;
-                        files.json.push(SpecFile { path: name.to_owned(), priority, text });
-                    }
-                    Some("yaml" | "yml") => files.yaml.push(name.to_owned()),
-                    _ => {}
-                }
+                let json = match path.extension().and_then(|end| end.to_str()) {
+                    Some("json") => Ok(read_limited(name, 4 << 20)?),
+                    Some("yaml" | "yml") => json_of_yaml(&read_limited(name, 4 << 20)?),
+                    _ => continue,
+                };
+                files.push(SpecFile { path: name.to_owned(), priority, json });
             }
         }
         Ok(files)
@@ -184,6 +182,17 @@ impl Lookup for Machine<'_> {
                 .hint("install tzdata on this machine, or set TZ with -e")
         })
     }
+}
+
+/// The same in JSON. `0660` is octal, as in the YAML 1.1 of the tools that write such files, and `yes` a word, as in that of the
+/// library they are read with elsewhere.
+fn json_of_yaml(text: &str) -> std::result::Result<String, String> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true, strict_booleans: true };
+    let value: serde_json::Value = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        // What follows is a picture of the place.
+        error.to_string().lines().next().unwrap_or("not YAML").to_owned()
+    })?;
+    Ok(value.to_string())
 }
 
 /// Major and minor of `6.1.0-18-amd64`.

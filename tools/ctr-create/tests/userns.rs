@@ -106,7 +106,7 @@ fn every_container_has_a_range_of_its_own() {
         .stdout
         .lines()
         .map(|name| {
-            let mut parts = name.split('-').map(|part| part.parse::<u32>());
+            let mut parts = name.split('-').map(str::parse::<u32>);
             (parts.next().unwrap().unwrap(), parts.nth(1).unwrap().unwrap())
         })
         .collect();

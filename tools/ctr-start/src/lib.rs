@@ -200,9 +200,11 @@ fn attached(
         None => match Client::connect(&dir)? {
             Some(client) => client,
             None if dir.survivor()?.is_some() => {
-                return Err(Fault::conflict("the container runs, but its shim was killed, and with it went its streams")
-                    .on(dir.id.as_str())
-                    .hint("ctr-restart starts it again"));
+                return Err(Fault::conflict(
+                    "the container runs, but its shim was killed, and with it went its streams",
+                )
+                .on(dir.id.as_str())
+                .hint("ctr-restart starts it again"));
             }
             None => {
                 return Err(Fault::conflict("the container ended just now")

@@ -117,8 +117,8 @@ impl Lookup for NoLookup {
         Err(Fault::not_found("a bundle has the default profile").on(path))
     }
 
-    fn cdi_files(&self) -> Result<oci::cdi::SpecFiles> {
-        Ok(oci::cdi::SpecFiles::default())
+    fn cdi_files(&self) -> Result<Vec<oci::cdi::SpecFile>> {
+        Ok(Vec::new())
     }
 
     fn time_zone(&self, name: &str) -> Result<std::path::PathBuf> {

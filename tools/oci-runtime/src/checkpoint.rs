@@ -5,8 +5,8 @@ use crate::delete::destroy;
 use crate::options::Opt;
 use crate::state::Container;
 use fault::{Fault, Result};
-use runtime::{RootFs, Status};
 use runtime::checkpoint::{self, CgroupMode, Criu, Images, Stage, Wishes};
+use runtime::{RootFs, Status};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 

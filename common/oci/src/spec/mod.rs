@@ -114,7 +114,7 @@ pub trait Lookup {
     /// Text of a seccomp profile.
     fn profile(&self, path: &str) -> Result<String>;
     /// Specifications of the Container Device Interface.
-    fn cdi_files(&self) -> Result<cdi::SpecFiles>;
+    fn cdi_files(&self) -> Result<Vec<cdi::SpecFile>>;
     /// The file of a time zone, `local` for this machine's; symbolic links are followed.
     fn time_zone(&self, name: &str) -> Result<PathBuf>;
 }
@@ -502,7 +502,7 @@ impl Generator<'_> {
             None => {}
             Some(UserNamespace::New { .. }) => list.push(own(LinuxNamespaceType::User)),
             Some(UserNamespace::Join(path)) => {
-                list.push(namespace(LinuxNamespaceType::User, Some(path.clone())))
+                list.push(namespace(LinuxNamespaceType::User, Some(path.clone())));
             }
         }
         match (&self.wishes.network, network_peer) {

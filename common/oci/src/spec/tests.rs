@@ -43,13 +43,14 @@ impl Lookup for Fake {
         }
     }
 
-    fn cdi_files(&self) -> Result<crate::cdi::SpecFiles> {
+    fn cdi_files(&self) -> Result<Vec<crate::cdi::SpecFile>> {
         let text = r#"{"cdiVersion":"0.6.0","kind":"v.com/c","devices":[{"name":"a","containerEdits":{
             "env":["CDI=1"],"deviceNodes":[{"path":"/dev/given","hostPath":"/dev/fuse","permissions":"r"}],
             "mounts":[{"hostPath":"/lib","containerPath":"/l","options":["ro"]}],
             "hooks":[{"hookName":"createContainer","path":"/hook","args":["hook","x"]}],"additionalGIDs":[44]}}]}"#;
-        let file = crate::cdi::SpecFile { path: "/etc/cdi/v.json".into(), priority: 0, text: text.into() };
-        Ok(crate::cdi::SpecFiles { json: vec![file], yaml: Vec::new() })
+        let file =
+            crate::cdi::SpecFile { path: "/etc/cdi/v.json".into(), priority: 0, json: Ok(text.into()) };
+        Ok(vec![file])
     }
 
     fn time_zone(&self, name: &str) -> Result<std::path::PathBuf> {
