@@ -6,7 +6,8 @@
 use fault::{Fault, Result};
 use oci::capabilities::CapSet;
 use oci::seccomp::Architecture;
-use oci::spec::{Facts, HostDevice, Identity, Lookup, Peer, generate};
+use oci::spec::{Facts, HostDevice, Identity, Lookup, Peer, UserNamespace, generate};
+use oci::userns::IdMap;
 use oci::users::UserFiles;
 use record::{Reader, Record};
 use serde_json::Value;

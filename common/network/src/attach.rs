@@ -285,7 +285,7 @@ impl Work<'_> {
         let inside = self.host.socket_inside(namespace)?;
         let route = self.host.route()?;
         let name = link::host_interface(self.id());
-        for _ in 0..4 {
+        for attempt in 0..4 {
             let veth = Veth {
                 name: &name,
                 peer: INTERFACE,
@@ -296,11 +296,17 @@ impl Work<'_> {
             };
             let Err(error) = link::make_veth(route, &veth) else {
                 link::configure(&inside, INTERFACE, address, self.network)?;
+                // Until the kernel's work on changes of carriers has run, which may be seconds on a busy machine, neither end passes
+                // anything on, and first packets are lost. Asking for a link runs it for that link (rtnl_getlink(), Linux 6.8).
+                for (socket, end) in [(&inside, INTERFACE), (route, name.as_str())] {
+                    link::find(socket, end).explain(|| format!("look at {end}"))?;
+                }
                 return if ports.is_empty() { Ok(()) } else { self.publish(address, ports, in_use) };
             };
             match Errno::from_io_error(&error) {
                 // Of an earlier run: its namespace may take a while to go.
-                Some(Errno::EXIST) if link::remove(route, &name)? => {}
+                // It may have gone between the two, so that its name says nothing yet.
+                Some(Errno::EXIST) if link::remove(route, &name)? || attempt < 2 => {}
                 Some(Errno::EXIST) => return Err(taken_inside()),
                 Some(Errno::NODEV | Errno::INVAL) => in_use = self.host.repair(self.network, in_use)?,
                 Some(Errno::PERM) => {

@@ -7,7 +7,7 @@ use cgroup::Cgroup;
 use cli::Result;
 use std::path::PathBuf;
 use std::time::Duration;
-use store::{ContainerDir, Store, is_id};
+use store::{ContainerDir, Lock, Store, is_id};
 
 /// Below every hierarchy's root.
 pub const PARENT: &str = "staves";
@@ -63,7 +63,14 @@ impl Remains {
     }
 
     pub fn remove(&self, store: &Store) -> Result<()> {
-        if !store.container_dir(&self.id).bundle.exists() && self.group.processes().is_empty() {
+        let dir = store.container_dir(&self.id);
+        // Held meanwhile, so that nobody starts the container into a group that is being removed.
+        let has_run = dir.bundle.exists() && dir.run.is_dir();
+        let lock = if has_run { Lock::try_exclusive(&dir.run.join("lock"))? } else { None };
+        if has_run && lock.is_none() {
+            return Ok(());
+        }
+        if !dir.bundle.exists() && self.group.processes().is_empty() {
             if let Some(newest) = self.directories().iter().filter_map(|path| crate::age_of(path)).min() {
                 std::thread::sleep(BETWEEN_STEPS.saturating_sub(newest));
             }

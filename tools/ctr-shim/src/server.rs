@@ -96,9 +96,7 @@ impl Server {
         let on = about(dir.id.clone());
         // What is in it is for its owner alone.
         store.make_dir(&dir.run).map_err(&on)?;
-        let lock = Lock::try_exclusive(&dir.run.join("lock"))
-            .map_err(&on)?
-            .ok_or_else(|| Fault::conflict("another shim looks after it").on(dir.id.as_str()))?;
+        let lock = take_lock(&dir)?;
         // Before it is read, so that a change between the two is seen later.
         let who_version = dir.version();
         let record = dir.load()?;
@@ -590,6 +588,17 @@ impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Refusal {
         Refusal { fault, exit_code: None }
     }
+}
+
+/// Whoever looks whether the container has a shim holds its lock for that moment, so it is tried again.
+fn take_lock(dir: &ContainerDir) -> Result<Lock> {
+    for _ in 0..200 {
+        if let Some(lock) = Lock::try_exclusive(&dir.run.join("lock")).map_err(about(dir.id.clone()))? {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(Fault::conflict("another shim looks after it").on(dir.id.as_str()))
 }
 
 /// The store around `…/containers/<id>`, twice.

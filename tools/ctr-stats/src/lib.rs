@@ -40,9 +40,9 @@ pub struct Args {
     #[arg(long)]
     pub no_stream: bool,
 
-    /// Time between samples: 1s, 500ms
-    #[arg(long, value_name = "TIME", default_value = "1s")]
-    pub interval: String,
+    /// Time between samples: 1s, 500ms [default: 1s; 100ms with --no-stream]
+    #[arg(long, value_name = "TIME")]
+    pub interval: Option<String>,
 
     /// Whole ids
     #[arg(long)]
@@ -83,8 +83,12 @@ pub(crate) struct Row {
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let interval = oci::wishes::health::duration(&args.interval)
-        .map_err(|fault| fault.as_kind(Kind::Usage).within("--interval"))?;
+    let interval = match &args.interval {
+        Some(text) => oci::wishes::health::duration(text)
+            .map_err(|fault| fault.as_kind(Kind::Usage).within("--interval"))?,
+        // Counted in nanoseconds, a tenth of a second tells as much as a whole one, to somebody who waits for it.
+        None => Duration::from_millis(if args.no_stream { 100 } else { 1000 }),
+    };
     if interval < SHORTEST {
         return Err(Fault::usage("--interval: shorter than 10 ms"));
     }
