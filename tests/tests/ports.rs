@@ -159,3 +159,26 @@ fn networks_can_be_none_the_hosts_or_another_containers() {
         bench.sh(&format!("ctr-run --rm --network container:web $R/busybox:1 sh -c '{ask}'")).expect(0);
     assert_eq!(other.stdout, "served by busybox\n");
 }
+
+#[test]
+fn ports_and_addresses_go_with_the_containers_end() {
+    let Some(bench) = Bench::new() else { return };
+    for (flags, command, end) in [
+        ("--rm", "sleep 1000", "ctr-stop -q -t 0 c"),
+        ("", "sleep 1000", "ctr-kill -q c"),
+        ("--rm", "true", "while ctr-inspect c >/dev/null 2>&1; do sleep 0.05; done"),
+        ("", "true", "ctr-wait c"),
+    ] {
+        bench
+            .sh(&format!(
+                "ctr-run -q -d --name c {flags} -p 8080:80 -p 127.0.0.1:53:53/udp $R/busybox:1 {command}"
+            ))
+            .expect(0);
+        bench.sh(end).expect(0);
+        let left = bench.sh("ls $STAVES_RUN/ports $STAVES_ROOT/networks/*/leases | grep -v : | grep .");
+        assert_eq!(left.stdout, "", "{flags} {command}");
+        let elements = bench.sh("nft list map inet staves ports; nft list map inet staves ports_at").stdout;
+        assert!(!elements.contains("elements"), "{flags} {command}: {elements}");
+        bench.sh("ctr-rm -q -f c || [ $? = 4 ]").expect(0);
+    }
+}
