@@ -104,12 +104,13 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         return Ok(());
     }
     let live = context.mode() == OutputMode::Table && !args.no_stream && std::io::stdout().is_terminal();
+    // From beginning to beginning: of many containers looking at them takes its time, too.
+    let mut next = Instant::now();
     // A share of the time takes two samples.
     let first = rounds.take()?;
     if context.mode() == OutputMode::Quiet || first.iter().all(|row| row.sample.is_none()) && args.no_stream {
         return print(args, context, &first, live);
     }
-    let mut next = Instant::now();
     loop {
         next += interval;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
