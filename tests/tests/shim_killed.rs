@@ -147,10 +147,10 @@ fn paused() {
 #[test]
 fn in_back_off_between_two_runs() {
     let Some(mut case) = Case::new() else { return };
-    // Until the wait is long enough to be met in it.
-    let script = "sh -c 'n=$(cat /n 2>/dev/null || echo 0); echo $((n + 1)) >/n; [ $n -ge 3 ] && exec sleep 1000; exit 3'";
+    // Until the wait is long enough (1.6 s) to be met in it on a busy machine, too.
+    let script = "sh -c 'n=$(cat /n 2>/dev/null || echo 0); echo $((n + 1)) >/n; [ $n -ge 5 ] && exec sleep 1000; exit 3'";
     let waits = "until [ $(jq -r .status $STAVES_RUN/containers/*/state.json) = restarting ] && \
-                 [ $(jq -r .restart_count $STAVES_RUN/containers/*/state.json) -ge 3 ]; do sleep 0.01; done";
+                 [ $(jq -r .restart_count $STAVES_RUN/containers/*/state.json) -ge 5 ]; do sleep 0.01; done";
     case.go(&format!("{} && {waits}", run("--restart always", script)), "exited", Some(3));
 }
 
