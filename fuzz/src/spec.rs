@@ -7,7 +7,7 @@ use fault::{Fault, Result};
 use oci::capabilities::CapSet;
 use oci::seccomp::Architecture;
 use oci::spec::{Facts, HostDevice, Identity, Lookup, Peer, UserNamespace, generate};
-use oci::userns::IdMap;
+use oci::wishes::{IdMap, UserMode};
 use oci::users::UserFiles;
 use record::{Reader, Record};
 use serde_json::Value;

@@ -179,7 +179,7 @@ fn redis() {
     let mut answer = [0; 10];
     assert!(stream.read_exact(&mut answer).is_err(), "it answers though it is paused");
     place.sh("ctr-unpause -q cache").expect(0);
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("set a time");
+    stream.set_read_timeout(Some(std::time::Duration::from_mins(1))).expect("set a time");
     stream.read_exact(&mut answer).expect("it answers");
     assert_eq!(&answer, b"$4\r\nblue\r\n");
     // The copy of a volume is what was saved, for a server in a user namespace.

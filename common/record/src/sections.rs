@@ -108,7 +108,10 @@ pub struct Container {
     /// Why the last run could not start or ended oddly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How often the restart policy started it again.
+    /// The last run lacked memory: its limit, or the machine's end of it, had a process of it killed. Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_killed: Option<bool>,
+    /// How often the restart policy started it again, since it was last started otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_count: Option<u32>,
     /// Its processes were saved and ended by `ctr-checkpoint`; `ctr-restore` has them go on.

@@ -32,6 +32,15 @@ pub fn write_unflushed(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     })
 }
 
+/// As [`write`], and on disk when it returns.
+pub fn write_durably(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    through_temporary(path, content, mode, |temporary| {
+        fs::File::open(temporary)?.sync_all()?;
+        fs::rename(temporary, path)?;
+        path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+    })
+}
+
 fn through_temporary(
     path: &Path,
     content: &[u8],

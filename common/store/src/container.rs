@@ -57,6 +57,9 @@ pub struct LastRun {
     /// Who asked for it to end. None: it ended by itself, or whoever looked after it was cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_by: Option<StoppedBy>,
+    /// How often the restart policy has started it again, since it was last started otherwise.
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,6 +271,13 @@ impl ContainerDir {
         atomic::write_unflushed(&self.bundle.join("last_run.json"), &content, 0o600)
     }
 
+    /// The same, and it is so after a crash of the machine, too: for what decides whether the container runs after it. Waits for the
+    /// disk.
+    pub fn write_last_run_durably(&self, run: &LastRun) -> Result<()> {
+        let content = serde_json::to_vec(run).explain(|| "write the last run".into())?;
+        atomic::write_durably(&self.bundle.join("last_run.json"), &content, 0o600)
+    }
+
     /// What its health check found out since its last start; `None` without one.
     pub fn health(&self) -> Result<Option<Health>> {
         let path = self.run.join(HEALTH);
@@ -332,14 +342,21 @@ impl ContainerDir {
             container.error = run.error;
             let checkpointed = ended && run.stopped_by == Some(StoppedBy::Checkpoint);
             container.checkpointed = checkpointed.then_some(true);
+            container.oom_killed = (ended && run.oom_killed).then_some(true);
+            container.restart_count = Some(run.restarts);
+        } else {
+            container.oom_killed = None;
+            container.restart_count = None;
         }
+        // While it runs, or is about to run again, its shim knows better.
+        let restarts = live.map(|state| state.restart_count).or(container.restart_count);
+        container.restart_count = restarts.filter(|count| *count > 0);
         // Most containers have no check, and then there is no file to look for.
         container.health = if container.extra.contains_key("healthcheck") {
             self.health().unwrap_or_default()
         } else {
             None
         };
-        container.restart_count = live.map(|state| state.restart_count).filter(|count| *count > 0);
         record.set("container", &container)?;
         Ok(record)
     }

@@ -1,6 +1,6 @@
 //! Work that goes on after a tool has printed its result: making finished files durable.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::RawFd;
 
@@ -43,7 +43,38 @@ pub fn settle(files: &[Finished]) -> io::Result<()> {
     // SAFETY: the child only makes async-signal-safe calls (see `detached`) and never returns.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => detached(files, &mut open),
+        0 => detached(|| {
+            // SAFETY: there is nothing to poll, so nothing is read.
+            unsafe { libc::poll(std::ptr::null_mut(), 0, PAUSE) };
+            for batch in files.chunks(BATCH) {
+                settle_batch(batch, &mut open);
+            }
+        }),
+        child => {
+            reap(child);
+            Ok(())
+        }
+    }
+}
+
+/// Starts a process of its own, like that of [`settle`], that has the file system below `directory` written to disk. Returns at
+/// once.
+///
+/// # Errors
+/// When no process can be made (`EAGAIN`, `ENOMEM`).
+pub fn sync(directory: &CStr) -> io::Result<()> {
+    // SAFETY: as in `settle`.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => detached(|| {
+            // SAFETY: `directory` ends in NUL; the descriptor is this process's only one. If it is -1 nothing happens.
+            unsafe {
+                libc::syncfs(libc::open(
+                    directory.as_ptr(),
+                    libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC,
+                ));
+            }
+        }),
         child => {
             reap(child);
             Ok(())
@@ -63,10 +94,11 @@ fn reap(child: libc::pid_t) {
     }
 }
 
-fn detached(files: &[Finished], open: &mut [RawFd]) -> ! {
+/// `work` may do what is allowed after a fork: async-signal-safe calls.
+fn detached(work: impl FnOnce()) -> ! {
     // SAFETY: after a fork in a process with threads only async-signal-safe functions may be called
     // (signal-safety(7)). These are: setsid, poll, fork (glibc's handlers take the allocator's lock and release it in
-    // the child), chdir, close, and the plain system calls of `settle_batch`. Nothing here allocates or panics.
+    // the child), chdir, close, and the plain system calls of `work`. Nothing here allocates or panics.
     unsafe {
         libc::setsid();
         if libc::fork() != 0 {
@@ -75,10 +107,7 @@ fn detached(files: &[Finished], open: &mut [RawFd]) -> ! {
         close_all();
         // The working directory would keep its file system busy.
         libc::chdir(c"/".as_ptr());
-        libc::poll(std::ptr::null_mut(), 0, PAUSE);
-        for batch in files.chunks(BATCH) {
-            settle_batch(batch, open);
-        }
+        work();
         libc::_exit(0)
     }
 }

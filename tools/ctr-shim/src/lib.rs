@@ -58,6 +58,8 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
 pub fn serve(bundle: &Path, run: &Path, tools: Option<&Path>) -> ExitCode {
     // A group of its own: what is typed at a terminal is not for the shim.
     let _ = rustix::process::setsid();
+    // Executed by a descriptor, whose number would be its name in ps(1).
+    let _ = rustix::thread::set_name(c"ctr-shim");
     // Whatever the caller's is: the container sees some of what is made.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // Started before there is anything to do; whoever did so may have thought better of it.

@@ -33,7 +33,7 @@ fn wanted(dir: &ContainerDir) -> Result<Option<String>> {
     Ok(is_wanted(policy, &last).then_some(created))
 }
 
-/// docker's rules for the start of its daemon. How often a policy has started it before the reboot does not count.
+/// docker's rules for the start of its daemon.
 fn is_wanted(policy: RestartPolicy, last: &LastRun) -> bool {
     let by_user = last.stopped_by == Some(StoppedBy::User);
     match policy {
@@ -41,8 +41,10 @@ fn is_wanted(policy: RestartPolicy, last: &LastRun) -> bool {
         RestartPolicy::Always => true,
         RestartPolicy::UnlessStopped => !by_user,
         // Cut off with its machine it has not done what it was to do, whatever it said about that.
-        RestartPolicy::OnFailure(_) => {
-            !by_user && (last.exit_code != Some(0) || last.stopped_by == Some(StoppedBy::Machine))
+        RestartPolicy::OnFailure(most) => {
+            let by_machine = last.stopped_by == Some(StoppedBy::Machine);
+            let given_up = !by_machine && most.is_some_and(|most| last.restarts >= most);
+            !by_user && !given_up && (last.exit_code != Some(0) || by_machine)
         }
     }
 }
@@ -59,12 +61,14 @@ mod tests {
         let done = run(Some(0), None);
         let stopped = run(Some(143), Some(StoppedBy::User));
         let shut_down = run(Some(0), Some(StoppedBy::Machine));
-        let all = [&cut, &failed, &done, &stopped, &shut_down];
+        let given_up = LastRun { restarts: 2, ..run(Some(1), None) };
+        let all = [&cut, &failed, &done, &stopped, &shut_down, &given_up];
         for (policy, wanted) in [
-            (RestartPolicy::No, [false; 5]),
-            (RestartPolicy::Always, [true; 5]),
-            (RestartPolicy::UnlessStopped, [true, true, true, false, true]),
-            (RestartPolicy::OnFailure(Some(2)), [true, true, false, false, true]),
+            (RestartPolicy::No, [false; 6]),
+            (RestartPolicy::Always, [true; 6]),
+            (RestartPolicy::UnlessStopped, [true, true, true, false, true, true]),
+            (RestartPolicy::OnFailure(Some(2)), [true, true, false, false, true, false]),
+            (RestartPolicy::OnFailure(None), [true, true, false, false, true, true]),
         ] {
             assert_eq!(all.map(|last| is_wanted(policy, last)), wanted, "{policy:?}");
         }

@@ -2,6 +2,8 @@
 
 #[allow(clippy::wildcard_imports)] // The other half of one type.
 use super::*;
+use oci::wishes::RestartPolicy;
+use std::os::unix::ffi::OsStrExt;
 
 impl Server {
     pub(super) fn start(&mut self) -> Result<Reply, Refusal> {
@@ -27,11 +29,13 @@ impl Server {
         self.deadline = self.settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.stopped_by_user = false;
         self.checkpointed = false;
-        self.last_run = LastRun { started_at: Some(now()), ..LastRun::default() };
+        let was_stopped = self.last_run.stopped_by == Some(StoppedBy::User);
+        self.last_run = LastRun { started_at: Some(now()), restarts: self.restarts, ..LastRun::default() };
         // A state that cannot be written must not end a container that runs. In this order, because one that was set up and has
         // a last run is taken for one that has ended.
         let _ = self.write_state("running");
-        let _ = self.dir.write_last_run(&self.last_run);
+        self.write_last_run(was_stopped);
+        self.outlast_the_machine();
         if let Some(run) = &self.run
             && let Err(fault) = run.after_start(&self.dir)
         {
@@ -52,6 +56,7 @@ impl Server {
             finished_at: Some(now()),
             exit_code: Some(exit),
             error: Some(failure.fault.to_string()),
+            restarts: self.restarts,
             ..LastRun::default()
         };
         self.tell("die", serde_json::json!({"exit_code": exit}));
@@ -294,7 +299,7 @@ impl Server {
     /// The last things to do for a container that has ended, before anybody is told.
     pub(super) fn finish(&mut self, code: i32) {
         if !self.settings.auto_remove {
-            let _ = self.dir.write_last_run(&self.last_run);
+            self.write_last_run(true);
         }
         self.network = None;
         self.release_network();
@@ -329,6 +334,28 @@ impl Server {
                 .stdout(std::process::Stdio::null())
                 .stderr(std::process::Stdio::null())
                 .status();
+        }
+    }
+
+    /// `final_word`: what is written decides whether it runs after the machine has lost its power. With most policies nothing does.
+    fn write_last_run(&self, final_word: bool) {
+        let decides =
+            matches!(self.settings.restart, RestartPolicy::UnlessStopped | RestartPolicy::OnFailure(_));
+        let _ = if final_word && decides {
+            self.dir.write_last_run_durably(&self.last_run)
+        } else {
+            self.dir.write_last_run(&self.last_run)
+        };
+    }
+
+    /// It is to run again after the machine has lost its power, so it must be on disk that there is such a container.
+    fn outlast_the_machine(&self) {
+        if self.settings.restart == RestartPolicy::No || self.settings.auto_remove || self.restarts > 0 {
+            return;
+        }
+        if let Ok(bundle) = std::ffi::CString::new(self.dir.bundle.as_os_str().as_bytes()) {
+            // Without another process it gets there in its own time.
+            let _ = sys::background::sync(&bundle);
         }
     }
 
