@@ -5,6 +5,9 @@ mod containers;
 mod limits;
 mod volumes;
 
+#[path = "guest/checkpoint.rs"]
+mod checkpoint;
+
 use pipelines::Bench;
 
 /// Whether the one version 2 hierarchy is all there is.

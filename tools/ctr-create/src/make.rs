@@ -237,9 +237,10 @@ fn outside(users: Option<&UserNamespace>, (uid, gid): (u32, u32)) -> Option<(u32
 
 fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut Prepared>) -> Result<Record> {
     let dir = store.container_dir(&plan.id);
-    let made = Unfinished { store, dir: &dir, name: &plan.name };
     store.make_dir(&store.root().join("containers"))?;
     std::fs::create_dir(&dir.bundle).explain(|| format!("make directory {}", dir.bundle.display()))?;
+    // No sooner: ids out of archives are not always new, and what is there already is somebody else's.
+    let made = Unfinished { store, dir: &dir, name: &plan.name };
     chmodat(CWD, &dir.bundle, Mode::from_raw_mode(0o700), AtFlags::empty())
         .explain(|| format!("set the mode of {}", dir.bundle.display()))?;
     let lock = Lock::directory(&dir.bundle)?;

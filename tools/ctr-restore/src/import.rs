@@ -80,6 +80,8 @@ fn import(
     let made = Unfinished { store, dir: &dir };
     // Nothing may be mounted of what is going to be changed.
     discard(&dir)?;
+    // overlayfs' mark on the files of a container that removes itself (overlayfs.rst, "Volatile mount"): nothing was written to them yet.
+    store::remove_tree(&dir.bundle.join("work/work/incompat/volatile"))?;
     let placed = incoming.place(&dir)?;
     if placed.left_out > 0 {
         context.warn(

@@ -53,8 +53,11 @@ fn make(
     }
     let (stdio, ends) =
         if settings.terminal { (Stdio::Terminal, Ends::default()) } else { streams(settings)? };
-    let group = checkpoint::groups(&dir.id, &spec)?;
+    for fd in ends.outputs.iter().chain([&ends.input]).flatten() {
+        set_nonblocking(fd)?;
+    }
     let rootfs = spec.root_path(&dir.bundle)?;
+    let group = checkpoint::groups(&dir.id, &spec)?;
     let whole = checkpoint::Container {
         spec: &spec,
         bundle: &dir.bundle,
@@ -67,9 +70,6 @@ fn make(
     };
     match bring_back(dir, &criu, &whole, &group, &stdio) {
         Ok((pid, pidfd, master)) => {
-            for fd in ends.outputs.iter().chain([&ends.input]).flatten() {
-                set_nonblocking(fd)?;
-            }
             let mounts = if has_host_mounts(&spec, &dir.bundle) { None } else { namespace_of(pid, "mnt") };
             let hooks = (!spec.hooks.poststop.is_empty()).then_some((spec.hooks, spec.annotations));
             let mut run = Run {
@@ -81,8 +81,12 @@ fn make(
                 mounts,
                 hooks,
             };
-            if let Some(master) = master {
-                run.take_terminal(master)?;
+            if let Some(master) = master
+                && let Err(fault) = run.take_terminal(master)
+            {
+                let _ = run.signal(libc::SIGKILL);
+                run.clean_up(&dir.id);
+                return Err(fault);
             }
             Ok(run)
         }

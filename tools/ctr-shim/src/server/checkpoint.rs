@@ -92,7 +92,7 @@ impl Server {
         // Its place in the control group and its overlay are needed.
         self.kill_and_reap();
         self.end_run();
-        self.mounts = None;
+        self.free_files();
         let network = self.network.as_ref().and_then(|kept| kept.try_clone().ok());
         container::restore(&self.store, &self.dir, &self.settings, network, wishes)
     }

@@ -222,17 +222,21 @@ impl Server {
     }
 
     fn make_run(&mut self, network: Option<Kept>) -> Result<Run> {
-        // The last run's read-write layer is free again.
+        self.free_files();
+        let store = &self.store;
+        let mut run = container::create(store, &self.dir, &self.settings, &cache(store), network)?;
+        run.ready()?;
+        Ok(run)
+    }
+
+    /// The last run's read-write layer is free for another.
+    pub(super) fn free_files(&mut self) {
         self.mounts = None;
         if self.settings.auto_remove {
             // The mark overlayfs leaves where a crash could have lost something (overlayfs.rst, "Volatile mount"): no machine
             // crashed between two runs of one shim.
             let _ = std::fs::remove_dir_all(self.dir.bundle.join("work/work/incompat/volatile"));
         }
-        let store = &self.store;
-        let mut run = container::create(store, &self.dir, &self.settings, &cache(store), network)?;
-        run.ready()?;
-        Ok(run)
     }
 
     /// No further run after the last one.
