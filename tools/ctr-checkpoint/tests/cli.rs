@@ -33,14 +33,26 @@ fn container(place: &Place, config: &Value, namespaces: &[&str]) -> ContainerDir
 
 const OWN: [&str; 5] = ["mount", "pid", "network", "ipc", "uts"];
 
-/// As if another process were the container's, which ends when it is removed.
-fn pretend_to_run(dir: &ContainerDir) {
-    let mut state = dir.live_state().unwrap().unwrap();
-    let process = testkit::die_with_parent("sleep").arg("1000").spawn().unwrap();
-    state.pid = process.id() as i32;
-    state.pid_started = store::start_time(state.pid).unwrap();
-    state.cgroup = vec!["/sys/fs/cgroup".into()];
-    dir.write_live_state(&state).unwrap();
+/// A process that is the container's, as far as the tool can tell. It ends when this is dropped.
+struct Pretended(std::process::Child);
+
+impl Pretended {
+    fn of(dir: &ContainerDir) -> Pretended {
+        let mut state = dir.live_state().unwrap().unwrap();
+        let process = testkit::die_with_parent("sleep").arg("1000").spawn().unwrap();
+        state.pid = process.id() as i32;
+        state.pid_started = store::start_time(state.pid).unwrap();
+        state.cgroup = vec!["/sys/fs/cgroup".into()];
+        dir.write_live_state(&state).unwrap();
+        Pretended(process)
+    }
+}
+
+impl Drop for Pretended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[track_caller]
@@ -78,14 +90,14 @@ fn what_criu_cannot_save_is_told_before_anything_is_done() {
         let place = Place::new();
         let dir = container(&place, &config, namespaces);
         let shim = FakeShim::start(&dir, "running", &[]);
-        pretend_to_run(&dir);
+        let _process = Pretended::of(&dir);
         refused(checkpoint(&place, &[&["web"], flags].concat()), status, words);
         assert!(shim.requests().is_empty() && !dir.bundle.join("checkpoint.new").exists());
     }
     let place = Place::new();
     let dir = container(&place, &json!({}), &OWN);
     let shim = FakeShim::start(&dir, "running", &[]);
-    pretend_to_run(&dir);
+    let _process = Pretended::of(&dir);
     let without = Ran::of(command(&place, &["web"]).env("PATH", "/nonexistent"));
     refused(without, 4, "criu is not installed");
     assert!(shim.requests().is_empty());
@@ -97,7 +109,7 @@ fn a_plain_directory_is_exported_without_its_files_only() {
     let dir = container(&place, &json!({}), &OWN);
     dir.update(|record| record.set("rootfs", &json!({"driver": "directory", "path": "/srv"}))).unwrap();
     let _shim = FakeShim::start(&dir, "running", &[]);
-    pretend_to_run(&dir);
+    let _process = Pretended::of(&dir);
     let file = place.path().join("web.tar");
     let path = file.display().to_string();
     refused(checkpoint(&place, &["-e", &path, "web"]), 5, "--ignore-rootfs");
@@ -116,7 +128,7 @@ fn steps_are_told() {
     let place = Place::new();
     let dir = container(&place, &json!({}), &OWN);
     let shim = FakeShim::start(&dir, "running", &[]);
-    pretend_to_run(&dir);
+    let _process = Pretended::of(&dir);
     let file = place.path().join("web.tar").display().to_string();
     let flags = ["--dry-run", "--tcp-established", "-c", "gzip", "--export", &file, "web"];
     let told = checkpoint(&place, &flags).expect(0).stdout;

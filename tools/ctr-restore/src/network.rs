@@ -19,7 +19,9 @@ pub fn ignore(args: &Args, record: &mut Record) -> Result<()> {
         members.chain(HARDWARE_ADDRESSES.iter().filter(|_| args.ignore_static_mac)).collect();
     let Some(mut config) = record.get::<Extra>("config")? else { return Ok(()) };
     let before = config.len();
-    members.into_iter().for_each(|member| drop(config.shift_remove(*member)));
+    for member in members {
+        config.shift_remove(*member);
+    }
     if config.len() < before {
         record.set("config", &config)?;
     }

@@ -20,7 +20,7 @@ pub fn restore(
     store: &Store,
     dir: &ContainerDir,
     settings: &Settings,
-    kept: Option<Kept>,
+    kept: Option<&Kept>,
     wishes: Wishes,
 ) -> Result<Run> {
     if settings.runtime.is_some() {
@@ -37,7 +37,7 @@ pub fn restore(
 fn make(
     dir: &ContainerDir,
     settings: &Settings,
-    kept: Option<Kept>,
+    kept: Option<&Kept>,
     ready: Ready,
     wishes: Wishes,
 ) -> Result<Run> {
@@ -47,7 +47,7 @@ fn make(
     let images = Images::open(&dir.bundle.join(IMAGES))?;
     let work = Images::open(&dir.bundle)?;
     let trees = lay_out(dir, &mut spec, ready.trees)?;
-    if let Some(kept) = &kept {
+    if let Some(kept) = kept {
         let number = kept.network.as_raw_fd();
         checkpoint::leave_network_outside(&mut spec, Path::new(&format!("/proc/self/fd/{number}")));
     }

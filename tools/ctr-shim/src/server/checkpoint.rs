@@ -93,7 +93,6 @@ impl Server {
         self.kill_and_reap();
         self.end_run();
         self.free_files();
-        let network = self.network.as_ref().and_then(|kept| kept.try_clone().ok());
-        container::restore(&self.store, &self.dir, &self.settings, network, wishes)
+        container::restore(&self.store, &self.dir, &self.settings, self.network.as_ref(), wishes)
     }
 }
