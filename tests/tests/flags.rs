@@ -365,7 +365,6 @@ fn refused_flags_say_why() {
         "--conmon-pidfile x",
         "--isolation hyperv",
         "--disable-content-trust",
-        "--storage-opt size=1g",
         "--use-api-socket",
         "--cpu-count 1",
         "--pod p",

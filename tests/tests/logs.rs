@@ -196,7 +196,7 @@ fn details_names_and_refused_options() {
     let ran = bench.sh("ctr-logs -f --names --color a b | sort").expect(0);
     assert!(ran.stdout.contains("\u{1b}[32mb\u{1b}[0m hello\n"), "{}", ran.stdout);
     for (options, why) in [
-        ("--log-driver passthrough", "not supported"),
+        ("--log-driver passthrough-tty", "not supported"),
         ("--log-driver fluentd", "not supported"),
         ("--log-opt labels-regex=x", "has no option"),
         ("--log-driver local --log-opt tag=x", "has no option"),

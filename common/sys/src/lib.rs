@@ -10,6 +10,7 @@ pub mod mount;
 pub mod overlay;
 pub mod pipe;
 pub mod process;
+pub mod quota;
 pub mod regex;
 pub mod scheduling;
 pub mod seccomp;

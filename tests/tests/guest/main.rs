@@ -1,12 +1,10 @@
 //! What depends on the kernel's control groups and capabilities, and each tool on containers and volumes once. Runs everywhere, and
 //! `scripts/test` runs it once more on pure cgroup v2 kernels.
 
+mod checkpoint;
 mod containers;
 mod limits;
 mod volumes;
-
-#[path = "guest/checkpoint.rs"]
-mod checkpoint;
 
 use pipelines::Bench;
 

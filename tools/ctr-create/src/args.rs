@@ -112,7 +112,7 @@ pub struct CreateFlags {
     #[arg(long, value_name = "POLICY", help_heading = "Container")]
     pub restart: Option<String>,
 
-    /// Where its output is kept: json-file, local, journald, syslog, none
+    /// Where its output is kept: json-file, local, journald, syslog, passthrough, none
     #[arg(long, value_name = "DRIVER", help_heading = "Container")]
     pub log_driver: Option<String>,
 
@@ -491,7 +491,7 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
         stop_signal stop_timeout restart log_driver runtime rootfs platform volume_driver);
     wins!(passwd_entry group_entry umask domainname tz shm_size memory_swappiness oom_score_adj cpu_rt_period cpu_rt_runtime rdt_class personality cgroupns
         cgroup_parent timeout pidfile);
-    joins!(env group_add mounts volumes_from secrets devices cap_add cap_drop security_opt ulimits sysctls ports labels annotations log_opts);
+    joins!(env group_add mounts volumes_from secrets devices cap_add cap_drop security_opt ulimits sysctls ports labels annotations log_opts storage_opts);
     joins!(env_host env_merge unsetenv device_cgroup_rules blkio_weight_devices device_read_bps
         device_write_bps device_read_iops device_write_iops cgroup_conf expose add_host dns dns_search dns_option hooks_dir);
 }

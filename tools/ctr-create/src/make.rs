@@ -3,7 +3,7 @@
 use crate::edited::{self, Difference};
 use crate::etc::Etc;
 use crate::facts::{identity, specification};
-use crate::{exposed, from, hooks, names, volumes};
+use crate::{exposed, from, hooks, names, quota, volumes};
 use cli::{Explain, Fault, Result};
 use oci::spec::{BindUse, Tree, TreeUse, UserNamespace, VolumeUse};
 use oci::wishes::HealthPlan;
@@ -47,6 +47,8 @@ struct Uses {
     owner_outside: Option<(u32, u32)>,
     hostname: String,
     stop_signal: Option<i32>,
+    /// Bytes the read-write layer may hold.
+    layer_size: Option<u64>,
     /// Further files of the bundle.
     files: Vec<(&'static str, String)>,
     etc: Etc,
@@ -170,6 +172,9 @@ fn plan_for(
     (id, name): (String, String),
     warn: Warn<'_>,
 ) -> Result<Plan> {
+    if !config.storage_opts.is_empty() && rootfs.driver != "overlay" {
+        return Err(Fault::input("a storage option, and a directory as the root file system: it has no read-write layer"));
+    }
     exposed::publish(record, &mut config)?;
     let who = identity(store, &id, &name);
     let mut generated = specification(store, record, &config, &who)?;
@@ -209,6 +214,7 @@ fn plan_for(
             owner_outside: outside(generated.users.as_ref(), owner),
             hostname,
             stop_signal: Some(generated.stop_signal),
+            layer_size: generated.wishes.layer_size,
             files: generated.files,
             etc: Etc {
                 hosts: generated.wishes.hosts,
@@ -358,6 +364,9 @@ fn write_files(dir: &ContainerDir, plan: &Plan) -> Result<()> {
     if plan.rootfs.driver == "overlay" {
         let top = plan.rootfs.layers.last().map(String::as_str).unwrap_or_default();
         make_writable_layer(dir, Path::new(top))?;
+        if let Some(bytes) = plan.uses.layer_size {
+            quota::limit(&dir.bundle, &plan.id, bytes)?;
+        }
     }
     Ok(())
 }
@@ -504,6 +513,9 @@ fn rewrite(
     let name = config.name.clone().unwrap_or_else(|| container.name.clone());
     crate::users::settle(store, &dir.id, &config)?;
     let plan = plan_for(store, &stored, config, rootfs, (dir.id.clone(), name), warn)?;
+    if plan.config.storage_opts != old.storage_opts {
+        quota::change(&dir.bundle, plan.uses.layer_size)?;
+    }
     let held = prepare_mounts(store, dir, &plan)?;
     let spec = serde_json::to_vec(&plan.spec).explain(|| "write the specification".into())?;
     atomic::write(&dir.bundle.join("config.json"), &spec, 0o600)?;

@@ -155,6 +155,7 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         ("--sysctl", &config.sysctls),
         ("--log-opt", &config.log_opts),
         ("--cgroup-conf", &config.cgroup_conf),
+        ("--storage-opt", &config.storage_opts),
     ];
     for (name, values) in maps {
         for (key, value) in values {

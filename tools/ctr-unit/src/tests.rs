@@ -149,7 +149,7 @@ fn every_member_survives_a_quadlet() {
         "security_opt": ["no-new-privileges", "seccomp=unconfined", "apparmor=p", "mask=/a:/b", "proc-opts=hidepid=2"],
         "memory": 67_108_864, "memory_reservation": "1m", "memory_swap": -1, "oom_score_adj": -5, "cpus": 1.5, "cpu_shares": 5,
         "cpuset_cpus": "0", "blkio_weight": 10, "device_read_bps": ["/dev/sda:1m"], "pids_limit": -1, "ulimits": ["nofile=1:2"],
-        "sysctls": {"net.ipv4.ip_forward": "1", "net.ipv4.ping_group_range": "0 5"}, "cgroup_conf": {"memory.high": "5"}, "pid": "host", "ipc": "none", "uts": "private",
+        "sysctls": {"net.ipv4.ip_forward": "1", "net.ipv4.ping_group_range": "0 5"}, "cgroup_conf": {"memory.high": "5"}, "storage_opts": {"size": "1g"}, "pid": "host", "ipc": "none", "uts": "private",
         "cgroup_parent": "/x", "ports": ["8080:80", 81, {"ip": "::1", "host": 53, "container": 53, "protocol": "udp"}], "publish_all": true,
         "expose": ["90"], "add_host": ["a:1.2.3.4"], "dns": ["1.1.1.1"], "dns_search": ["x"], "dns_option": ["ndots:1"],
         "labels": {"a": "b c", "e": ""}, "annotations": {"x.y": "z"}, "stop_signal": "SIGINT", "stop_timeout": -1, "timeout": 5,

@@ -293,8 +293,10 @@ fn limits(config: &Config, lines: &mut Lines) {
     for (name, value) in &config.sysctls {
         lines.name("Sysctl", "--sysctl", &format!("{name}={value}"));
     }
-    for (name, value) in &config.cgroup_conf {
-        lines.flag("--cgroup-conf", &format!("{name}={value}"));
+    for (flag, values) in [("--cgroup-conf", &config.cgroup_conf), ("--storage-opt", &config.storage_opts)] {
+        for (name, value) in values {
+            lines.flag(flag, &format!("{name}={value}"));
+        }
     }
 }
 

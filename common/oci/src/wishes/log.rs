@@ -91,7 +91,7 @@ pub struct TagFields<'a> {
 const LOCAL_SIZE: u64 = 20 << 20;
 const LOCAL_FILES: u32 = 5;
 const MOST_BUFFERED: u64 = 1 << 20;
-const DRIVERS: &str = "json-file, local, journald, syslog, none";
+const DRIVERS: &str = "json-file, local, journald, syslog, passthrough, none";
 
 impl Default for LogWish {
     fn default() -> LogWish {
@@ -128,12 +128,11 @@ impl LogWish {
                 "mode",
                 "max-buffer-size",
             ],
-            "none" => &[],
-            "passthrough" | "passthrough-tty" => {
-                return Err(Fault::input(format!(
-                    "the log driver {name} is not supported: stdout of the tools carries records"
-                ))
-                .hint("instead: --log-driver none, and ctr-start --attach"));
+            // Kept nowhere, passed on to who is attached: ctr-start --attach, and in a service so to the journal.
+            "none" | "passthrough" => &[],
+            "passthrough-tty" => {
+                return Err(Fault::input("the log driver passthrough-tty is not supported: stdout of the tools carries records")
+                    .hint("instead: --tty --log-driver none, and ctr-start --attach"));
             }
             "fluentd" | "gelf" | "awslogs" | "splunk" | "gcplogs" | "etwlogs" => {
                 return Err(Fault::input(format!("the log driver {name} is not supported"))
@@ -148,7 +147,7 @@ impl LogWish {
         }
         let get = |option: &str| options.get(option).map(String::as_str);
         let driver = match name {
-            "none" => LogDriver::None,
+            "none" | "passthrough" => LogDriver::None,
             "journald" => LogDriver::Journald,
             "syslog" => LogDriver::Syslog(syslog(&get)?),
             name => LogDriver::Files(files(name == "local", &get)?),
@@ -442,7 +441,8 @@ mod tests {
         for (driver, options) in [
             ("fluentd", &[][..]),
             ("x", &[]),
-            ("passthrough", &[]),
+            ("passthrough-tty", &[]),
+            ("passthrough", &[("tag", "x")]),
             ("none", &[("max-size", "1m")]),
             ("json-file", &[("labels-regex", "x")]),
             ("json-file", &[("max-file", "3")]),

@@ -81,6 +81,8 @@ pub struct Wishes {
     pub umask: Option<u32>,
     /// Bytes of `/dev/shm`.
     pub shm_size: Option<u64>,
+    /// Bytes that can be written to the root file system.
+    pub layer_size: Option<u64>,
     /// Whether system calls tell of a 32 bit machine.
     pub personality: Option<Personality>,
     pub ports: Vec<Port>,
@@ -170,6 +172,7 @@ impl Wishes {
                 }
                 None => None,
             },
+            layer_size: layer_size(&config.storage_opts)?,
             personality: given(config.personality.as_deref()).map(personality).transpose()?,
             ports: config.ports.iter().map(port).collect::<Result<_>>()?,
             stop_signal: config
@@ -310,6 +313,21 @@ fn pids(limit: Option<i64>) -> Result<Option<i64>> {
         Some(limit) if limit > 0 => Ok(Some(limit)),
         Some(limit) => Err(Fault::input(format!("pids limit {limit}: a number above 0, or -1 for no limit"))),
     }
+}
+
+/// docker's `--storage-opt`, as overlay has it.
+fn layer_size(options: &BTreeMap<String, String>) -> Result<Option<u64>> {
+    let mut size = None;
+    for (name, value) in options {
+        if name != "size" {
+            return Err(Fault::input(format!("there is no storage option \"{name}\"")).hint("there is size: size=10g"));
+        }
+        size = match bytes(value).map_err(|fault| fault.within("storage option size"))? {
+            0 => return Err(Fault::input("storage option size: it must be greater than 0")),
+            bytes => Some(bytes),
+        };
+    }
+    Ok(size)
 }
 
 fn stop_timeout(seconds: Option<i64>) -> Result<Option<i64>> {

@@ -92,6 +92,9 @@ pub struct Config {
     /// Temporary file systems at /run, /tmp and /var/tmp where `read_only`.
     #[serde(skip_serializing_if = "is_false")]
     pub read_only_tmpfs: bool,
+    /// Of the read-write layer: `size`, bytes with a unit or not, where its file system has project quotas.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_opts: BTreeMap<String, String>,
     /// Size of /dev/shm: bytes, or a string with a unit. 64m by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Quantity>,
@@ -263,7 +266,7 @@ pub struct Config {
     /// How to find out whether it does what it is there for; what is not set is as the image has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
-    /// `json-file` (default), `local`, `journald`, `syslog` or `none`.
+    /// `json-file` (default), `local`, `journald`, `syslog`, `passthrough` or `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_driver: Option<String>,
     /// Options of the driver, docker's: `max-size`, `max-file`, `compress`, `tag`, `syslog-address` …

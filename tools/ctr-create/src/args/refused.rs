@@ -4,7 +4,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use cli::{Fault, Result};
 
 /// Flag, whether it takes a value, why not, what instead.
-const FLAGS: [(&str, bool, &str, &str); 27] = [
+const FLAGS: [(&str, bool, &str, &str); 26] = [
     (
         "link",
         true,
@@ -38,12 +38,6 @@ const FLAGS: [(&str, bool, &str, &str); 27] = [
         true,
         "there is no conmon",
         "--pidfile, and shim_pid in $STAVES_RUN/containers/ID/state.json",
-    ),
-    (
-        "storage-opt",
-        true,
-        "the read-write layer has no quota of its own",
-        "--read-only with --tmpfs PATH:size=BYTES, or a volume of that size",
     ),
     ("isolation", true, "only \"default\" exists outside Windows", "leave it out"),
     ("disable-content-trust", false, "there is no content trust to switch off", "leave it out"),

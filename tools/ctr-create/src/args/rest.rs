@@ -19,6 +19,10 @@ pub struct RestFlags {
     #[arg(long, help_heading = "Files")]
     pub read_only_tmpfs: bool,
 
+    /// Limit what can be written to its root file system: size=10g (ext4 and xfs with project quotas)
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Files")]
+    pub storage_opt: Vec<String>,
+
     /// private, host
     #[arg(long, value_name = "MODE", help_heading = "Namespaces")]
     pub cgroupns: Option<String>,
@@ -69,6 +73,7 @@ impl RestFlags {
         config.cgroupns.clone_from(&self.cgroupns);
         config.cgroup_parent.clone_from(&self.cgroup_parent);
         config.timeout = self.timeout;
+        config.storage_opts = super::pairs("storage option", &self.storage_opt, false)?;
         config.pidfile = self.pidfile.as_deref().map(absolute).transpose()?;
         config.hooks_dir = self.hooks_dir.iter().map(|dir| absolute(dir)).collect::<Result<_>>()?;
         Ok(())
