@@ -173,7 +173,9 @@ fn plan_for(
     warn: Warn<'_>,
 ) -> Result<Plan> {
     if !config.storage_opts.is_empty() && rootfs.driver != "overlay" {
-        return Err(Fault::input("a storage option, and a directory as the root file system: it has no read-write layer"));
+        return Err(Fault::input(
+            "a storage option, and a directory as the root file system: it has no read-write layer",
+        ));
     }
     exposed::publish(record, &mut config)?;
     let who = identity(store, &id, &name);

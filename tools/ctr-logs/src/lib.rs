@@ -171,8 +171,9 @@ fn style(args: &Args, dir: &ContainerDir, several: bool, index: usize) -> Result
 pub fn path_of_log(dir: &ContainerDir) -> Result<PathBuf> {
     let config = dir.load()?.config()?;
     match config.log_driver.as_deref() {
-        Some(driver @ ("none" | "passthrough")) => Err(Fault::conflict("it keeps no log")
-            .hint(format!("it was made with --log-driver {driver}"))),
+        Some(driver @ ("none" | "passthrough")) => {
+            Err(Fault::conflict("it keeps no log").hint(format!("it was made with --log-driver {driver}")))
+        }
         Some("journald") => Err(Fault::conflict("its log is in the journal")
             .hint(format!("journalctl --output cat CONTAINER_ID_FULL={}", dir.id))),
         Some("syslog") => Err(Fault::conflict("its log is the syslog daemon's")

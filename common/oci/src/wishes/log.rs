@@ -131,8 +131,10 @@ impl LogWish {
             // Kept nowhere, passed on to who is attached: ctr-start --attach, and in a service so to the journal.
             "none" | "passthrough" => &[],
             "passthrough-tty" => {
-                return Err(Fault::input("the log driver passthrough-tty is not supported: stdout of the tools carries records")
-                    .hint("instead: --tty --log-driver none, and ctr-start --attach"));
+                return Err(Fault::input(
+                    "the log driver passthrough-tty is not supported: stdout of the tools carries records",
+                )
+                .hint("instead: --tty --log-driver none, and ctr-start --attach"));
             }
             "fluentd" | "gelf" | "awslogs" | "splunk" | "gcplogs" | "etwlogs" => {
                 return Err(Fault::input(format!("the log driver {name} is not supported"))

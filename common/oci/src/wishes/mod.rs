@@ -320,7 +320,8 @@ fn layer_size(options: &BTreeMap<String, String>) -> Result<Option<u64>> {
     let mut size = None;
     for (name, value) in options {
         if name != "size" {
-            return Err(Fault::input(format!("there is no storage option \"{name}\"")).hint("there is size: size=10g"));
+            return Err(Fault::input(format!("there is no storage option \"{name}\""))
+                .hint("there is size: size=10g"));
         }
         size = match bytes(value).map_err(|fault| fault.within("storage option size"))? {
             0 => return Err(Fault::input("storage option size: it must be greater than 0")),
