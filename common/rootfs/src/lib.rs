@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod changes;
+mod layer_tarball;
 mod look;
 mod open;
 mod owners;
@@ -15,6 +16,7 @@ mod unpack;
 mod walk;
 
 pub use changes::{Change, Changes, Visitor};
+pub use layer_tarball::LayerTarball;
 pub use look::{Content, Sink, Tally, open_at, show};
 pub use open::{Access, Root};
 pub use owners::Owners;

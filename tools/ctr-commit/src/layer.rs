@@ -3,12 +3,10 @@
 use crate::Compression;
 use cli::{Explain, Fault, Result};
 use flate2::write::GzEncoder;
-use layer::ItemKind;
-use layer::pack::Member;
 use oci::Digest;
 use oci::digest::{Algorithm, Hasher};
 use oci::manifest::media_type as mt;
-use rootfs::{Change, Content, Root, Sink, Tally, Tarball, Visitor, Walk};
+use rootfs::{Changes, LayerTarball, Root, Tally, Walk};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use store::{Settle, UnnamedBlob};
@@ -31,9 +29,7 @@ pub struct NewLayer {
 
 /// Takes changes, or all files.
 pub struct Writer<'p> {
-    tarball: Tarball<BufWriter<Hashing<'p>>>,
-    members: u64,
-    misnamed: u64,
+    tarball: LayerTarball<BufWriter<Hashing<'p>>>,
     media_type: &'static str,
 }
 
@@ -55,9 +51,8 @@ impl<'p> Writer<'p> {
             Compression::None => (Packer::None(blob), mt::OCI_LAYER),
         };
         let hashing = Hashing { packer, hasher: Hasher::new(Algorithm::Sha256) };
-        // No layer has sparse files: not every engine reads them.
-        let tarball = Tarball::new(BufWriter::with_capacity(CHUNK, hashing), false);
-        Ok(Writer { tarball, members: 0, misnamed: 0, media_type })
+        let tarball = LayerTarball::new(BufWriter::with_capacity(CHUNK, hashing));
+        Ok(Writer { tarball, media_type })
     }
 
     /// All files of a root directory, itself included.
@@ -65,13 +60,19 @@ impl<'p> Writer<'p> {
         rootfs::walk(
             root.as_fd(),
             Walk { owners: root.owners(), ..Walk::default() },
-            self,
+            &mut self.tarball,
             &mut Tally::default(),
         )
     }
 
+    /// What a container has changed.
+    pub fn changes(&mut self, changes: &Changes) -> Result<()> {
+        changes.visit(&mut self.tarball)
+    }
+
     /// The blob gets its name.
     pub fn finish(self, settle: &Settle) -> Result<NewLayer> {
+        let (members, misnamed) = (self.tarball.members, self.tarball.misnamed);
         let hashing = self
             .tarball
             .finish()?
@@ -84,72 +85,7 @@ impl<'p> Writer<'p> {
             Packer::None(blob) => Ok(blob),
         };
         let (digest, size) = blob.explain(|| "write the layer".into())?.blob.commit(settle)?;
-        Ok(NewLayer {
-            digest,
-            diff_id,
-            size,
-            media_type: self.media_type,
-            members: self.members,
-            misnamed: self.misnamed,
-        })
-    }
-
-    /// A mark of a layer (image-spec, layer.md, "Whiteouts"): an empty file, which is nobody's and of no time, so that the same changes
-    /// always make the same layer.
-    fn mark(&mut self, dir: &[u8], name: &[u8]) -> Result<()> {
-        let path = if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() };
-        let member = Member {
-            kind: ItemKind::File,
-            path: &path,
-            link: &[],
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            mtime: layer::Time::default(),
-            device: (0, 0),
-            xattrs: &[],
-        };
-        self.members += 1;
-        self.tarball.add(&member, Content::Nothing)
-    }
-
-    fn put(&mut self, member: &Member<'_>, content: Content<'_>) -> Result<()> {
-        let is_misnamed =
-            |path: &[u8]| path.split(|byte| *byte == b'/').any(|name| name.starts_with(b".wh."));
-        if is_misnamed(member.path) || (member.kind == ItemKind::HardLink && is_misnamed(member.link)) {
-            self.misnamed += 1;
-            return Ok(());
-        }
-        self.members += 1;
-        self.tarball.add(member, content)
-    }
-}
-
-impl Sink for Writer<'_> {
-    fn add(&mut self, member: &Member<'_>, content: Content<'_>) -> Result<()> {
-        self.put(member, content)
-    }
-}
-
-impl Visitor for Writer<'_> {
-    fn there(&mut self, _: Change, member: &Member<'_>, content: Content<'_>) -> Result<()> {
-        self.put(member, content)
-    }
-
-    fn deleted(&mut self, path: &[u8], hidden: bool) -> Result<()> {
-        if hidden {
-            return Ok(());
-        }
-        let (dir, name) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&[][..], path),
-        };
-        self.mark(dir, &[b".wh.", name].concat())
-    }
-
-    fn opaque(&mut self, path: &[u8]) -> Result<()> {
-        self.mark(path, b".wh..wh..opq")
+        Ok(NewLayer { digest, diff_id, size, media_type: self.media_type, members, misnamed })
     }
 }
 

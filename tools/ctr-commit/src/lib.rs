@@ -213,7 +213,7 @@ fn read_layer(
     let read = if args.squash {
         Root::open(store, dir, Access::Own).and_then(|root| writer.whole(&root))
     } else {
-        Changes::of(dir).and_then(|changes| changes.visit(&mut writer))
+        Changes::of(dir).and_then(|changes| writer.changes(&changes))
     };
     // Running again before the last bytes are packed.
     let resumed = pause.map_or(Ok(()), Pause::end);
