@@ -1,6 +1,7 @@
 //! Helpers of the whole-pipeline tests in `tests/tests/`.
 #![forbid(unsafe_code)]
 
+mod criu;
 pub mod engine;
 pub mod hostile;
 mod leftovers;
@@ -9,6 +10,7 @@ pub mod programs;
 mod terminal;
 pub mod tree;
 
+pub use criu::criu_works;
 pub use leftovers::{Leftovers, descendants};
 pub use terminal::Terminal;
 pub use testkit::*;

@@ -3,6 +3,9 @@
 use std::process::{Command, Stdio};
 use testkit::{Place, Ran, is_root, own_network, profile_dir, project, skip, target_dir, wait_until};
 
+/// `OVERLAYFS_SUPER_MAGIC` (statfs(2)).
+const OVERLAYFS: i64 = 0x794c_7630;
+
 /// A place with all of these images in its store, on a machine of one's own as far as the network goes. `None`, said aloud, where
 /// that cannot be. The images are made now if nobody did yet, which takes a minute and the network.
 pub fn place() -> Option<Place> {
@@ -22,12 +25,14 @@ pub fn place() -> Option<Place> {
     if !own_network() {
         return None;
     }
-    // On the same file system, so that nothing is copied: what is in a store is never written to, only replaced.
-    let place = Place::below(&fixtures);
+    // On the same file system, so that nothing is copied: what is in a store is never written to, only replaced. But no overlay is
+    // mounted over files of another, which a virtual machine's root is.
+    let linked = rustix::fs::statfs(&fixtures).is_ok_and(|fs| fs.f_type != OVERLAYFS);
+    let (place, copy) = if linked { (Place::below(&fixtures), "cp -al") } else { (Place::new(), "cp -a") };
     let store = made.stdout.trim();
     place
         .sh(&format!(
-            "mkdir -p $DIR/root && cp -al {store}/blobs {store}/layers $DIR/root/ && \
+            "mkdir -p $DIR/root && {copy} {store}/blobs {store}/layers $DIR/root/ && \
              cp -a {store}/oci-layout {store}/index.json $DIR/root/"
         ))
         .expect(0);

@@ -207,6 +207,12 @@ fn details_names_and_refused_options() {
         assert!(ran.status != 0 && ran.stderr.contains(why), "{options}: {} {}", ran.status, ran.stderr);
     }
     assert_eq!(bench.sh("ctr-ls -aq | wc -l").expect(0).stdout.trim(), "2");
+    // Kept nowhere, but who is attached has it.
+    let ran = bench
+        .sh("ctr-create --name p --log-driver passthrough -- echo through <$DIR/image | ctr-start --attach");
+    assert_eq!(ran.expect(0).stdout, "through\n");
+    let ran = bench.sh("ctr-logs p").expect(5);
+    assert!(ran.stderr.contains("--log-driver passthrough"), "{}", ran.stderr);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! as they wish to be, started again with what they kept in a volume; images and archives of them.
 
 use pipelines::programs::{Program, fetched, place};
-use pipelines::{Place, wait_until};
+use pipelines::{Place, criu_works, wait_until};
 use std::io::{Read, Write};
 
 /// Nothing is left of any container: no record, no link, no address.
@@ -278,4 +278,75 @@ fn node() {
     server.stop();
     server.remove();
     nothing_is_left(&place);
+}
+
+/// Saved by criu and going on as if nothing had been: in place, then removed and out of an archive.
+#[test]
+fn saved_they_go_on() {
+    if !criu_works() {
+        return;
+    }
+    let Some(place) = place() else { return };
+    let server = |image, flags, port, ready| Program {
+        place: &place,
+        name: "it",
+        image,
+        flags,
+        port,
+        ready,
+        ended: "",
+    };
+    let database = server(
+        "postgres:15",
+        "-p=5432:5432 -e POSTGRES_PASSWORD=secret -v data:/var/lib/postgresql/data",
+        5432,
+        "database system is ready to accept connections",
+    );
+    goes_on(
+        &database,
+        &mut |it| _ = it.exec("psql -qc 'create table kept as select generate_series(1, 1000)'"),
+        &mut |it| assert_eq!(it.exec("psql -Atc 'select count(*) from kept'"), "1000\n"),
+    );
+    let cache = server("redis:7", "-p=6379:6379 --memory 256m", 6379, "Ready to accept connections");
+    goes_on(
+        &cache,
+        &mut |it| _ = it.exec("redis-cli set colour blue"),
+        // Never saved to a file: it is in its memory.
+        &mut |it| assert_eq!(it.exec("redis-cli get colour"), "blue\n"),
+    );
+    let mut count = 0;
+    let counter = server("node:18", "-p=3000:3000 --memory 512m", 3000, "listening, 0 so far");
+    goes_on(&counter, &mut |_| {}, &mut |_| {
+        count += 1;
+        assert_eq!(fetched("http://127.0.0.1:3000/"), format!("request {count}\n"));
+    });
+    let files = server("python:3", "-p=8000:8000", 8000, "Serving HTTP");
+    goes_on(&files, &mut |_| {}, &mut |_| {
+        assert_eq!(fetched("http://127.0.0.1:8000/"), "served by python\n");
+    });
+    let web = server("nginx:1", "-p=8080:80", 80, "");
+    goes_on(&web, &mut |_| {}, &mut |_| {
+        assert!(fetched("http://127.0.0.1:8080/").contains("Welcome to nginx"));
+    });
+    nothing_is_left(&place);
+}
+
+#[track_caller]
+fn goes_on(server: &Program<'_>, prepare: &mut dyn FnMut(&Program<'_>), look: &mut dyn FnMut(&Program<'_>)) {
+    let place = server.place;
+    server.run();
+    // nginx says nothing.
+    let begun = || if server.ready.is_empty() { 1 } else { server.log().matches(server.ready).count() };
+    prepare(server);
+    look(server);
+    place.sh("ctr-checkpoint -q it").expect(0);
+    assert_eq!(server.tells(".container.status"), "exited");
+    place.sh("ctr-restore -q it").expect(0);
+    look(server);
+    place.sh("ctr-checkpoint -q --export $DIR/it.tar it && ctr-rm -q it").expect(0);
+    place.sh("ctr-restore -q --import $DIR/it.tar").expect(0);
+    look(server);
+    assert_eq!(begun(), 1, "it began again: {}", server.log());
+    place.sh("ctr-stop -q -t 5 it").expect(0);
+    server.remove();
 }
