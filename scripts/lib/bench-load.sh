@@ -31,7 +31,7 @@ ids() {
 # look NAME KEY: lists and counts, a few times.
 look() {
     local list=ps
-    [ "$1" != staves ] || list=ls
+    [ "$1" != staves ] || list="ls"
     for _ in 1 2 3 4 5; do
         of "$1" $list
         measure "$2-list" "${command[@]}"

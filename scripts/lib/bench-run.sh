@@ -144,7 +144,7 @@ if wants pipe; then
         printf '\n%-34s %10s\n' "through $what" 'MiB/s'
         for name in ctr docker podman; do
             [ -s "$work/times/$name-through-$what" ] || continue
-            printf '%-34s %10s\n' "$name" "$(awk -v us="$(median $name-through-$what)" -v size=$size 'BEGIN { printf "%.1f", size / 1048576 / us * 1000000 }')"
+            printf '%-34s %10s\n' "$name" "$(awk -v us="$(median $name-through-$what)" -v size="$size" 'BEGIN { printf "%.1f", size / 1048576 / us * 1000000 }')"
             note $name-through-$what
         done
     done

@@ -13,6 +13,9 @@ fn everything(bench: &Bench) -> Vec<String> {
         );
         ran.expect(0).stdout.lines().map(str::to_owned).collect::<Vec<_>>()
     };
+    pipelines::wait_until("what was pulled to be on disk", || {
+        bench.sh("find $DIR/run -path '*/fresh-*/*'").expect(0).stdout.is_empty()
+    });
     let mut before = look();
     loop {
         std::thread::sleep(std::time::Duration::from_millis(100));

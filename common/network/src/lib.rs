@@ -27,4 +27,4 @@ pub use host::Host;
 pub use plan::{Step, plan, plan_detach};
 pub use port::{HostPort, Protocol, Wish};
 pub use prune::{Pruned, plan_prune, prune};
-pub use release::detach;
+pub use release::{detach, release};

@@ -46,6 +46,15 @@ pub fn detach(host: &Host<'_>, container: &ContainerDir, told: &[Attachment]) ->
     Ok(())
 }
 
+/// Gives back all an ended container held of its networks. Its record keeps the attachments, by which its next start attaches it
+/// again: where it was, as far as that is free.
+pub fn release(host: &Host<'_>, container: &ContainerDir) -> Result<()> {
+    let _lock = Lock::exclusive(&container.bundle)?;
+    let _whole = Uninterrupted::begin();
+    let attachments = container.load()?.networks()?;
+    attachments.iter().try_for_each(|attachment| all(host, &container.id, attachment))
+}
+
 /// Everything of one attachment: ports first, that others can have them, the address last, when nothing uses it.
 /// Leaves alone what is not this container's, whatever the attachment says.
 pub fn all(host: &Host<'_>, id: &str, attachment: &Attachment) -> Result<()> {

@@ -49,7 +49,7 @@ fn healthy_unhealthy_and_healthy_again() {
     assert_eq!(events.stdout.lines().collect::<Vec<_>>(), ["unhealthy", "healthy"]);
     // Ended, it is not checked any more.
     place.sh("ctr-kill web").expect(0);
-    let left = place.sh("pgrep -f 'test -e [$]WHERE'");
+    let left = place.sh("pgrep -f '^/bin/sh -c .*test -e [$]WHERE'");
     assert_eq!(left.stdout, "", "checks left");
 }
 

@@ -27,6 +27,10 @@ pub struct Args {
     #[arg(value_name = "CONTAINER")]
     pub containers: Vec<String>,
 
+    /// Leave the attachments in the records of containers that have ended, by which their next start attaches them again
+    #[arg(long, conflicts_with = "dry_run")]
+    pub ended: bool,
+
     /// Print what would be done as one step a line, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -72,7 +76,11 @@ fn detach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
         let steps = network::plan_detach(host, &container, &told).map_err(on)?;
         return context.print_steps(Some(&container.id), &steps);
     }
-    network::detach(host, &container, &told).map_err(on)?;
+    if args.ended {
+        network::release(host, &container).map_err(on)?;
+    } else {
+        network::detach(host, &container, &told).map_err(on)?;
+    }
     for attachment in &told {
         let who = store::Who::network(&attachment.name);
         host.store.event(&who, "disconnect", serde_json::json!({"container": container.id}));
@@ -85,7 +93,9 @@ fn detach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
     if !record.contains("container") {
         record.set("container", &Container { id: container.id.clone(), ..Container::default() })?;
     }
-    record.set("networks", &Vec::<Attachment>::new())?;
+    if !args.ended {
+        record.set("networks", &Vec::<Attachment>::new())?;
+    }
     let name = record.container()?.map(|told| told.name).filter(|name| !name.is_empty());
     context.print_result(&record, &container.id, name.as_deref().unwrap_or(&container.id))
 }

@@ -331,7 +331,7 @@ impl Server {
             }
         } else if let Some(tools) = &self.tools {
             let _ = std::process::Command::new(tools.join("net-detach"))
-                .arg(&self.dir.id)
+                .args(["--ended", &self.dir.id])
                 .env("STAVES_ROOT", self.store.root())
                 .env("STAVES_RUN", self.store.run())
                 .stdin(std::process::Stdio::null())
