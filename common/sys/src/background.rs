@@ -23,7 +23,7 @@ const BATCH: usize = 256;
 
 /// How long the writing waits, in milliseconds. What a tool has finished, the next in the pipe is about to use: while a
 /// file system is synced, whoever makes files in it waits for its journal.
-const PAUSE: i32 = 3000;
+const PAUSE: i32 = 1000;
 
 /// Starts a process of its own that waits until the files are on disk, then gives each mode 0444 and removes its
 /// marker. Returns at once.
