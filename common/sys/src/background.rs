@@ -44,8 +44,11 @@ pub fn settle(files: &[Finished]) -> io::Result<()> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => detached(|| {
-            // SAFETY: there is nothing to poll, so nothing is read.
-            unsafe { libc::poll(std::ptr::null_mut(), 0, PAUSE) };
+            // SAFETY: the name ends in NUL; there is nothing to poll, so nothing is read.
+            unsafe {
+                libc::prctl(libc::PR_SET_NAME, c"staves-settle".as_ptr());
+                libc::poll(std::ptr::null_mut(), 0, PAUSE);
+            }
             for batch in files.chunks(BATCH) {
                 settle_batch(batch, &mut open);
             }
@@ -97,7 +100,7 @@ fn reap(child: libc::pid_t) {
 /// `work` may do what is allowed after a fork: async-signal-safe calls.
 fn detached(work: impl FnOnce()) -> ! {
     // SAFETY: after a fork in a process with threads only async-signal-safe functions may be called
-    // (signal-safety(7)). These are: setsid, poll, fork (glibc's handlers take the allocator's lock and release it in
+    // (signal-safety(7)). These are: setsid, prctl, poll, fork (glibc's handlers take the allocator's lock and release it in
     // the child), chdir, close, and the plain system calls of `work`. Nothing here allocates or panics.
     unsafe {
         libc::setsid();
