@@ -25,17 +25,23 @@ pub fn place() -> Option<Place> {
     if !own_network() {
         return None;
     }
-    // On the same file system, so that nothing is copied: what is in a store is never written to, only replaced. But no overlay is
-    // mounted over files of another, which a virtual machine's root is.
-    let linked = rustix::fs::statfs(&fixtures).is_ok_and(|fs| fs.f_type != OVERLAYFS);
-    let (place, copy) = if linked { (Place::below(&fixtures), "cp -al") } else { (Place::new(), "cp -a") };
     let store = made.stdout.trim();
+    // On the same file system, so that nothing is copied: what is in a store is never written to, only replaced. But no overlay is
+    // mounted over files of another, which a virtual machine's root is; nor does that show whiteouts.
+    let linked = rustix::fs::statfs(&fixtures).is_ok_and(|fs| fs.f_type != OVERLAYFS);
+    let (place, copy) = if linked {
+        (Place::below(&fixtures), format!("cp -al {store}/blobs {store}/layers $DIR/root/"))
+    } else {
+        (Place::new(), format!("cp -a {store}/blobs $DIR/root/"))
+    };
     place
         .sh(&format!(
-            "mkdir -p $DIR/root && {copy} {store}/blobs {store}/layers $DIR/root/ && \
-             cp -a {store}/oci-layout {store}/index.json $DIR/root/"
+            "mkdir -p $DIR/root && {copy} && cp -a {store}/oci-layout {store}/index.json $DIR/root/"
         ))
         .expect(0);
+    if !linked {
+        place.sh("img-ls | img-unpack -q >/dev/null").expect(0);
+    }
     Some(place)
 }
 
