@@ -124,7 +124,7 @@ impl<'a> Incoming<'a> {
             None if path == DIFFERENCE && self.head.rootfs && !placed.difference => {
                 placed.difference = true;
                 let upper = directory(&dir.bundle.join("upper"))?;
-                let layer = Data(&mut self.archive);
+                let layer = self.archive.reader();
                 let done = apply(layer, Expected::default(), &Limits::default(), &mut Target::layer(upper))?;
                 placed.left_out = done.skipped.devices + done.skipped.xattrs;
                 Ok(())
@@ -195,19 +195,6 @@ fn inflated<'a>(mut raw: impl BufRead + Send + 'a) -> Result<Box<dyn BufRead + S
         }
         _ => Box::new(raw),
     })
-}
-
-/// The content of the present member.
-struct Data<'a, R>(&'a mut Archive<R>);
-
-impl<R: BufRead> Read for Data<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let data = self.0.data().map_err(io::Error::other)?;
-        let length = data.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&data[..length]);
-        self.0.consume(length);
-        Ok(length)
-    }
 }
 
 #[cfg(test)]

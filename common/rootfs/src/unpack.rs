@@ -5,7 +5,7 @@ use fault::{Fault, Result};
 use layer::archive::{Archive, Entry, Kind, clean};
 use layer::pack::Member;
 use layer::{ItemKind, Limits, Time};
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 /// Hands the members of a plain tar on, as they come, and reads what follows its end.
 ///
@@ -48,7 +48,7 @@ pub fn unpack(mut input: impl BufRead, sink: &mut dyn Sink) -> Result<()> {
             xattrs: &entry.xattrs,
         };
         let added = match entry.kind {
-            Kind::File => sink.add(&member, Content::Stream(&mut Data(&mut archive), entry.sparse.as_ref())),
+            Kind::File => sink.add(&member, Content::Stream(&mut archive.reader(), entry.sparse.as_ref())),
             _ => sink.add(&member, Content::Nothing),
         };
         added.map_err(|fault| fault.on(show(&entry.raw_path)))?;
@@ -81,18 +81,5 @@ fn kind(kind: Kind) -> ItemKind {
         Kind::BlockDevice => ItemKind::BlockDevice,
         Kind::Directory => ItemKind::Directory,
         Kind::Fifo => ItemKind::Fifo,
-    }
-}
-
-/// The content of the present member.
-struct Data<'a, R>(&'a mut Archive<R>);
-
-impl<R: BufRead> Read for Data<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let data = self.0.data().map_err(io::Error::other)?;
-        let length = data.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&data[..length]);
-        self.0.consume(length);
-        Ok(length)
     }
 }

@@ -11,7 +11,7 @@ use header::{BLOCK, Fields};
 use pax::Extended;
 use rustix::fs::Timespec;
 use sparse::{Segment, Sparse};
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 use tar::{GnuExtSparseHeader, Header};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,19 @@ fn unreadable(error: std::io::Error) -> Fault {
     }
 }
 
+/// What [`Archive::reader`] gives.
+pub struct EntryData<'a, R>(&'a mut Archive<R>);
+
+impl<R: BufRead> Read for EntryData<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let data = self.0.data().map_err(io::Error::other)?;
+        let length = data.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&data[..length]);
+        self.0.consume(length);
+        Ok(length)
+    }
+}
+
 impl<R: BufRead> Archive<R> {
     pub fn new(input: R) -> Archive<R> {
         Archive { input, left: 0, padding: 0, position: 0 }
@@ -137,6 +150,11 @@ impl<R: BufRead> Archive<R> {
             }
         }
         Err(Fault::input("malformed archive: extended headers without an entry"))
+    }
+
+    /// The data of the present entry as a stream, for those who take one.
+    pub fn reader(&mut self) -> EntryData<'_, R> {
+        EntryData(self)
     }
 
     /// The data of the present entry that is at hand; empty at its end.
