@@ -53,6 +53,9 @@ impl Leftovers {
         for network in names_in(place.root().join("networks")) {
             let leases = place.root().join("networks").join(&network).join("leases");
             found.extend(names_in(leases).iter().map(|lease| format!("lease {lease} of {network}")));
+            if !place.root().join("networks").join(&network).join("network.json").exists() {
+                found.push(format!("half of network {network}"));
+            }
         }
         found
     }

@@ -119,6 +119,25 @@ fn net_attach() {
 }
 
 #[test]
+fn net_create() {
+    sweep(&Sweep {
+        prepare: "rm -rf $STAVES_ROOT/networks; img-pull $R/busybox:1 | img-unpack >$DIR/in",
+        tool: "net-create --ipv6 web",
+        repeat: "net-create --ipv6 web && ctr-create -- true <$DIR/in | net-attach --network web | ctr-start --attach",
+    });
+}
+
+#[test]
+fn net_rm() {
+    sweep(&Sweep {
+        prepare: "net-create -q --ipv6 web; img-pull $R/busybox:1 | img-unpack | ctr-create -- sleep 1000 \
+            | net-attach --network web -p 8080:80 | ctr-start >/dev/null",
+        tool: "net-rm --force web",
+        repeat: "net-rm --force web && [ ! -e $STAVES_ROOT/networks/web ]",
+    });
+}
+
+#[test]
 fn ctr_start() {
     sweep(&Sweep {
         prepare: "img-pull $R/busybox:1 | img-unpack | ctr-create -- true | net-attach -p 8080:80 >$DIR/in",
@@ -204,7 +223,7 @@ fn judge(bench: &Bench, leftovers: &mut Leftovers, repeat: &str, moment: u32) {
     let told = |ran: &Ran, what: &str| {
         assert_eq!(ran.status, 0, "moment {moment}: {what}: {}{}", ran.stdout, ran.stderr);
     };
-    told(&bench.sh("ctr-ls --all && img-ls && sys-df"), "listing");
+    told(&bench.sh("ctr-ls --all && img-ls && net-ls && sys-df"), "listing");
     told(&bench.sh(WHOLE), "what is listed");
     told(&bench.sh(repeat), "the same again");
     leftovers.note_ids(&bench.place);

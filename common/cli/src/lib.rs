@@ -7,6 +7,7 @@
 mod context;
 pub mod progress;
 mod table;
+pub mod words;
 
 pub use context::{Context, Input, Out, OutputMode};
 pub use fault::{Explain, Fault, Kind, Result};

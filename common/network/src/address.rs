@@ -1,105 +1,182 @@
-//! Choosing an address.
+//! Choosing addresses.
 
 use crate::definition::Definition;
 use crate::host::Host;
 use crate::release;
 use fault::{Fault, Result};
-use record::Port;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use store::{Lease, Lock};
 
-/// Leases an address: the preferred one, or the first free one from a place that follows from the container's id,
-/// so that containers seldom meet and the same container comes back to the same address.
+/// What a container asks for on a network, and is told of there.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted<'a> {
+    pub id: &'a str,
+    /// Written into each lease.
+    pub lease: Lease,
+    /// Must be these, one of a family at the most.
+    pub fixed: Vec<IpAddr>,
+    /// Are taken if they are free.
+    pub preferred: Vec<IpAddr>,
+}
+
+/// Leases one address of each family the network has: the one asked for, the preferred one, or the first free one from a
+/// place that follows from the container's id, so that containers seldom meet and the same one comes back to the same address.
 ///
-/// Fails with a conflict when all are leased to living containers.
-pub fn take(
-    host: &Host<'_>,
-    network: &Definition,
-    id: &str,
-    interface: &str,
-    ports: &[Port],
-    preferred: Option<Ipv4Addr>,
-) -> Result<Ipv4Addr> {
+/// Fails with a conflict, and leases nothing, when the one asked for or all of a family are leased to living containers.
+pub fn take(host: &Host<'_>, network: &Definition, wanted: &Wanted<'_>) -> Result<Vec<IpAddr>> {
+    check_fixed(network, wanted)?;
+    let mut taken: Vec<IpAddr> = Vec::new();
+    for ipv6 in [false, true] {
+        if !network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6) {
+            continue;
+        }
+        match take_one(host, network, wanted, ipv6) {
+            Ok(address) => taken.push(address),
+            Err(fault) => {
+                let leases = host.store.leases(&network.name)?;
+                for address in taken {
+                    leases.release(address, wanted.id)?;
+                }
+                return Err(fault);
+            }
+        }
+    }
+    Ok(taken)
+}
+
+fn take_one(host: &Host<'_>, network: &Definition, wanted: &Wanted<'_>, ipv6: bool) -> Result<IpAddr> {
     let leases = host.store.leases(&network.name)?;
-    let lease = lease(id, interface, ports);
-    for address in candidates(network, id, preferred) {
+    let mut holder_of_fixed = None;
+    for address in candidates(network, wanted, ipv6) {
         // Twice at the most: a dead holder's address is free the second time.
         for _ in 0..2 {
-            if leases.take(host.store, address.into(), &lease)? {
+            if leases.take(host.store, address, &wanted.lease)? {
                 return Ok(address);
             }
-            let Some(holder) = leases.read(address.into())? else { continue };
-            if holder.container == id {
-                leases.rewrite(address.into(), &lease)?;
+            let Some(holder) = leases.read(address)? else { continue };
+            if holder.container == wanted.id {
+                leases.rewrite(address, &wanted.lease)?;
                 return Ok(address);
             }
             if !reclaim(host, network, address, &holder)? {
+                holder_of_fixed = Some(holder.container);
                 break;
             }
         }
     }
-    Err(none_free(network))
+    Err(none_free(network, wanted, ipv6, holder_of_fixed))
 }
 
-/// The address [`take`] would lease now, and the holder it would take it from, one nobody looks after.
+/// The addresses [`take`] would lease now, each with the holder it would take it from, one nobody looks after.
 pub fn preview(
     host: &Host<'_>,
     network: &Definition,
-    id: &str,
-    preferred: Option<Ipv4Addr>,
-) -> Result<(Ipv4Addr, Option<String>)> {
+    wanted: &Wanted<'_>,
+) -> Result<Vec<(IpAddr, Option<String>)>> {
+    check_fixed(network, wanted)?;
     let leases = host.store.leases(&network.name)?;
-    for address in candidates(network, id, preferred) {
-        match leases.read(address.into())? {
-            None => return Ok((address, None)),
-            Some(holder) if holder.container == id => return Ok((address, None)),
-            Some(holder) if host.store.claim_remains(&holder.container).is_some() => {
-                return Ok((address, Some(holder.container)));
+    let mut found = Vec::new();
+    for ipv6 in [false, true] {
+        if !network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6) {
+            continue;
+        }
+        let mut holder_of_fixed = None;
+        let mut free = None;
+        for address in candidates(network, wanted, ipv6) {
+            match leases.read(address)? {
+                None => free = Some((address, None)),
+                Some(holder) if holder.container == wanted.id => free = Some((address, None)),
+                Some(holder) if host.store.claim_remains(&holder.container).is_some() => {
+                    free = Some((address, Some(holder.container)));
+                }
+                Some(holder) => holder_of_fixed = Some(holder.container),
             }
-            Some(_) => {}
+            if free.is_some() {
+                break;
+            }
+        }
+        found.push(free.ok_or_else(|| none_free(network, wanted, ipv6, holder_of_fixed))?);
+    }
+    Ok(found)
+}
+
+/// Nobody looks at more addresses than this for a free one: a /64 has more of them than there is time.
+const MOST_LOOKED_AT: u128 = 1 << 20;
+
+fn candidates<'c>(
+    network: &'c Definition,
+    wanted: &'c Wanted<'_>,
+    ipv6: bool,
+) -> impl Iterator<Item = IpAddr> + 'c {
+    let of_family = move |address: &&IpAddr| address.is_ipv6() == ipv6;
+    let fixed = wanted.fixed.iter().find(of_family).copied();
+    let start = wanted.id.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0);
+    let pools = network.pools.iter().filter(move |pool| pool.subnet.is_ipv6() == ipv6);
+    let around = pools.flat_map(move |pool| {
+        let (subnet, within) = (pool.subnet, pool.range.unwrap_or(pool.subnet));
+        let numbers = 0..within.hosts().saturating_add(2).min(MOST_LOOKED_AT);
+        // A range's first and last address are hosts of the subnet, mostly.
+        numbers.map(move |n| within.at(u128::from(start).wrapping_add(n))).filter(move |a| subnet.is_host(*a))
+    });
+    let chosen = wanted.preferred.iter().copied().filter(move |address| address.is_ipv6() == ipv6);
+    let chosen = chosen.chain(around).filter(move |_| fixed.is_none());
+    fixed.into_iter().chain(chosen).filter(move |address| {
+        network.pool_of(*address).is_some_and(|pool| pool.subnet.is_host(*address))
+            && !network.pools.iter().any(|pool| pool.gateway == *address)
+    })
+}
+
+/// An address asked for must be one of the network's.
+fn check_fixed(network: &Definition, wanted: &Wanted<'_>) -> Result<()> {
+    for address in &wanted.fixed {
+        let Some(pool) = network.pool_of(*address) else {
+            let subnets: Vec<String> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
+            return Err(Fault::input(format!("address {address} is not of the network's subnets"))
+                .on(network.name.as_str())
+                .hint(match subnets.as_slice() {
+                    [] => "it has none".to_owned(),
+                    some => format!("choose one of {}", some.join(", ")),
+                }));
+        };
+        if pool.gateway == *address || !pool.subnet.is_host(*address) {
+            return Err(Fault::input(format!("address {address} is the network's own"))
+                .on(network.name.as_str())
+                .hint("choose another one"));
         }
     }
-    Err(none_free(network))
+    Ok(())
 }
 
-fn candidates(network: &Definition, id: &str, preferred: Option<Ipv4Addr>) -> impl Iterator<Item = Ipv4Addr> {
-    let start = id.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0);
-    let (subnet, gateway) = (network.subnet, network.gateway);
-    let around = (0..subnet.hosts()).map(move |n| subnet.host(start.wrapping_add(n)));
-    preferred.into_iter().chain(around).filter(move |address| subnet.is_host(*address) && *address != gateway)
-}
-
-fn none_free(network: &Definition) -> Fault {
-    Fault::conflict(format!("no free address in {}", network.subnet))
+fn none_free(network: &Definition, wanted: &Wanted<'_>, ipv6: bool, holder: Option<String>) -> Fault {
+    if let Some(address) = wanted.fixed.iter().find(|address| address.is_ipv6() == ipv6) {
+        let holder = holder.unwrap_or_default();
+        let short = holder.get(..12).unwrap_or(&holder);
+        return Fault::conflict(format!("address {address} is leased to container {short}"))
+            .on(network.name.as_str())
+            .hint("choose another one, or detach that container");
+    }
+    let pools = network.pools.iter().filter(|pool| pool.subnet.is_ipv6() == ipv6);
+    let places: Vec<String> = pools.map(|pool| pool.range.unwrap_or(pool.subnet).to_string()).collect();
+    Fault::conflict(format!("no free address in {}", places.join(", ")))
         .on(network.name.as_str())
         .hint(format!("remove containers, or give networks/{}/network.json a larger subnet", network.name))
 }
 
-/// Changes the ports listed in a lease the container holds.
-pub fn relist(
-    host: &Host<'_>,
-    network: &Definition,
-    id: &str,
-    interface: &str,
-    address: Ipv4Addr,
-    ports: &[Port],
-) -> Result<()> {
-    host.store.leases(&network.name)?.rewrite(address.into(), &lease(id, interface, ports))
+/// Changes what the leases a container holds say.
+pub fn relist(host: &Host<'_>, network: &Definition, addresses: &[IpAddr], lease: &Lease) -> Result<()> {
+    let leases = host.store.leases(&network.name)?;
+    addresses.iter().try_for_each(|address| leases.rewrite(*address, lease))
 }
 
 /// Frees an address whose container nobody looks after, with all that leads to it; `false` if somebody does.
-pub fn reclaim(host: &Host<'_>, network: &Definition, address: Ipv4Addr, holder: &Lease) -> Result<bool> {
+pub fn reclaim(host: &Host<'_>, network: &Definition, address: IpAddr, holder: &Lease) -> Result<bool> {
     let Some(_remains) = host.store.claim_remains(&holder.container) else { return Ok(false) };
     let leases = host.store.leases(&network.name)?;
     // Of two that found the same dead holder, the second must not take the first one's new lease for it.
     let _lock = Lock::exclusive(&host.store.network_dir(&network.name))?;
-    if leases.read(address.into())?.as_ref() != Some(holder) {
+    if leases.read(address)?.as_ref() != Some(holder) {
         return Ok(true);
     }
     release::lease(host, network, address, holder)?;
     Ok(true)
-}
-
-fn lease(id: &str, interface: &str, ports: &[Port]) -> Lease {
-    Lease { container: id.into(), interface: interface.into(), ports: ports.to_vec(), ..Lease::default() }
 }

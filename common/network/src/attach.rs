@@ -1,38 +1,35 @@
-//! Attaching a container to a network.
+//! Attaching a container to networks.
 //!
-//! In this order, so that a process killed at any point leaves nothing unaccounted for: ports claimed, address
-//! leased (the lease lists the ports), record saved, then link and firewall. Whatever exists is thus named by a file
+//! In this order, so that a process killed at any point leaves nothing unaccounted for: ports claimed, addresses
+//! leased (the leases list the ports), record saved, then link and firewall. Whatever exists is thus named by a file
 //! of its container; the next attach, net-detach or net-prune finds it there.
 
-use crate::address;
-use crate::claim::Claims;
-use crate::definition::{DEFAULT, Definition};
-use crate::firewall;
-use crate::host::{Host, InUse, Namespace};
-use crate::link::{self, Veth};
-use crate::port::{HostPort, Wish, merge};
+use crate::definition::{Definition, Driver};
+use crate::host::{Host, Namespace};
+use crate::port::{HostPort, Wish, check_for, merge};
 use crate::signals::Uninterrupted;
-use crate::{files, release};
-use fault::{Explain, Fault, Result};
+use crate::wanted::{self, Wanted, Ways};
+use crate::work::Work;
+use crate::{cni, dns, files, link, release, vlan};
+use fault::{Fault, Result};
 use oci::wishes::Resolver;
 use oci::wishes::names::{add_host, gateway_names};
-use record::{Attachment, Config, Port, PortWish, Record};
-use rustix::io::Errno;
-use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
-use store::{ContainerDir, Lock, leases::addresses_of};
-
-pub(crate) const INTERFACE: &str = "eth0";
+use record::{Attachment, Config, NetworkWish, Port, PortWish, Record};
+use std::net::IpAddr;
+use store::leases::addresses_of;
+use store::{ContainerDir, Lock, Store};
 
 /// What is asked for.
 pub struct Request<'r> {
     pub container: &'r ContainerDir,
     /// From the record that came in, or the container's own.
     pub config: &'r Config,
-    /// `--network`, over the record's.
-    pub network: Option<&'r str>,
+    /// `--network`, instead of the record's; those the container is attached to already stay.
+    pub networks: &'r [NetworkWish],
     /// `--publish`, added to the record's ports.
     pub publish: &'r [String],
+    /// The attachments the record that came in tells of: a port there that is not asked for any more was taken out on purpose.
+    pub told: &'r [Attachment],
 }
 
 impl Request<'_> {
@@ -49,32 +46,386 @@ impl Request<'_> {
         }
         ports
     }
+
+    /// Ports the record tells of and does not ask for.
+    pub(crate) fn dropped(&self, present: &[Port], wishes: &[Wish]) -> Vec<Port> {
+        let told = |port: &Port| self.told.iter().any(|one| one.ports.contains(port));
+        let asked = |port: &Port| wishes.iter().any(|wish| wish.is_met_by(port));
+        present.iter().filter(|port| told(port) && !asked(port)).cloned().collect()
+    }
 }
 
-/// Attaches a container that is set up; one that is attached already gets the ports it lacks.
+/// Attaches a container that is set up to the networks asked for, and tells of all it is attached to. Where it is attached
+/// already it stays as it is, and gets the ports it lacks.
 ///
-/// Empty when its record asks for a network that is not ours to make: `none`, `host`, `container:…`. Fails with a
-/// conflict if the container is not set up or a port is taken, and then leaves everything as it was.
+/// Empty when its record asks for a network that is not ours to make: `none`, `host`, `container:…`, `ns:…`. Fails with a
+/// conflict if the container is not set up or a port or an address is taken, and then leaves everything as it was.
 pub fn attach(host: &Host<'_>, request: &Request<'_>) -> Result<Vec<Attachment>> {
-    let wishes = wishes(request)?;
-    let Some(name) = wanted_network(request, &wishes)? else { return Ok(Vec::new()) };
-    let network = Definition::load(host.store, name)?;
-    let container = request.container;
+    let ports = wishes(request)?;
+    let load = |wish| Wanted::load(wish, |name| Definition::load(host.store, name));
+    let wanted: Vec<Wanted> =
+        wanted::wishes(request, &ports)?.into_iter().map(load).collect::<Result<_>>()?;
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
     // Held to the end: of two tools at the same container the second finds the work of the first done.
-    let _lock = Lock::exclusive(&container.bundle)?;
+    let _lock = Lock::exclusive(&request.container.bundle)?;
     let _whole = Uninterrupted::begin();
-    let stored = container.load()?;
-    let namespace = namespace_of(host, container)?;
-    let in_use = host.ready(&network)?;
-    let work = Work { host, network: &network, request, wishes: &wishes };
-    let present = stored.networks()?.into_iter().find(|attachment| attachment.name == network.name);
-    let attachment = match present {
-        Some(present) if work.holds(&present, &namespace, in_use.ready.ifindex)? => {
-            work.add_ports(stored, present, in_use)?
+    let record = request.container.load()?;
+    let namespace = namespace_of(host, request.container)?;
+    let mut job =
+        Job { host, request, attachments: record.networks()?, record, namespace, fresh: Vec::new() };
+    let (before, config) = (job.attachments.clone(), job.record.config()?);
+    match job.run(&wanted, &ports) {
+        Ok(()) => Ok(job.attachments),
+        Err(fault) => {
+            // What failed first is what the user has to hear of.
+            job.undo(before, &config);
+            Err(fault)
         }
-        present => work.attach(stored, present.as_ref(), &namespace, in_use)?,
+    }
+}
+
+/// The work on one container.
+struct Job<'j> {
+    host: &'j Host<'j>,
+    request: &'j Request<'j>,
+    /// As saved.
+    record: Record,
+    attachments: Vec<Attachment>,
+    namespace: Namespace,
+    /// Names of the networks it was attached to by this.
+    fresh: Vec<String>,
+}
+
+impl Job<'_> {
+    fn run(&mut self, wanted: &[Wanted], ports: &[Wish]) -> Result<()> {
+        self.drop_stale(wanted)?;
+        let all = all(self.host.store, self.request, &self.attachments, wanted);
+        let ways = wanted::ways(&all);
+        let published_on = published_on(&ways, &all, ports)?;
+        self.move_ports(published_on.as_deref())?;
+        for one in wanted {
+            let here = published_on.as_deref() == Some(one.network.name.as_str());
+            self.one(one, wanted, &ways, if here { ports } else { &[] })?;
+        }
+        // It may be attached to the one that publishes already, and other networks be asked for.
+        let elsewhere = published_on.filter(|name| wanted.iter().all(|one| one.network.name != *name));
+        if let Some(one) = elsewhere.and_then(|name| all.iter().find(|one| one.network.name == name)) {
+            self.one(one, wanted, &ways, ports)?;
+        }
+        self.save(true)?;
+        for one in &all {
+            dns::ensure(self.host, &one.network)?;
+        }
+        self.write_files(&all, &ways)
+    }
+
+    /// Attachments of an earlier run to networks nobody asks for any more, or that are gone.
+    fn drop_stale(&mut self, wanted: &[Wanted]) -> Result<()> {
+        let (host, request) = (self.host, self.request);
+        for attachment in self.attachments.clone() {
+            if wanted.iter().any(|one| one.network.name == attachment.name) {
+                continue;
+            }
+            let one = wanted::attached(host.store, &attachment, request.config);
+            let stands = match &one {
+                Some(one) => {
+                    let bridge = host.look(&one.network)?.map(|in_use| in_use.ready.ifindex);
+                    let work = Work::of(host, request, one, &attachment);
+                    work.holds(&attachment, &self.namespace, bridge)?
+                }
+                None => false,
+            };
+            if !stands {
+                release::all(host, &request.container.id, &attachment)?;
+                self.attachments.retain(|other| other.name != attachment.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ports follow the way out.
+    fn move_ports(&mut self, published_on: Option<&str>) -> Result<()> {
+        let (host, id) = (self.host, &self.request.container.id);
+        let moves = |one: &Attachment| !one.ports.is_empty() && Some(one.name.as_str()) != published_on;
+        let moving: Vec<Attachment> = self.attachments.iter().filter(|one| moves(one)).cloned().collect();
+        if moving.is_empty() {
+            return Ok(());
+        }
+        for attachment in &mut self.attachments {
+            if moving.iter().any(|one| one.name == attachment.name) {
+                attachment.ports.clear();
+            }
+        }
+        // The leases still list them, should this be the last that is done.
+        self.save(false)?;
+        for attachment in &moving {
+            release::ports(host, id, attachment)?;
+            let leases = host.store.leases(&attachment.name)?;
+            for address in addresses_of(attachment) {
+                if let Some(lease) = leases.read(address)?.filter(|lease| lease.container == *id) {
+                    leases.rewrite(address, &store::Lease { ports: Vec::new(), ..lease })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One network, with the ports to be published there.
+    fn one(&mut self, one: &Wanted, wanted: &[Wanted], ways: &Ways, ports: &[Wish]) -> Result<()> {
+        let (host, request) = (self.host, self.request);
+        // Held to the end, whatever the driver: the network is not removed meanwhile.
+        let ready = host.ready(&one.network)?;
+        let (in_use, _held) = if one.network.driver == Driver::Bridge {
+            (Some(ready), None)
+        } else {
+            vlan::make_ready(host, &one.network)?;
+            (None, Some(ready))
+        };
+        let present = self.attachments.iter().find(|other| other.name == one.network.name).cloned();
+        let mut work = Work {
+            host,
+            request,
+            one,
+            interface: wanted::interface(&one.wish, &self.attachments, wanted)?,
+            ways,
+            ports,
+        };
+        let bridge = in_use.as_ref().map(|in_use| in_use.ready.ifindex);
+        if let Some(present) = &present
+            && work.holds(present, &self.namespace, bridge)?
+        {
+            if let Some(interface) = &present.interface {
+                work.interface.clone_from(interface);
+            }
+            return self.ports_of(&work, present.clone(), in_use);
+        }
+        if let Driver::Cni(_) = one.network.driver {
+            return self.by_plugins(&work);
+        }
+        if one.network.driver == Driver::None {
+            return self.nowhere(one);
+        }
+        if let Some(present) = &present {
+            // Of an earlier run, or of an attach that was killed.
+            release::ports(host, work.id(), present)?;
+        }
+        let attachment = work.lease(&self.record, present.as_ref())?;
+        self.put(attachment.clone());
+        self.fresh.push(attachment.name.clone());
+        self.save(false)?;
+        work.connect(&attachment, &self.namespace, in_use)
+    }
+
+    /// By the plugins of the network, who do it all. What they did in an earlier run, or when an attach was killed, is undone first.
+    fn by_plugins(&mut self, work: &Work<'_>) -> Result<()> {
+        cni::release(self.host, &work.one.network.name, work.id())?;
+        let begun = cni::begin(work)?;
+        self.put(begun.clone());
+        self.fresh.push(begun.name.clone());
+        self.save(false)?;
+        self.put(cni::add(work, &begun)?);
+        Ok(())
+    }
+
+    /// A network without a way anywhere: a name in the record, and loopback.
+    fn nowhere(&mut self, one: &Wanted) -> Result<()> {
+        self.put(Attachment { name: one.network.name.clone(), ..Attachment::default() });
+        self.fresh.push(one.network.name.clone());
+        self.save(false)?;
+        link::set_loopback_up(&self.host.socket_inside(&self.namespace)?)
+    }
+
+    /// The container stays attached as it is; ports it lacks are added, those taken out of the record are removed.
+    fn ports_of(
+        &mut self,
+        work: &Work<'_>,
+        mut present: Attachment,
+        in_use: Option<crate::host::InUse>,
+    ) -> Result<()> {
+        let dropped = self.request.dropped(&present.ports, work.ports);
+        let missing = missing(work.ports, &present.ports);
+        let addresses: Vec<IpAddr> = addresses_of(&present).collect();
+        let in_use = match in_use {
+            Some(in_use) => Some(work.publish_again(&addresses, &present.ports, in_use)?),
+            None => None,
+        };
+        if dropped.is_empty() && missing.is_empty() {
+            return Ok(());
+        }
+        if let Driver::Cni(_) = work.one.network.driver {
+            return Err(Fault::conflict("plugins publish ports only when they attach a container")
+                .on(present.name)
+                .hint("net-detach it, and attach it again with all of its ports"));
+        }
+        if !dropped.is_empty() {
+            present.ports.retain(|port| !dropped.contains(port));
+            self.put(present.clone());
+            // The lease still lists them, should this be the last that is done.
+            self.save(false)?;
+            release::some_ports(self.host, work.id(), &present.name, &addresses, &dropped)?;
+            work.relist(&self.record, &addresses, &present.ports)?;
+        }
+        let before = present.clone();
+        let added = work.claim(&missing, &present.ports)?;
+        present.ports.extend(added.iter().cloned());
+        self.put(present.clone());
+        let made = work
+            .relist(&self.record, &addresses, &present.ports)
+            .and_then(|()| self.save(false))
+            .and_then(|()| work.add_ports(&addresses, &added, in_use));
+        made.inspect_err(|_| {
+            let _ = release::some_ports(self.host, work.id(), &before.name, &addresses, &added);
+            let _ = work.relist(&self.record, &addresses, &before.ports);
+            self.put(before);
+        })
+    }
+
+    fn put(&mut self, attachment: Attachment) {
+        match self.attachments.iter_mut().find(|other| other.name == attachment.name) {
+            Some(present) => *present = attachment,
+            None => self.attachments.push(attachment),
+        }
+    }
+
+    /// The container's record with its attachments; with `asked` also what is asked for, which what restarts the container
+    /// finds there.
+    fn save(&mut self, asked: bool) -> Result<()> {
+        self.record.set("networks", &self.attachments)?;
+        let mut config = self.record.config()?;
+        let before = config.clone();
+        config.ports = self.request.ports();
+        if asked {
+            if self.request.networks.is_empty() {
+                config.network.clone_from(&self.request.config.network);
+                config.networks.clone_from(&self.request.config.networks);
+            } else {
+                wanted::put(&mut config, &self.attachments, self.request.networks);
+            }
+        }
+        if config != before {
+            self.record.set("config", &config)?;
+        }
+        self.request.container.save(&self.record)
+    }
+
+    /// Takes back what this has done, as far as it can be. Attachments of an earlier run stay in the record, as what to
+    /// attach to at the next start.
+    fn undo(&mut self, before: Vec<Attachment>, config: &Config) {
+        for name in &self.fresh {
+            if let Some(made) = self.attachments.iter().find(|attachment| attachment.name == *name) {
+                let _ = release::all(self.host, &self.request.container.id, made);
+            }
+        }
+        let stayed: Vec<Attachment> = before
+            .into_iter()
+            .map(|old| {
+                let now = self.attachments.iter().find(|now| now.name == old.name);
+                now.filter(|now| !self.fresh.contains(&now.name)).cloned().unwrap_or(old)
+            })
+            .collect();
+        if let Ok(stored) = self.request.container.load() {
+            self.record = stored;
+            self.attachments = stayed;
+            let saved = self.record.set("networks", &self.attachments);
+            // Ports that could not be had are not asked for at the next start either.
+            let is_same = self.record.config().is_ok_and(|now| now == *config);
+            let saved = saved.and_then(|()| if is_same { Ok(()) } else { self.record.set("config", config) });
+            let _ = saved.and_then(|()| self.request.container.save(&self.record));
+        }
+    }
+
+    /// `hosts` and `resolv.conf` in the bundle.
+    fn write_files(&self, all: &[Wanted], ways: &Ways) -> Result<()> {
+        let bundle = &self.request.container.bundle;
+        let config = self.request.config;
+        let names = names(&self.record, config, &self.request.container.id);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let subnets: Vec<_> = all.iter().flat_map(|one| &one.network.pools).map(|pool| pool.subnet).collect();
+        let addresses: Vec<IpAddr> = self.attachments.iter().flat_map(addresses_of).collect();
+        files::write_hosts(bundle, &subnets, &addresses, &names)?;
+        let hosts: Vec<_> = config.add_host.iter().map(|text| add_host(text)).collect::<Result<_>>()?;
+        let of_host = gateway_names(&hosts);
+        if !of_host.is_empty() {
+            let of_host: Vec<&str> = of_host.iter().map(String::as_str).collect();
+            files::write_hosts(bundle, &subnets, &gateways(all, ways), &of_host)?;
+        }
+        let resolvers = dns::resolvers(all.iter().map(|one| &one.network), &addresses);
+        let ipv6 = addresses.iter().any(IpAddr::is_ipv6);
+        files::write_resolv_conf(bundle, &Resolver::parse(config)?, &resolvers, ipv6)
+    }
+}
+
+/// Gives a running container the ways out its networks have, after one of them has gone.
+pub(crate) fn lead_out(
+    host: &Host<'_>,
+    container: &ContainerDir,
+    config: &Config,
+    attachments: &[Attachment],
+) -> Result<()> {
+    let all: Vec<Wanted> =
+        attachments.iter().filter_map(|one| wanted::attached(host.store, one, config)).collect();
+    let ways = wanted::ways(&all);
+    let inside = host.socket_inside(&namespace_of(host, container)?)?;
+    for ipv6 in [false, true] {
+        let leads = |one: &&Attachment| ways.is_way_out(&one.name, ipv6);
+        let Some(attachment) = attachments.iter().find(leads) else { continue };
+        let gateway = if ipv6 { &attachment.gateway6 } else { &attachment.gateway };
+        let gateway: Option<IpAddr> = gateway.as_ref().and_then(|text| text.parse().ok());
+        if let (Some(interface), Some(gateway)) = (&attachment.interface, gateway) {
+            link::set_default_routes(&inside, interface, &[gateway])?;
+        }
+    }
+    Ok(())
+}
+
+/// What the container is attached to and what it is to be attached to, in this order.
+pub(crate) fn all(
+    store: &Store,
+    request: &Request<'_>,
+    attachments: &[Attachment],
+    wanted: &[Wanted],
+) -> Vec<Wanted> {
+    let find = |name: &str| wanted.iter().find(|one| one.network.name == name).cloned();
+    let there = attachments
+        .iter()
+        .filter_map(|one| find(&one.name).or_else(|| wanted::attached(store, one, request.config)));
+    let mut all: Vec<Wanted> = there.collect();
+    for one in wanted {
+        if all.iter().all(|other| other.network.name != one.network.name) {
+            all.push(one.clone());
+        }
+    }
+    all
+}
+
+/// The host's addresses, as seen by the ways out.
+fn gateways(all: &[Wanted], ways: &Ways) -> Vec<IpAddr> {
+    let of = |name: &Option<String>, ipv6: bool| {
+        let one = all.iter().find(|one| Some(&one.network.name) == name.as_ref())?;
+        one.network.pools.iter().find(|pool| pool.subnet.is_ipv6() == ipv6).map(|pool| pool.gateway)
     };
-    Ok(vec![attachment])
+    of(&ways.v4, false).into_iter().chain(of(&ways.v6, true)).collect()
+}
+
+/// Where the ports are published. Fails with input when there are some and no network can lead to them.
+pub(crate) fn published_on(ways: &Ways, all: &[Wanted], ports: &[Wish]) -> Result<Option<String>> {
+    let name = ways.published_on().map(str::to_owned);
+    let Some(port) = ports.first() else { return Ok(name) };
+    let network = all.iter().find(|one| Some(&one.network.name) == name.as_ref()).map(|one| &one.network);
+    if let Some(network) = network {
+        check_for(network, ports)?;
+    }
+    match network.map(|network| &network.driver) {
+        Some(Driver::Bridge | Driver::Cni(_)) => Ok(name),
+        Some(_) => Err(Fault::input(format!(
+            "port {port} cannot be published: the container's way out is no bridge of this host"
+        ))
+        .hint("the container has an address of its own on that network: use that")),
+        None => Err(Fault::input(format!("port {port} cannot be published: the networks have no way out"))
+            .hint("attach the container to a network that is not internal, too")),
+    }
 }
 
 pub(crate) fn wishes(request: &Request<'_>) -> Result<Vec<Wish>> {
@@ -85,27 +436,6 @@ pub(crate) fn wishes(request: &Request<'_>) -> Result<Vec<Wish>> {
         .map(|text| Wish::parse(text).map_err(|fault| Fault::usage(format!("--publish {text}: {fault}"))))
         .collect::<Result<Vec<_>>>()?;
     merge(&of_record, &of_flags)
-}
-
-/// `None` for a container that has its network from elsewhere.
-pub(crate) fn wanted_network<'r>(request: &Request<'r>, wishes: &[Wish]) -> Result<Option<&'r str>> {
-    let asked = request.network.or(request.config.network.as_deref()).unwrap_or(DEFAULT);
-    match asked {
-        "" | "private" | "default" => Ok(Some(DEFAULT)),
-        "none" | "host" => no_ports(asked, wishes).map(|()| None),
-        _ if asked.starts_with("container:") => no_ports(asked, wishes).map(|()| None),
-        name => Ok(Some(name)),
-    }
-}
-
-fn no_ports(network: &str, wishes: &[Wish]) -> Result<()> {
-    match wishes.first() {
-        None => Ok(()),
-        Some(wish) => {
-            Err(Fault::input(format!("with network {network} there is nothing to publish {wish} from"))
-                .hint("leave out the port, or attach the container to a bridge"))
-        }
-    }
 }
 
 /// The network namespace of the container's init, and no other: the process id may have gone to a stranger.
@@ -133,228 +463,6 @@ pub(crate) fn namespace_of(host: &Host<'_>, container: &ContainerDir) -> Result<
         return Err(Fault::conflict("the container uses the host's network").on(container.id.as_str()));
     }
     Ok(namespace)
-}
-
-/// One attachment being made.
-pub(crate) struct Work<'w> {
-    pub host: &'w Host<'w>,
-    pub network: &'w Definition,
-    pub request: &'w Request<'w>,
-    pub wishes: &'w [Wish],
-}
-
-impl Work<'_> {
-    pub fn id(&self) -> &str {
-        &self.request.container.id
-    }
-
-    /// Whether what the record tells of is there: the lease, both ends of the link, the bridge.
-    pub fn holds(&self, present: &Attachment, namespace: &Namespace, bridge: u32) -> Result<bool> {
-        let leases = self.host.store.leases(&self.network.name)?;
-        let Some(address) = address_of(present) else { return Ok(false) };
-        if leases.read(address.into())?.is_none_or(|lease| lease.container != self.id()) {
-            return Ok(false);
-        }
-        let outside = link::find(self.host.route()?, &link::host_interface(self.id()))
-            .explain(|| "look up the container's interface".into())?;
-        if outside.is_none_or(|link| link.master != Some(bridge)) {
-            return Ok(false);
-        }
-        let inside = link::find(&self.host.socket_inside(namespace)?, INTERFACE)
-            .explain(|| "look up the interface in the container".into())?;
-        Ok(inside.is_some_and(|link| link.mac == Some(link::mac_of(address))))
-    }
-
-    fn attach(
-        &self,
-        stored: Record,
-        before: Option<&Attachment>,
-        namespace: &Namespace,
-        in_use: InUse,
-    ) -> Result<Attachment> {
-        if let Some(before) = before {
-            // Of an earlier run, or of an attach that was killed.
-            release::ports(self.host, self.id(), before)?;
-        }
-        let ports = self.claim(self.wishes, &[])?;
-        let preferred = before.and_then(address_of);
-        let address = address::take(self.host, self.network, self.id(), INTERFACE, &ports, preferred)
-            .inspect_err(|_| self.unclaim(&ports))?;
-        let attachment = self.attachment(address, ports);
-        let made = self
-            .save(stored.clone(), Some(&attachment))
-            .and_then(|()| self.connect(address, &attachment.ports, namespace, in_use))
-            .and_then(|()| self.write_files(&stored, address));
-        match made {
-            Ok(()) => Ok(attachment),
-            Err(fault) => {
-                // What failed first is what the user has to hear of.
-                let _ = release::all(self.host, self.id(), &attachment);
-                let _ = self.save(stored, None);
-                Err(fault)
-            }
-        }
-    }
-
-    /// The container stays attached as it is; ports it lacks are added.
-    fn add_ports(&self, stored: Record, mut present: Attachment, in_use: InUse) -> Result<Attachment> {
-        let missing = missing(self.wishes, &present.ports);
-        let Some(address) = address_of(&present).filter(|_| !missing.is_empty()) else { return Ok(present) };
-        let added = self.claim(&missing, &present.ports)?;
-        let before = present.clone();
-        present.ports.extend(added.iter().cloned());
-        let made = address::relist(self.host, self.network, self.id(), INTERFACE, address, &present.ports)
-            .and_then(|()| self.save(stored.clone(), Some(&present)))
-            .and_then(|()| {
-                link::set_hairpin(self.host.route()?, &link::host_interface(self.id()))
-                    .explain(|| "let the container reach its own ports".into())
-            })
-            .and_then(|()| self.publish(address, &added, in_use));
-        match made {
-            Ok(()) => Ok(present),
-            Err(fault) => {
-                let only_added = Attachment { ports: added, ..before.clone() };
-                let _ = release::ports(self.host, self.id(), &only_added);
-                let _ =
-                    address::relist(self.host, self.network, self.id(), INTERFACE, address, &before.ports);
-                let _ = self.save(stored, Some(&before));
-                Err(fault)
-            }
-        }
-    }
-
-    /// All of the ports, or none; beside those that are there.
-    fn claim(&self, wishes: &[Wish], present: &[Port]) -> Result<Vec<Port>> {
-        let claims = Claims::new(self.host.store);
-        let mut ports = present.to_vec();
-        for wish in chosen_first(wishes) {
-            match claims.take(self.id(), wish, &ports) {
-                Ok(port) => ports.push(port),
-                Err(fault) => {
-                    self.unclaim(&ports[present.len()..]);
-                    return Err(fault);
-                }
-            }
-        }
-        Ok(ports.split_off(present.len()))
-    }
-
-    fn unclaim(&self, ports: &[Port]) {
-        let claims = Claims::new(self.host.store);
-        for port in ports {
-            claims.release(self.id(), port);
-        }
-    }
-
-    pub fn attachment(&self, address: Ipv4Addr, ports: Vec<Port>) -> Attachment {
-        Attachment {
-            name: self.network.name.clone(),
-            interface: Some(INTERFACE.into()),
-            host_interface: Some(link::host_interface(self.id())),
-            addresses: vec![format!("{address}/{}", self.network.subnet.prefix)],
-            gateway: Some(self.network.gateway.to_string()),
-            mac: Some(link::mac_text(link::mac_of(address))),
-            ports,
-            ..Attachment::default()
-        }
-    }
-
-    /// The container's record with this attachment, or without one, and with the ports asked for: what restarts
-    /// the container finds them there.
-    fn save(&self, mut stored: Record, attachment: Option<&Attachment>) -> Result<()> {
-        let mut networks = stored.networks()?;
-        networks.retain(|other| other.name != self.network.name);
-        networks.extend(attachment.cloned());
-        stored.set("networks", &networks)?;
-        let mut config = stored.config()?;
-        let ports = self.request.ports();
-        if attachment.is_some() && config.ports != ports {
-            config.ports = ports;
-            stored.set("config", &config)?;
-        }
-        self.request.container.save(&stored)
-    }
-
-    fn connect(
-        &self,
-        address: Ipv4Addr,
-        ports: &[Port],
-        namespace: &Namespace,
-        mut in_use: InUse,
-    ) -> Result<()> {
-        let inside = self.host.socket_inside(namespace)?;
-        let route = self.host.route()?;
-        let name = link::host_interface(self.id());
-        for attempt in 0..4 {
-            let veth = Veth {
-                name: &name,
-                peer: INTERFACE,
-                namespace: namespace.file().as_fd(),
-                bridge: in_use.ready.ifindex,
-                mac: link::mac_of(address),
-                hairpin: !ports.is_empty(),
-            };
-            let Err(error) = link::make_veth(route, &veth) else {
-                link::configure(&inside, INTERFACE, address, self.network)?;
-                // Until the kernel's work on changes of carriers has run, which may be seconds on a busy machine, neither end passes
-                // anything on, and first packets are lost. Asking for a link runs it for that link (rtnl_getlink(), Linux 6.8).
-                for (socket, end) in [(&inside, INTERFACE), (route, name.as_str())] {
-                    link::find(socket, end).explain(|| format!("look at {end}"))?;
-                }
-                return if ports.is_empty() { Ok(()) } else { self.publish(address, ports, in_use) };
-            };
-            match Errno::from_io_error(&error) {
-                // Of an earlier run: its namespace may take a while to go.
-                // It may have gone between the two, so that its name says nothing yet.
-                Some(Errno::EXIST) if link::remove(route, &name)? || attempt < 2 => {}
-                Some(Errno::EXIST) => return Err(taken_inside()),
-                Some(Errno::NODEV | Errno::INVAL) => in_use = self.host.repair(self.network, in_use)?,
-                Some(Errno::PERM) => {
-                    return Err(Fault::denied("make the container's interface")
-                        .because(error)
-                        .hint("run it as root"));
-                }
-                _ => return Err(error).explain(|| "make the container's interface".into()),
-            }
-        }
-        Err(Fault::failed("the container's interface is being removed as often as it is made"))
-    }
-
-    fn publish(&self, address: Ipv4Addr, ports: &[Port], in_use: InUse) -> Result<()> {
-        let mut elements = Vec::new();
-        for port in ports {
-            elements.extend(firewall::elements(port, address)?);
-        }
-        let firewall = self.host.firewall()?;
-        let added = match firewall.add(&elements) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let _in_use = self.host.repair(self.network, in_use)?;
-                firewall.add(&elements)
-            }
-            added => added,
-        };
-        added.explain(|| "publish ports".into())?;
-        crate::conntrack::forget(ports)
-    }
-
-    fn write_files(&self, stored: &Record, address: Ipv4Addr) -> Result<()> {
-        let bundle = &self.request.container.bundle;
-        let names = names(stored, self.request.config, self.id());
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        files::write_hosts(bundle, self.network.subnet, Some(address), &names)?;
-        let config = self.request.config;
-        let hosts: Vec<_> = config.add_host.iter().map(|text| add_host(text)).collect::<Result<_>>()?;
-        let of_host = gateway_names(&hosts);
-        if !of_host.is_empty() {
-            let of_host: Vec<&str> = of_host.iter().map(String::as_str).collect();
-            files::write_hosts(bundle, self.network.subnet, Some(self.network.gateway), &of_host)?;
-        }
-        files::write_resolv_conf(bundle, &Resolver::parse(config)?)
-    }
-}
-
-pub(crate) fn taken_inside() -> Fault {
-    Fault::conflict(format!("the container has an interface {INTERFACE} already"))
 }
 
 /// What the container is called: its host name, then its own where that is another one.
@@ -385,11 +493,4 @@ pub(crate) fn missing(wishes: &[Wish], ports: &[Port]) -> Vec<Wish> {
         }
     }
     missing
-}
-
-pub(crate) fn address_of(attachment: &Attachment) -> Option<Ipv4Addr> {
-    addresses_of(attachment).find_map(|address| match address {
-        std::net::IpAddr::V4(address) => Some(address),
-        std::net::IpAddr::V6(_) => None,
-    })
 }

@@ -1,19 +1,20 @@
 //! `$STAVES_RUN/ports`: which container a port of the host belongs to.
 //!
 //! `tcp-8080` is a link to the container that has the port on every address, or a directory of such links, one per
-//! address. A name is either the one or the other, so the kernel keeps the two kinds of claims apart without a lock.
+//! address; those of `0.0.0.0` and `::` stand for all of their family. A name is either the one or the other, so the
+//! kernel keeps the two kinds of claims apart without a lock.
 //! The files are gone at boot, as is the firewall.
 
-use crate::port::{HostPort, Protocol, Wish};
+use crate::port::{HostPort, Protocol, Wish, address_of, meet};
 use fault::{Explain, Fault, Kind, Result};
 use record::Port;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_reuseaddr;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, socket_with};
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use store::Store;
 
@@ -97,7 +98,17 @@ impl<'a> Claims<'a> {
         // Each round either claims, finds a living holder, or removes a dead one.
         for _ in 0..8 {
             match std::os::unix::fs::symlink(id, link_for(&whole, wish.address)) {
-                Ok(()) => return Ok(Outcome::Made),
+                Ok(()) if wish.address.is_none() => return Ok(Outcome::Made),
+                Ok(()) => {
+                    // One address and all of its family can be claimed beside each other: both look, and at least
+                    // the second of two sees the other.
+                    let beside = holders(&whole).into_iter().filter(|(at, _)| *at != wish.address).collect();
+                    let Some(holder) = self.clear(id, wish, &whole, beside)? else {
+                        return Ok(Outcome::Made);
+                    };
+                    remove_link(&whole, wish.address);
+                    return Ok(Outcome::HeldBy(holder));
+                }
                 // No directory for the addresses of this port yet, or a link in its place, which leads nowhere.
                 Err(error) if error.kind() == ErrorKind::NotFound => match std::fs::create_dir(&whole) {
                     Ok(()) => continue,
@@ -111,15 +122,8 @@ impl<'a> Claims<'a> {
             if holders.iter().any(|(address, holder)| holder == id && *address == wish.address) {
                 return Ok(Outcome::Kept);
             }
-            for (address, holder) in in_the_way(holders, wish) {
-                if holder == id || self.store.is_looked_after(&holder) {
-                    return Ok(Outcome::HeldBy(holder));
-                }
-                let _lock = self.lock()?;
-                // Again under the lock: somebody else may have removed it and claimed the port since.
-                if holder_of(&link_for(&whole, address)) == Some(holder) {
-                    remove_link(&whole, address);
-                }
+            if let Some(holder) = self.clear(id, wish, &whole, holders)? {
+                return Ok(Outcome::HeldBy(holder));
             }
             if wish.address.is_none() {
                 // An empty directory is nobody's.
@@ -127,6 +131,27 @@ impl<'a> Claims<'a> {
             }
         }
         Err(Fault::retryable(format!("port {port} is being claimed by others")))
+    }
+
+    /// Removes the claims of the dead that are in the way; the first living holder of one.
+    fn clear(
+        &self,
+        id: &str,
+        wish: &Wish,
+        whole: &Path,
+        holders: Vec<(Option<IpAddr>, String)>,
+    ) -> Result<Option<String>> {
+        for (address, holder) in in_the_way(holders, wish) {
+            if holder == id || self.store.is_looked_after(&holder) {
+                return Ok(Some(holder));
+            }
+            let _lock = self.lock()?;
+            // Again under the lock: somebody else may have removed it and claimed the port since.
+            if holder_of(&link_for(whole, address)) == Some(holder) {
+                remove_link(whole, address);
+            }
+        }
+        Ok(None)
     }
 
     /// Held while claims of others are judged and removed.
@@ -153,7 +178,7 @@ impl<'a> Claims<'a> {
     }
 
     /// All claims: protocol and port, address, holder. For net-prune.
-    pub fn all(&self) -> Vec<(String, Option<Ipv4Addr>, String)> {
+    pub fn all(&self) -> Vec<(String, Option<IpAddr>, String)> {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
         entries
             .flatten()
@@ -174,24 +199,21 @@ impl<'a> Claims<'a> {
     }
 
     /// Removes one claim if `holder` still has it, and a directory left empty.
-    pub fn remove(&self, name: &str, address: Option<Ipv4Addr>, holder: &str) {
+    pub fn remove(&self, name: &str, address: Option<IpAddr>, holder: &str) {
         let whole = self.dir.join(name);
         if holder_of(&link_for(&whole, address)).as_deref() == Some(holder) {
             remove_link(&whole, address);
         }
     }
 
-    fn drop_one(&self, id: &str, protocol: &str, address: Option<Ipv4Addr>, port: u16) {
+    fn drop_one(&self, id: &str, protocol: &str, address: Option<IpAddr>, port: u16) {
         self.remove(&format!("{protocol}-{port}"), address, id);
     }
 
     /// `None` for what is no published port: records may say anything.
-    fn place(&self, port: &Port) -> Option<(PathBuf, Option<Ipv4Addr>)> {
+    fn place(&self, port: &Port) -> Option<(PathBuf, Option<IpAddr>)> {
         let protocol = Protocol::parse(&port.protocol).ok()?;
-        let address = match &port.ip {
-            Some(ip) => Some(ip.parse().ok()?),
-            None => None,
-        };
+        let address = address_of(port).ok()?;
         Some((self.dir.join(format!("{}-{}", protocol.name(), port.host?)), address))
     }
 }
@@ -236,18 +258,18 @@ fn last_of(wish: &Wish, first: u16) -> Result<u16> {
 
 /// Of those who hold a port: the ones that keep it from being claimed as wished.
 fn in_the_way(
-    holders: Vec<(Option<Ipv4Addr>, String)>,
+    holders: Vec<(Option<IpAddr>, String)>,
     wish: &Wish,
-) -> impl Iterator<Item = (Option<Ipv4Addr>, String)> {
+) -> impl Iterator<Item = (Option<IpAddr>, String)> {
     let wished = wish.address;
-    holders.into_iter().filter(move |(at, _)| at.is_none() || wished.is_none() || *at == wished)
+    holders.into_iter().filter(move |(at, _)| meet(*at, wished))
 }
 
-fn link_for(whole: &Path, address: Option<Ipv4Addr>) -> PathBuf {
+fn link_for(whole: &Path, address: Option<IpAddr>) -> PathBuf {
     address.map_or_else(|| whole.to_owned(), |address| whole.join(address.to_string()))
 }
 
-fn remove_link(whole: &Path, address: Option<Ipv4Addr>) {
+fn remove_link(whole: &Path, address: Option<IpAddr>) {
     let _ = std::fs::remove_file(link_for(whole, address));
     if address.is_some() {
         let _ = std::fs::remove_dir(whole);
@@ -260,7 +282,7 @@ fn holder_of(link: &Path) -> Option<String> {
     Some(target.to_str()?.to_owned())
 }
 
-fn holders(whole: &Path) -> Vec<(Option<Ipv4Addr>, String)> {
+fn holders(whole: &Path) -> Vec<(Option<IpAddr>, String)> {
     if let Some(holder) = holder_of(whole) {
         return vec![(None, holder)];
     }
@@ -285,27 +307,43 @@ fn held_by(store: &Store, holder: &str, port: u16) -> Fault {
 
 /// A bound socket would not see what the firewall sends past it, so both sides ask before.
 fn nobody_listens(wish: &Wish, port: u16) -> Result<()> {
-    let at = SocketAddrV4::new(wish.address.unwrap_or(Ipv4Addr::UNSPECIFIED), port);
-    match try_bind(wish.protocol, at) {
-        Ok(()) => Ok(()),
-        Err(Errno::ADDRINUSE) => {
-            let who = listener(wish.protocol.name(), port).map_or_else(
-                || "in use on the host".to_owned(),
-                |(pid, name)| format!("in use by process {pid} ({name}) of the host"),
-            );
-            Err(Fault::conflict(format!("{port} is {who}")).hint("choose another port, or stop that program"))
+    let every = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let addresses = wish.address.as_ref().map_or(&every[..], std::slice::from_ref);
+    for address in addresses {
+        let at = SocketAddr::new(*address, port);
+        match try_bind(wish.protocol, at) {
+            Err(Errno::ADDRINUSE) => {
+                let who = listener(wish.protocol.name(), port).map_or_else(
+                    || "in use on the host".to_owned(),
+                    |(pid, name)| format!("in use by process {pid} ({name}) of the host"),
+                );
+                return Err(Fault::conflict(format!("{port} is {who}"))
+                    .hint("choose another port, or stop that program"));
+            }
+            // Without a family or a protocol in the kernel nobody can listen either.
+            Ok(()) | Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) => {}
+            Err(Errno::ADDRNOTAVAIL) if address.is_unspecified() => {}
+            Err(Errno::ADDRNOTAVAIL) => {
+                return Err(Fault::input(format!("{address} is no address of this host")));
+            }
+            Err(error) => return Err(error).explain(|| format!("bind {at}")),
         }
-        Err(Errno::ADDRNOTAVAIL) => Err(Fault::input(format!("{} is no address of this host", at.ip()))),
-        Err(error) => Err(error).explain(|| format!("bind {at}")),
     }
+    Ok(())
 }
 
-fn try_bind(protocol: Protocol, at: SocketAddrV4) -> std::result::Result<(), Errno> {
-    let kind = match protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
+fn try_bind(protocol: Protocol, at: SocketAddr) -> std::result::Result<(), Errno> {
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (SocketType::STREAM, None),
+        Protocol::Udp => (SocketType::DGRAM, None),
+        Protocol::Sctp => (SocketType::STREAM, Some(ipproto::SCTP)),
     };
-    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
+    let family = if at.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, number)?;
+    if at.is_ipv6() {
+        // Each family is asked for by itself.
+        set_ipv6_v6only(&socket, true)?;
+    }
     if protocol == Protocol::Tcp {
         // As a server would: waiting ends of old connections are no hindrance, listening sockets are.
         set_socket_reuseaddr(&socket, true)?;
@@ -401,6 +439,37 @@ mod tests {
         // The same again is the same claim.
         claims.take(&b, &wish("41080:80"), &[]).unwrap();
         claims.release(&b, &all);
+        assert_eq!(claims.all().len(), 1);
+    }
+
+    #[test]
+    fn families_are_apart_and_each_has_all_of_its_addresses() {
+        let fixture = Fixture::new("families");
+        let claims = Claims::new(&fixture.1);
+        let ((a, _la), (b, _lb)) = (fixture.live('a'), fixture.live('b'));
+        let conflict =
+            |id: &str, text: &str| claims.take(id, &wish(text), &[]).unwrap_err().kind() == Kind::Conflict;
+        let four = claims.take(&a, &wish("0.0.0.0:41400:80/udp"), &[]).unwrap();
+        let six = claims.take(&b, &wish("[::]:41400:80/udp"), &[]).unwrap();
+        assert!(claims.has(&a, &four) && claims.has(&b, &six) && !claims.has(&a, &six));
+        assert!(conflict(&b, "127.0.0.1:41400:80/udp") && conflict(&a, "41400:80/udp"));
+        assert_eq!(claims.all().len(), 2);
+        claims.release(&a, &four);
+        claims.take(&b, &wish("127.0.0.1:41400:80/udp"), &[]).unwrap();
+        assert!(conflict(&a, "0.0.0.0:41400:80/udp"));
+        claims.take(&a, &wish("127.0.0.2:41400:80/udp"), &[]).unwrap();
+        claims.take(&a, &wish("41400:80/sctp"), &[]).unwrap();
+        assert_eq!(claims.all().len(), 4);
+    }
+
+    #[test]
+    fn a_dead_holder_of_a_family_gives_way() {
+        let fixture = Fixture::new("family");
+        let claims = Claims::new(&fixture.1);
+        let ((a, la), (b, _lb)) = (fixture.live('a'), fixture.live('b'));
+        claims.take(&a, &wish("0.0.0.0:41410:80"), &[]).unwrap();
+        drop(la);
+        claims.take(&b, &wish("127.0.0.1:41410:80"), &[]).unwrap();
         assert_eq!(claims.all().len(), 1);
     }
 

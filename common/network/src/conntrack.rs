@@ -1,7 +1,7 @@
 //! Connection tracking: flows the kernel remembers from before a port was published (linux/netfilter/nfnetlink_conntrack.h).
 
 use crate::netlink::{ACK, Attributes, DUMP, Messages, REQUEST, Socket, attribute};
-use crate::port::Protocol;
+use crate::port::{Protocol, numbers};
 use fault::{Explain, Result};
 use record::Port;
 use rustix::io::Errno;
@@ -9,30 +9,37 @@ use rustix::io::Errno;
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
 const NESTED: u16 = 0x8000;
-const FAMILY: [u8; 4] = [2, 0, 0, 0];
+/// Of both families, as a question.
+const ANY_FAMILY: u8 = 0;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const DESTINATION_PORT: u16 = 3;
 
-/// Makes the kernel forget UDP flows to published ports: a client that keeps sending would keep going where it
-/// went before, past the new rule. TCP flows end by themselves.
+/// Makes the kernel forget UDP and SCTP flows to published ports: a client that keeps sending, or asking for an
+/// association, would keep going where it went before, past the new rule. TCP flows end by themselves.
 pub fn forget(ports: &[Port]) -> Result<()> {
-    let udp: Vec<&Port> = ports.iter().filter(|port| port.protocol == Protocol::Udp.name()).collect();
-    if udp.is_empty() {
+    let lasting: Vec<&Port> = ports.iter().filter(|port| port.protocol != Protocol::Tcp.name()).collect();
+    if lasting.is_empty() {
         return Ok(());
     }
-    let what = || "forget earlier UDP flows".into();
+    let what = || "forget earlier flows to the ports".into();
     let socket = Socket::netfilter()?;
     let mut all = Messages::new();
-    all.push(GET, REQUEST | DUMP, &FAMILY, &Attributes::new());
+    all.push(GET, REQUEST | DUMP, &[ANY_FAMILY, 0, 0, 0], &Attributes::new());
     for flow in socket.ask(&all).explain(what)? {
         let Some(tuple) = attribute(flow.body.get(4..).unwrap_or_default(), TUPLE_ORIGINAL) else { continue };
-        if !udp.iter().any(|port| leads_to(tuple, port)) {
+        if !lasting.iter().any(|port| leads_to(tuple, port)) {
             continue;
         }
+        let family = flow.body.first().copied().unwrap_or(ANY_FAMILY);
         let mut one = Messages::new();
-        one.push(DELETE, REQUEST | ACK, &FAMILY, &Attributes::new().with(TUPLE_ORIGINAL | NESTED, tuple));
+        one.push(
+            DELETE,
+            REQUEST | ACK,
+            &[family, 0, 0, 0],
+            &Attributes::new().with(TUPLE_ORIGINAL | NESTED, tuple),
+        );
         match socket.request(&one) {
             // Gone by itself meanwhile.
             Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
@@ -47,9 +54,8 @@ fn leads_to(tuple: &[u8], port: &Port) -> bool {
     let number = attribute(protocol, PROTOCOL_NUMBER).and_then(|value| value.first());
     let to =
         attribute(protocol, DESTINATION_PORT).and_then(|value| value.try_into().ok()).map(u16::from_be_bytes);
-    let first = port.host.unwrap_or(0);
-    let last = first.saturating_add(port.count.unwrap_or(1).max(1) - 1);
-    number == Some(&Protocol::Udp.number()) && to.is_some_and(|to| (first..=last).contains(&to))
+    let meant = Protocol::parse(&port.protocol).ok().map(Protocol::number);
+    meant.is_some() && number.copied() == meant && to.is_some_and(|to| numbers(port).contains(&to))
 }
 
 #[cfg(test)]
@@ -68,6 +74,8 @@ mod tests {
         };
         let port = Port { host: Some(53), count: Some(2), protocol: "udp".into(), ..Port::default() };
         assert!(leads_to(&tuple(17, 53), &port) && leads_to(&tuple(17, 54), &port));
+        let other = Port { protocol: "sctp".into(), ..port.clone() };
+        assert!(leads_to(&tuple(132, 53), &other) && !leads_to(&tuple(17, 53), &other));
         assert!(!leads_to(&tuple(17, 55), &port) && !leads_to(&tuple(6, 53), &port) && !leads_to(&[], &port));
     }
 }

@@ -1,43 +1,160 @@
 //! `networks/<name>/network.json`: what a network is. Users may edit it.
 
+use crate::subnet::Subnet;
 use fault::{Explain, Fault, Result};
 use record::Extra;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use store::{Scratch, Store};
 
 /// Name of the network containers get when they ask for none.
 pub const DEFAULT: &str = "bridge";
 
+/// Largest `network.json` read, in bytes.
+const LARGEST: u64 = 1 << 20;
+/// Most subnets, and most name servers, of a network.
+const MOST: usize = 128;
+
 /// Content of `network.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct File {
-    name: String,
-    driver: String,
-    device: String,
-    subnet: String,
-    gateway: String,
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct File {
+    pub name: String,
+    /// `bridge`, `macvlan`, `ipvlan`, `none` or `cni`.
+    pub driver: String,
+    /// The bridge's interface name on the host.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub device: String,
+    /// Of the first version: the only subnet. Read, and written with the default network alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// A container gets one address of each family, from the first subnet that has a free one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<FileSubnet>,
+    /// Nothing leaves the network, and nothing comes in.
+    #[serde(skip_serializing_if = "is_false")]
+    pub internal: bool,
+    /// Other networks do not reach its published ports either.
+    #[serde(skip_serializing_if = "is_false")]
+    pub isolate: bool,
+    /// Largest packet in bytes; the kernel's choice without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    #[serde(skip_serializing_if = "FileDns::is_default")]
+    pub dns: FileDns,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// `--opt`, as given.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// Of macvlan and ipvlan: the host's interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Of macvlan and ipvlan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Of CNI: the network configuration list (CNI specification, section 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cni: Option<Value>,
     #[serde(flatten)]
-    extra: Extra,
+    pub extra: Extra,
+}
+
+/// One of `subnets`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSubnet {
+    pub subnet: String,
+    /// The first host address without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// Containers that ask for no address get one of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_range: Option<String>,
+}
+
+/// `dns`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileDns {
+    /// Containers find each other by their names.
+    pub enabled: bool,
+    /// Asked for all other names, instead of the host's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
 }
 
 /// A network, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     pub name: String,
-    /// The bridge's interface name on the host.
+    pub driver: Driver,
+    /// The bridge's interface name on the host; empty with other drivers.
     pub device: String,
-    pub subnet: Subnet,
-    /// The bridge's address.
-    pub gateway: Ipv4Addr,
+    pub pools: Vec<Pool>,
+    pub internal: bool,
+    pub isolate: bool,
+    pub mtu: Option<u32>,
+    pub dns: Dns,
+    pub labels: BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
+    pub created_at: Option<String>,
 }
 
-/// An IPv4 subnet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Driver {
+    Bridge,
+    /// A link on top of one of the host's: on the same wire, with a hardware address of its own.
+    Macvlan(Parent),
+    /// The same with the host's hardware address.
+    Ipvlan(Parent),
+    /// An interface without a way anywhere.
+    None,
+    /// The network configuration list.
+    Cni(Value),
+}
+
+impl Driver {
+    /// As `network.json` says it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Driver::Bridge => "bridge",
+            Driver::Macvlan(_) => "macvlan",
+            Driver::Ipvlan(_) => "ipvlan",
+            Driver::None => "none",
+            Driver::Cni(_) => "cni",
+        }
+    }
+}
+
+/// What a macvlan or ipvlan link is put on top of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parent {
+    /// An interface of the host; `eth0.50` is made of `eth0` if it is missing. Without one, a dummy of the network's own.
+    pub interface: Option<String>,
+    pub mode: Option<String>,
+}
+
+/// A subnet and what containers get of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    base: u32,
-    pub prefix: u8,
+pub struct Pool {
+    pub subnet: Subnet,
+    /// The bridge's address.
+    pub gateway: IpAddr,
+    pub range: Option<Subnet>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dns {
+    pub enabled: bool,
+    pub servers: Vec<IpAddr>,
 }
 
 impl Definition {
@@ -45,182 +162,308 @@ impl Definition {
     ///
     /// Fails with not found for other names, and with input naming the file for one that makes no sense.
     pub fn load(store: &Store, name: &str) -> Result<Definition> {
-        let path = path(store, name)?;
-        let content = match store::atomic::read(&path)? {
-            Some(content) => content,
-            None => write_default(store, &path)?,
+        let file = match File::find(store, name)? {
+            Some(file) => file,
+            None if name == DEFAULT => write_default(store)?,
+            None => return Err(unknown(store, name)),
         };
-        File::parse(&content, &path)?.check().map_err(|fault| fault.within(path.display().to_string()))
+        file.check_named()
     }
 
     /// What [`Definition::load`] would give, and the file it would make first if it is missing.
     pub fn preview(store: &Store, name: &str) -> Result<(Definition, Option<PathBuf>)> {
-        let path = path(store, name)?;
-        let (file, missing) = match store::atomic::read(&path)? {
-            Some(content) => (File::parse(&content, &path)?, false),
-            None => (File::default_bridge(), true),
-        };
-        let network = file.check().map_err(|fault| fault.within(path.display().to_string()))?;
-        Ok((network, missing.then_some(path)))
+        let found = File::find(store, name)?;
+        let missing = found.is_none().then(|| path(store, name)).transpose()?;
+        match found {
+            Some(file) => Ok((file.check_named()?, None)),
+            None if name == DEFAULT => Ok((File::default_bridge().check()?, missing)),
+            None => Err(unknown(store, name)),
+        }
+    }
+
+    /// Whether its definition is still there: one that was loaded may have been removed since.
+    pub fn is_there(&self, store: &Store) -> bool {
+        path(store, &self.name).is_ok_and(|path| path.exists())
+    }
+
+    /// The pool an address is of.
+    pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.subnet.contains(address))
+    }
+
+    /// The first pool of IPv4. Fails with input where there is none.
+    pub fn v4(&self) -> Result<&Pool> {
+        let first = self.pools.iter().find(|pool| !pool.subnet.is_ipv6());
+        first.ok_or_else(|| Fault::input("the network has no IPv4 subnet").on(self.name.as_str()))
+    }
+
+    pub fn has_ipv6(&self) -> bool {
+        self.pools.iter().any(|pool| pool.subnet.is_ipv6())
+    }
+
+    pub fn has_ipv4(&self) -> bool {
+        self.pools.iter().any(|pool| !pool.subnet.is_ipv6())
     }
 }
 
-fn path(store: &Store, name: &str) -> Result<PathBuf> {
-    if name != DEFAULT {
-        return Err(Fault::not_found("no such network")
-            .on(name)
-            .hint(format!("the network there is: {DEFAULT}")));
-    }
+/// Fails with usage for a name no network can have: names come from records.
+pub fn path(store: &Store, name: &str) -> Result<PathBuf> {
+    store::check_name(name)?;
     Ok(store.network_dir(name).join("network.json"))
 }
 
+pub fn unknown(store: &Store, name: &str) -> Fault {
+    let mut others = store.networks().unwrap_or_default();
+    if !others.iter().any(|other| other == DEFAULT) {
+        others.push(DEFAULT.to_owned());
+    }
+    others.sort();
+    others.truncate(8);
+    Fault::not_found("no such network")
+        .on(name)
+        .hint(format!("net-create {name} makes it; there is {}", others.join(", ")))
+}
+
 impl File {
-    fn parse(content: &[u8], path: &Path) -> Result<File> {
+    /// The definition a network has, if there is one. Its place is its name, whatever it says.
+    pub fn find(store: &Store, name: &str) -> Result<Option<File>> {
+        let path = path(store, name)?;
+        match std::fs::metadata(&path) {
+            Ok(status) if status.len() > LARGEST => {
+                return Err(Fault::input(format!("{} is {} bytes long", path.display(), status.len()))
+                    .hint(format!("{LARGEST} is the most that is read")));
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).explain(|| format!("read {}", path.display()));
+            }
+            _ => {}
+        }
+        let Some(content) = store::atomic::read(&path)? else { return Ok(None) };
+        let mut file = File::parse(&content, &path)?;
+        name.clone_into(&mut file.name);
+        Ok(Some(file))
+    }
+
+    pub fn parse(content: &[u8], path: &Path) -> Result<File> {
         serde_json::from_slice(content)
             .map_err(|error| Fault::input(format!("read {}", path.display())).because(error))
     }
 
-    fn default_bridge() -> File {
+    /// [`File::check`], and what goes wrong is of the file.
+    pub fn check_named(self) -> Result<Definition> {
+        let within = format!("networks/{}/network.json", self.name);
+        self.check().map_err(|fault| fault.within(within))
+    }
+
+    /// With all subnets where new definitions have them, and their gateways.
+    #[must_use]
+    pub fn with_pools(mut self, pools: &[Pool]) -> File {
+        (self.subnet, self.gateway) = (None, None);
+        self.subnets = pools.iter().map(FileSubnet::from).collect();
+        self
+    }
+
+    pub fn default_bridge() -> File {
         File {
             name: DEFAULT.into(),
             driver: "bridge".into(),
             device: "staves0".into(),
-            subnet: "10.89.0.0/16".into(),
-            gateway: "10.89.0.1".into(),
-            extra: Extra::new(),
+            subnet: Some("10.89.0.0/16".into()),
+            gateway: Some("10.89.0.1".into()),
+            ..File::default()
         }
     }
 
-    fn check(self) -> Result<Definition> {
-        if self.driver != "bridge" {
-            return Err(Fault::input(format!("driver \"{}\" is not known", self.driver)));
+    /// Fails with input naming the member that makes no sense.
+    pub fn check(self) -> Result<Definition> {
+        store::check_name(&self.name).map_err(|fault| Fault::input(fault.to_string()))?;
+        let parent = || Parent { interface: self.parent.clone(), mode: self.mode.clone() };
+        let driver = match (self.driver.as_str(), &self.cni) {
+            ("bridge", _) => Driver::Bridge,
+            ("macvlan", _) => Driver::Macvlan(parent()),
+            ("ipvlan", _) => Driver::Ipvlan(parent()),
+            ("none", _) => Driver::None,
+            ("cni", Some(list)) => Driver::Cni(list.clone()),
+            ("cni", None) => return Err(Fault::input("a network of CNI plugins without \"cni\"")),
+            (other, _) => return Err(Fault::input(format!("driver \"{other}\" is not known"))),
+        };
+        if driver == Driver::Bridge {
+            check_device("device", &self.device)?;
         }
-        let usable = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        if self.device.is_empty() || self.device.len() > 15 || !self.device.bytes().all(usable) {
-            return Err(Fault::input(format!("device \"{}\" is no interface name", self.device)));
+        if let Some(parent) = &self.parent {
+            check_device("parent", parent)?;
         }
+        if self.subnets.len() > MOST || self.dns.servers.len() > MOST {
+            return Err(Fault::input(format!("more than {MOST} subnets or name servers")));
+        }
+        let first = self.subnet.map(|subnet| FileSubnet { subnet, gateway: self.gateway, ip_range: None });
+        let pools =
+            first.iter().chain(&self.subnets).map(FileSubnet::check).collect::<Result<Vec<Pool>>>()?;
+        for (index, pool) in pools.iter().enumerate() {
+            if let Some(other) = pools[..index].iter().find(|other| other.subnet.overlaps(pool.subnet)) {
+                return Err(Fault::input(format!("subnets {} and {} overlap", other.subnet, pool.subnet)));
+            }
+        }
+        if pools.is_empty() && driver == Driver::Bridge {
+            return Err(Fault::input("a bridge without a subnet"));
+        }
+        if self.mtu.is_some_and(|mtu| !(68..=65535).contains(&mtu)) {
+            return Err(Fault::input(format!("mtu {} is not between 68 and 65535", self.mtu.unwrap_or(0))));
+        }
+        let server = |text: &String| {
+            text.parse().map_err(|error| Fault::input(format!("name server \"{text}\"")).because(error))
+        };
+        let servers = self.dns.servers.iter().map(server).collect::<Result<_>>()?;
+        Ok(Definition {
+            name: self.name,
+            driver,
+            device: self.device,
+            pools,
+            internal: self.internal,
+            isolate: self.isolate,
+            mtu: self.mtu,
+            dns: Dns { enabled: self.dns.enabled, servers },
+            labels: self.labels,
+            options: self.options,
+            created_at: self.created_at,
+        })
+    }
+}
+
+impl FileSubnet {
+    pub fn check(&self) -> Result<Pool> {
         let subnet = Subnet::parse(&self.subnet)?;
-        let gateway: Ipv4Addr = self
-            .gateway
-            .parse()
-            .map_err(|error| Fault::input(format!("gateway \"{}\"", self.gateway)).because(error))?;
+        let gateway: IpAddr = match &self.gateway {
+            None => subnet.host(0),
+            Some(text) => {
+                text.parse().map_err(|error| Fault::input(format!("gateway \"{text}\"")).because(error))?
+            }
+        };
         if !subnet.is_host(gateway) {
             return Err(Fault::input(format!("gateway {gateway} is no host address of {subnet}")));
         }
-        Ok(Definition { name: self.name, device: self.device, subnet, gateway })
+        let range = self.ip_range.as_deref().map(Subnet::parse).transpose()?;
+        if let Some(range) = range.filter(|range| !subnet.holds(*range)) {
+            return Err(Fault::input(format!("range {range} is not within {subnet}")));
+        }
+        Ok(Pool { subnet, gateway, range })
     }
+}
+
+impl From<&Pool> for FileSubnet {
+    fn from(pool: &Pool) -> FileSubnet {
+        FileSubnet {
+            subnet: pool.subnet.to_string(),
+            gateway: Some(pool.gateway.to_string()),
+            ip_range: pool.range.map(|range| range.to_string()),
+        }
+    }
+}
+
+impl FileDns {
+    fn is_default(&self) -> bool {
+        *self == FileDns::default()
+    }
+}
+
+/// IFNAMSIZ, with its end, is 16; the kernel allows more letters than are wise in a path or a rule.
+pub fn check_device(member: &str, name: &str) -> Result<()> {
+    let usable = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > 15 || !name.bytes().all(usable) || name.starts_with('.') {
+        return Err(Fault::input(format!("{member} \"{name}\" is no interface name")));
+    }
+    Ok(())
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // Serde's way of asking.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Made by a link, which fails when somebody else, perhaps an editor, was first.
-fn write_default(store: &Store, path: &Path) -> Result<Vec<u8>> {
-    if let Some(dir) = path.parent() {
-        store.make_dir(dir)?;
+fn write_default(store: &Store) -> Result<File> {
+    let file = File::default_bridge();
+    match write_new(store, &path(store, DEFAULT)?, &file)? {
+        Some(_) => Ok(file),
+        None => File::find(store, DEFAULT)?
+            .ok_or_else(|| Fault::retryable("the network is being made and removed by others").on(DEFAULT)),
     }
-    let mut content =
-        serde_json::to_vec_pretty(&File::default_bridge()).explain(|| "write network.json".into())?;
+}
+
+/// Writes a definition where there is none; what was written, or `None` if there is one.
+pub fn write_new(store: &Store, path: &Path, file: &File) -> Result<Option<Vec<u8>>> {
+    let mut content = serde_json::to_vec_pretty(file).explain(|| "write network.json".into())?;
     content.push(b'\n');
     let scratch = Scratch::new(store)?;
     std::fs::write(scratch.path(), &content).explain(|| format!("write {}", scratch.path().display()))?;
-    match std::fs::hard_link(scratch.path(), path) {
-        Ok(()) => Ok(content),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Ok(store::atomic::read(path)?.unwrap_or_default())
+    // Whoever sweeps may find the directory without a definition, and remove it.
+    for last in [false, false, true] {
+        if let Some(dir) = path.parent() {
+            store.make_dir(dir)?;
         }
-        Err(error) => Err(error).explain(|| format!("write {}", path.display())),
-    }
-}
-
-impl Subnet {
-    /// `10.89.0.0/16`; between /8 and /29, so that there is room for a gateway and containers.
-    pub fn parse(text: &str) -> Result<Subnet> {
-        let wrong = || Fault::input(format!("\"{text}\" is no IPv4 subnet, as 10.89.0.0/16 is one"));
-        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
-        let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
-        if !(8..=29).contains(&prefix) {
-            return Err(Fault::input(format!("subnet {text} is not between /8 and /29")));
+        match std::fs::hard_link(scratch.path(), path) {
+            Ok(()) => return Ok(Some(content)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !last => {}
+            Err(error) => return Err(error).explain(|| format!("write {}", path.display())),
         }
-        let subnet = Subnet { base: u32::from(address), prefix };
-        if subnet.base & !subnet.mask() != 0 {
-            return Err(Fault::input(format!("subnet {text} has host bits set")));
-        }
-        Ok(subnet)
     }
-
-    fn mask(self) -> u32 {
-        u32::MAX << (32 - u32::from(self.prefix))
-    }
-
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        u32::from(address) & self.mask() == self.base
-    }
-
-    /// Neither the network's nor the broadcast address.
-    pub fn is_host(self, address: Ipv4Addr) -> bool {
-        self.contains(address) && address != Ipv4Addr::from(self.base) && address != self.broadcast()
-    }
-
-    pub fn broadcast(self) -> Ipv4Addr {
-        Ipv4Addr::from(self.base | !self.mask())
-    }
-
-    /// How many host addresses there are, the gateway's included.
-    pub fn hosts(self) -> u32 {
-        !self.mask() - 1
-    }
-
-    /// The host address with this number, counted from 0 and around.
-    pub fn host(self, number: u32) -> Ipv4Addr {
-        Ipv4Addr::from(self.base + 1 + number % self.hosts())
-    }
-
-    pub fn overlaps(self, base: u32, mask: u32) -> bool {
-        let common = self.mask() & mask;
-        self.base & common == base & common
-    }
-}
-
-impl std::fmt::Display for Subnet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.base), self.prefix)
-    }
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn subnets_know_their_hosts() {
-        let subnet = Subnet::parse("10.89.0.0/29").unwrap();
-        assert_eq!(subnet.hosts(), 6);
-        assert_eq!(subnet.host(0), Ipv4Addr::new(10, 89, 0, 1));
-        assert_eq!(subnet.host(5), Ipv4Addr::new(10, 89, 0, 6));
-        assert_eq!(subnet.host(6), subnet.host(0));
-        assert_eq!(subnet.broadcast(), Ipv4Addr::new(10, 89, 0, 7));
-        assert!(!subnet.is_host(subnet.broadcast()));
-        assert!(subnet.overlaps(u32::from(Ipv4Addr::new(10, 0, 0, 0)), 0xff00_0000));
-        assert!(!subnet.overlaps(u32::from(Ipv4Addr::new(10, 88, 0, 0)), 0xffff_0000));
-        for wrong in ["", "10.89.0.0", "10.89.0.1/16", "10.89.0.0/30", "10.89.0.0/7", "::/64", "10.89.0.0/x"]
-        {
-            assert!(Subnet::parse(wrong).is_err(), "{wrong}");
+    fn changed(members: &[(&str, Value)]) -> Result<Definition> {
+        let mut json = serde_json::to_value(File::default_bridge()).unwrap();
+        for (member, value) in members {
+            json[*member] = value.clone();
         }
+        serde_json::from_value::<File>(json).unwrap().check()
     }
 
     #[test]
     fn a_definition_must_make_sense() {
         for (member, value) in [
-            ("driver", "macvlan"),
+            ("driver", "overlay"),
+            ("driver", "cni"),
+            ("name", "../x"),
             ("device", "a/b"),
             ("device", ""),
             ("gateway", "10.90.0.1"),
             ("subnet", "x"),
+            ("parent", ".."),
         ] {
-            let mut json = serde_json::to_value(File::default_bridge()).unwrap();
-            json[member] = value.into();
-            let file: File = serde_json::from_value(json).unwrap();
-            assert_eq!(file.check().unwrap_err().kind(), fault::Kind::Input, "{member}");
+            let fault = changed(&[(member, value.into())]).unwrap_err();
+            assert_eq!(fault.kind(), fault::Kind::Input, "{member}");
         }
-        assert!(File::default_bridge().check().is_ok());
+        assert!(changed(&[]).is_ok());
+        assert!(changed(&[("mtu", 20.into())]).is_err());
+        assert!(changed(&[("dns", serde_json::json!({"servers": ["dns.example"]}))]).is_err());
+    }
+
+    #[test]
+    fn several_subnets_have_gateways_and_ranges_of_their_own() {
+        let subnets = serde_json::json!([
+            {"subnet": "10.90.0.0/24", "ip_range": "10.90.0.128/25"},
+            {"subnet": "fd00:90::/64", "gateway": "fd00:90::ff"},
+        ]);
+        let network = changed(&[("subnets", subnets)]).unwrap();
+        assert_eq!(network.pools.len(), 3);
+        assert_eq!(network.pools[1].gateway.to_string(), "10.90.0.1");
+        assert_eq!(network.pools[1].range.unwrap().to_string(), "10.90.0.128/25");
+        assert_eq!(
+            network.pool_of("fd00:90::5".parse().unwrap()).unwrap().gateway.to_string(),
+            "fd00:90::ff"
+        );
+        assert!(network.has_ipv6());
+        for wrong in [
+            serde_json::json!([{"subnet": "10.89.4.0/24"}]),
+            serde_json::json!([{"subnet": "10.90.0.0/24", "ip_range": "10.91.0.0/25"}]),
+            serde_json::json!([{"subnet": "10.90.0.0/24", "gateway": "fd00::1"}]),
+        ] {
+            assert!(changed(&[("subnets", wrong.clone())]).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! `hosts` and `resolv.conf` of a container, which are bound over the files in its `/etc`: rewritten in place,
 //! because a renamed file would not be the bound one.
 
-use crate::definition::Subnet;
+use crate::subnet::Subnet;
 use fault::{Explain, Result};
 use oci::wishes::Resolver;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// docker's choice for hosts that only know a resolver on their own loopback.
@@ -23,19 +23,44 @@ const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n\
 /// The container writes to these files too, and nobody's names take more.
 const LONGEST: u64 = 1 << 20;
 
-/// Puts the container's address and names into its `hosts`, or takes them out. No file, nothing to do.
-pub fn write_hosts(bundle: &Path, subnet: Subnet, address: Option<Ipv4Addr>, names: &[&str]) -> Result<()> {
-    change(&bundle.join("hosts"), |old| hosts(old, subnet, address, names))
+/// Puts the container's addresses and names into its `hosts`, in the place of those of the same subnets; without addresses
+/// takes them out. No file, nothing to do.
+pub fn write_hosts(bundle: &Path, subnets: &[Subnet], addresses: &[IpAddr], names: &[&str]) -> Result<()> {
+    change(&bundle.join("hosts"), |old| hosts(old, subnets, addresses, names))
 }
 
-/// Gives the container the host's resolvers. No file, nothing to do.
+/// Gives the container its resolvers. No file, nothing to do.
 ///
-/// What `wished` says takes the place of the host's.
-pub fn write_resolv_conf(bundle: &Path, wished: &Resolver) -> Result<()> {
+/// Those of its networks (`resolvers`) if it is on any with names: what `wished` says of servers is theirs to ask then. Otherwise
+/// the host's, those of IPv6 if the container has such addresses; what `wished` says takes the place of the host's.
+pub fn write_resolv_conf(bundle: &Path, wished: &Resolver, resolvers: &[IpAddr], ipv6: bool) -> Result<()> {
     change(&bundle.join("resolv.conf"), |_| {
         let host = read_host("/etc/resolv.conf");
-        wished.apply(&resolv_conf(&host, || read_host("/run/systemd/resolve/resolv.conf")))
+        if resolvers.is_empty() {
+            let base = resolv_conf(&host, ipv6, || read_host("/run/systemd/resolve/resolv.conf"));
+            return wished.apply(&base);
+        }
+        of_networks(&host, wished, resolvers)
     })
+}
+
+/// The host's domains and options, or those wished for, with the networks' resolvers in front.
+fn of_networks(host: &str, wished: &Resolver, resolvers: &[IpAddr]) -> String {
+    let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    let kept = host.lines().filter(|line| {
+        first(line).is_some_and(|word| matches!(word.as_str(), "search" | "domain" | "options" | "sortlist"))
+    });
+    let kept = kept.fold(String::new(), |text, line| text + line + "\n");
+    let text = Resolver { servers: Vec::new(), ..wished.clone() }.apply(&kept);
+    let servers =
+        resolvers.iter().fold(String::new(), |text, ip| text + "nameserver " + &ip.to_string() + "\n");
+    let is_ndots = |line: &str| {
+        first(line).is_some_and(|word| word == "options")
+            && line.split_whitespace().any(|word| word.starts_with("ndots:"))
+    };
+    // A name without a dot is a container's before it is anybody's in a search domain.
+    let ndots = if text.lines().any(is_ndots) { "" } else { "options ndots:0\n" };
+    servers + &text + ndots
 }
 
 fn read_host(path: &str) -> String {
@@ -48,10 +73,11 @@ fn read_host(path: &str) -> String {
 }
 
 /// Lines for other addresses stay; ours is the last.
-fn hosts(old: &str, subnet: Subnet, address: Option<Ipv4Addr>, names: &[&str]) -> String {
+fn hosts(old: &str, subnets: &[Subnet], addresses: &[IpAddr], names: &[&str]) -> String {
     let ours = |line: &str| {
         let mut fields = line.split_whitespace();
-        let of_network = fields.next().and_then(|f| f.parse().ok()).is_some_and(|ip| subnet.contains(ip));
+        let address = fields.next().and_then(|field| field.parse().ok());
+        let of_network = address.is_some_and(|ip| subnets.iter().any(|subnet| subnet.contains(ip)));
         of_network && fields.any(|name| names.contains(&name))
     };
     let mut text = String::with_capacity(old.len() + 256);
@@ -62,22 +88,26 @@ fn hosts(old: &str, subnet: Subnet, address: Option<Ipv4Addr>, names: &[&str]) -
         text.push_str(line);
         text.push('\n');
     }
-    if let Some(address) = address {
+    for address in addresses {
         text.extend([&address.to_string(), "\t", &names.join(" "), "\n"]);
     }
     text
 }
 
-/// The host's file without name servers the container cannot reach: those on the host's own loopback, and IPv6
-/// ones, as there is no way out for IPv6.
-fn resolv_conf(host: &str, of_systemd: impl FnOnce() -> String) -> String {
+/// The host's file without name servers the container cannot reach: those on the host's own loopback or one of its links, and
+/// those of IPv6 where it has no such address.
+fn resolv_conf(host: &str, ipv6: bool, of_systemd: impl FnOnce() -> String) -> String {
     let server = |line: &str| {
         let mut fields = line.split_whitespace();
         (fields.next() == Some("nameserver")).then(|| fields.next().unwrap_or_default().to_owned())
     };
     let reachable = |text: &str| {
-        server(text)
-            .is_none_or(|ip| ip.parse().is_ok_and(|ip| matches!(ip, IpAddr::V4(v4) if !v4.is_loopback())))
+        server(text).is_none_or(|ip| match ip.parse() {
+            Ok(IpAddr::V4(ip)) => !ip.is_loopback(),
+            Ok(IpAddr::V6(ip)) => ipv6 && !ip.is_loopback() && !ip.is_unicast_link_local(),
+            // With the name of one of the host's links.
+            Err(_) => false,
+        })
     };
     let servers = |text: &str| text.lines().any(|line| server(line).is_some() && reachable(line));
     let kept = |text: &str| {
@@ -118,28 +148,53 @@ mod tests {
 
     #[test]
     fn hosts_has_one_line_for_the_container() {
-        let subnet = Subnet::parse("10.89.0.0/16").unwrap();
-        let address = |last| Some(Ipv4Addr::new(10, 89, 0, last));
-        let first = hosts("", subnet, address(2), &["web", "web1"]);
+        let subnet = &[Subnet::parse("10.89.0.0/16").unwrap()];
+        let address = |last| IpAddr::from([10, 89, 0, last]);
+        let first = hosts("", subnet, &[address(2)], &["web", "web1"]);
         assert!(first.starts_with("127.0.0.1\tlocalhost\n::1\t"));
         assert!(first.ends_with("10.89.0.2\tweb web1\n"));
         let mine = first.clone() + "10.89.0.9\tdb\n1.2.3.4\tweb";
-        let again = hosts(&mine, subnet, address(3), &["web", "web1"]);
+        let again = hosts(&mine, subnet, &[address(3)], &["web", "web1"]);
         assert!(!again.contains("10.89.0.2\t"));
         assert!(again.contains("10.89.0.9\tdb\n1.2.3.4\tweb\n10.89.0.3\tweb web1\n"));
-        assert_eq!(hosts(&first, subnet, address(2), &["web", "web1"]), first);
-        assert_eq!(hosts(&first, subnet, None, &["web"]), LOCAL_HOSTS);
+        assert_eq!(hosts(&first, subnet, &[address(2)], &["web", "web1"]), first);
+        assert_eq!(hosts(&first, subnet, &[], &["web"]), LOCAL_HOSTS);
     }
 
     #[test]
     fn resolvers_the_container_cannot_reach_are_replaced() {
         let none = String::new;
         let host = "# made by\nnameserver 127.0.0.53\nnameserver 10.1.1.1\nnameserver ::1\nsearch a b\noptions edns0\n";
-        assert_eq!(resolv_conf(host, none), "nameserver 10.1.1.1\nsearch a b\noptions edns0\n");
+        assert_eq!(resolv_conf(host, false, none), "nameserver 10.1.1.1\nsearch a b\noptions edns0\n");
         let stub = "nameserver 127.0.0.53\nsearch a\n";
         let behind = || "nameserver 9.9.9.9\nsearch b\n".to_owned();
-        assert_eq!(resolv_conf(stub, behind), "nameserver 9.9.9.9\nsearch b\n");
-        assert_eq!(resolv_conf(stub, none), "search a\n".to_owned() + FALLBACK);
-        assert_eq!(resolv_conf("", none), FALLBACK);
+        assert_eq!(resolv_conf(stub, false, behind), "nameserver 9.9.9.9\nsearch b\n");
+        assert_eq!(resolv_conf(stub, false, none), "search a\n".to_owned() + FALLBACK);
+        assert_eq!(resolv_conf("", false, none), FALLBACK);
+    }
+
+    #[test]
+    fn name_servers_of_ipv6_are_for_those_who_have_it() {
+        let host = "nameserver 2001:db8::1\nnameserver fe80::1\nnameserver fe80::1%eth0\nnameserver ::1\nnameserver 10.1.1.1\n";
+        assert_eq!(resolv_conf(host, false, String::new), "nameserver 10.1.1.1\n");
+        assert_eq!(resolv_conf(host, true, String::new), "nameserver 2001:db8::1\nnameserver 10.1.1.1\n");
+    }
+
+    #[test]
+    fn a_network_with_names_is_asked_first() {
+        let host = "# x\nnameserver 10.1.1.1\nsearch a b\noptions edns0\n";
+        let resolvers = ["10.90.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let servers = "nameserver 10.90.0.1\nnameserver fd00::1\n";
+        let conf = |wished: &Resolver| of_networks(host, wished, &resolvers);
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let nothing = Resolver::default();
+        assert_eq!(conf(&nothing), servers.to_owned() + "search a b\noptions edns0\noptions ndots:0\n");
+        let wished = Resolver {
+            servers: vec!["9.9.9.9".parse().unwrap()],
+            search: words(&["."]),
+            options: words(&["ndots:2", "rotate"]),
+        };
+        assert_eq!(conf(&wished), servers.to_owned() + "options ndots:2 rotate\n");
+        assert_eq!(of_networks("", &nothing, &resolvers[..1]), "nameserver 10.90.0.1\noptions ndots:0\n");
     }
 }

@@ -1,10 +1,12 @@
 //! The host's side: its sockets, its network namespace, and bridge and firewall made ready once since boot.
 
-use crate::definition::Definition;
+use crate::definition::{self, DEFAULT, Definition, Driver, FileSubnet, unknown};
 use crate::firewall::{self, Firewall};
-use crate::link;
 use crate::netlink::Socket;
+use crate::occupied::check_overlap;
 use crate::plan::Step;
+use crate::subnet::Subnet;
+use crate::{link, sysctl};
 use fault::{Explain, Fault, Result};
 use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -34,10 +36,17 @@ pub struct Namespace {
 /// `$STAVES_RUN/networks/<name>/ready`: what was made since boot, and for which definition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
+    /// Bridge and index; empty and 0 of a network that has none.
     pub device: String,
     pub ifindex: u32,
-    pub subnet: String,
-    pub gateway: String,
+    /// Subnets and gateways.
+    pub pools: Vec<(String, String)>,
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    #[serde(default)]
+    pub internal: bool,
+    #[serde(default)]
+    pub isolate: bool,
     /// Inode of the host's network namespace: in another one nothing is ready.
     pub netns: u64,
 }
@@ -114,15 +123,24 @@ impl<'a> Host<'a> {
         socket
     }
 
-    /// The network, ready for attachments: looked up if it was made since boot, else made.
+    /// The network, ready for attachments: looked up if it was made since boot, else made. Of a network without a bridge
+    /// nothing is made, and like others it is not removed as long as this is held.
+    ///
+    /// Fails with not found if its definition was removed meanwhile.
     pub fn ready(&self, network: &Definition) -> Result<InUse> {
         let dir = self.dir(network);
         for _ in 0..8 {
-            if let Some(in_use) = self.look(network, &dir)? {
-                return Ok(in_use);
+            if let Some(in_use) = self.look_in(network, &dir)? {
+                return if network.is_there(self.store) {
+                    Ok(in_use)
+                } else {
+                    Err(unknown(self.store, &network.name))
+                };
             }
-            self.store.make_dir(&dir)?;
-            let lock = locked(&dir, FlockOperation::LockExclusive)?;
+            let lock = self.lock(network)?;
+            if !network.is_there(self.store) {
+                return Err(unknown(self.store, &network.name));
+            }
             // Somebody else may have made it while this process waited.
             if read(&dir.join("ready")).is_none_or(|ready| !self.matches(&ready, network)) {
                 self.make(network, &dir, &lock)?;
@@ -134,23 +152,21 @@ impl<'a> Host<'a> {
 
     /// What [`Host::ready`] would do, and the bridge's index if that is nothing.
     pub fn preview(&self, network: &Definition) -> Result<(Vec<Step>, Option<u32>)> {
-        let ready = self.look(network, &self.dir(network))?.map(|in_use| in_use.ready.ifindex);
+        let ready = self.look(network)?.map(|in_use| in_use.ready.ifindex);
+        if network.driver != Driver::Bridge {
+            return Ok((Vec::new(), ready));
+        }
         let bridge = link::find_bridge(self.route()?, network)?.map(|bridge| bridge.index);
         if ready.is_some() && ready == bridge {
             return Ok((Vec::new(), bridge));
         }
-        check_overlap(network)?;
+        check_overlap(self.store, self.route()?, network, bridge)?;
         let mut steps = vec![Step::SetUpBridge {
             device: network.device.clone(),
-            address: format!("{}/{}", network.gateway, network.subnet.prefix),
+            addresses: network.pools.iter().map(|p| format!("{}/{}", p.gateway, p.subnet.prefix)).collect(),
         }];
-        let sysctls = [route_localnet(network), IP_FORWARD.to_owned()];
-        steps.extend(
-            sysctls
-                .into_iter()
-                .filter(|name| !is_set(name, "1"))
-                .map(|name| Step::SetSysctl { name: name.replace('/', "."), value: "1" }),
-        );
+        let sysctls = sysctl::of(network).into_iter().filter(sysctl::Sysctl::is_to_set);
+        steps.extend(sysctls.map(|one| Step::SetSysctl { name: one.name(), value: one.value }));
         steps.push(Step::SetUpTable { table: firewall::TABLE });
         Ok((steps, None))
     }
@@ -159,19 +175,31 @@ impl<'a> Host<'a> {
     pub fn repair(&self, network: &Definition, in_use: InUse) -> Result<InUse> {
         let dir = self.dir(network);
         drop(in_use);
-        let lock = locked(&dir, FlockOperation::LockExclusive)?;
+        let lock = self.lock(network)?;
         self.make(network, &dir, &lock)?;
         drop(lock);
         self.ready(network)
     }
 
-    /// Calls `remove` when nobody uses the network, with the marker already gone. For net-prune.
+    /// Makes bridge and table whole, and calls `then` with the bridge's index while nobody is being attached.
+    pub fn remake<T>(&self, network: &Definition, then: impl FnOnce(u32) -> Result<T>) -> Result<T> {
+        let dir = self.dir(network);
+        let lock = self.lock(network)?;
+        if network.name != DEFAULT && !network.is_there(self.store) {
+            return Err(unknown(self.store, &network.name));
+        }
+        self.make(network, &dir, &lock)?;
+        let bridge = link::find_bridge(self.route()?, network)?.map(|bridge| bridge.index);
+        then(bridge.ok_or_else(|| Fault::retryable("the bridge vanished").on(network.device.as_str()))?)
+    }
+
+    /// Calls `remove` while nobody attaches to the network. If that says true, the network is not ready any more.
     pub fn retire(&self, network: &Definition, remove: impl FnOnce() -> Result<bool>) -> Result<bool> {
         let dir = self.dir(network);
         if !dir.is_dir() {
             return remove();
         }
-        let _lock = locked(&dir, FlockOperation::LockExclusive)?;
+        let _lock = self.lock(network)?;
         let removed = remove()?;
         if removed {
             let _ = std::fs::remove_file(dir.join("ready"));
@@ -179,13 +207,95 @@ impl<'a> Host<'a> {
         Ok(removed)
     }
 
+    /// The same, and takes away the network's directory below `$STAVES_RUN`, too. For a network that is removed.
+    pub fn retire_for_good(&self, network: &Definition, remove: impl FnOnce() -> Result<()>) -> Result<()> {
+        let dir = self.dir(network);
+        let _lock = self.lock(network)?;
+        remove()?;
+        // Who waits for the lock meanwhile sees that what he gets is gone.
+        let _ = store::remove_tree(&dir);
+        Ok(())
+    }
+
+    /// Calls `remove` if no network is ready, and keeps all from becoming so meanwhile: for what all of them share.
+    pub fn when_none_is_ready(&self, remove: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        let dir = self.store.run().join("networks");
+        if !dir.is_dir() {
+            return remove();
+        }
+        let _lock = locked(&dir, FlockOperation::LockExclusive)?;
+        let networks = std::fs::read_dir(&dir).explain(|| format!("read {}", dir.display()))?;
+        let ready = networks.flatten().any(|network| {
+            // Those without a bridge have nothing in common with the others.
+            read(&network.path().join("ready"))
+                .is_some_and(|ready| ready.netns == self.namespace.identity.1 && !ready.device.is_empty())
+        });
+        if ready { Ok(false) } else { remove() }
+    }
+
+    /// Whether the network was ready since boot and has not been retired.
+    pub fn was_made(&self, network: &Definition) -> bool {
+        self.dir(network).join("ready").exists()
+    }
+
+    /// Names of networks that something was made for since boot.
+    pub fn known(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.store.run().join("networks"));
+        let names = entries.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+        names.filter(|name| store::check_name(name).is_ok()).collect()
+    }
+
+    /// The bridge network of this name as it was made since boot, whatever has become of its definition.
+    pub fn made_as(&self, name: &str) -> Option<Definition> {
+        let ready = read(&self.store.run().join("networks").join(name).join("ready"))?;
+        let subnets = ready.pools.into_iter();
+        let subnets =
+            subnets.map(|(subnet, gateway)| FileSubnet { subnet, gateway: Some(gateway), ip_range: None });
+        let file = definition::File {
+            name: name.to_owned(),
+            driver: "bridge".into(),
+            device: ready.device,
+            subnets: subnets.collect(),
+            ..definition::File::default()
+        };
+        file.check().ok().filter(|_| ready.netns == self.namespace.identity.1)
+    }
+
+    pub fn note(&self, text: String) {
+        self.notes.borrow_mut().push(text);
+    }
+
     fn dir(&self, network: &Definition) -> PathBuf {
         self.store.run().join("networks").join(&network.name)
     }
 
-    fn look(&self, network: &Definition, dir: &Path) -> Result<Option<InUse>> {
+    /// The network if it has been made ready.
+    pub fn look(&self, network: &Definition) -> Result<Option<InUse>> {
+        self.look_in(network, &self.dir(network))
+    }
+
+    /// The lock of the network's directory, which is made if need be; alone.
+    fn lock(&self, network: &Definition) -> Result<File> {
+        let dir = self.dir(network);
+        for _ in 0..8 {
+            self.store.make_dir(&dir)?;
+            match locked(&dir, FlockOperation::LockExclusive) {
+                Ok(lock) if is_there(&lock) => return Ok(lock),
+                // Removed with its network while this process waited.
+                Ok(_) => {}
+                Err(_) if !dir.is_dir() => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Err(Fault::retryable("the network is being made and removed by others").on(network.name.as_str()))
+    }
+
+    fn look_in(&self, network: &Definition, dir: &Path) -> Result<Option<InUse>> {
         let Ok(lock) = File::open(dir) else { return Ok(None) };
         flock(&lock, FlockOperation::LockShared).explain(|| format!("lock {}", dir.display()))?;
+        if !is_there(&lock) {
+            return Ok(None);
+        }
         let ready = read(&dir.join("ready")).filter(|ready| self.matches(ready, network));
         Ok(ready.map(|ready| InUse { ready, _lock: lock }))
     }
@@ -198,24 +308,66 @@ impl<'a> Host<'a> {
         Ready {
             device: network.device.clone(),
             ifindex,
-            subnet: network.subnet.to_string(),
-            gateway: network.gateway.to_string(),
+            pools: network.pools.iter().map(|p| (p.subnet.to_string(), p.gateway.to_string())).collect(),
+            mtu: network.mtu,
+            internal: network.internal,
+            isolate: network.isolate,
             netns: self.namespace.identity.1,
         }
     }
 
     fn make(&self, network: &Definition, dir: &Path, lock: &File) -> Result<()> {
-        check_overlap(network)?;
-        let ifindex = link::make_bridge(self.route()?, network).map_err(privileges)?;
-        // Connections from the host's loopback address leave by the bridge to reach published ports.
-        sysctl(&route_localnet(network), "1")?;
-        if sysctl(IP_FORWARD, "1")? {
-            self.notes.borrow_mut().push("net.ipv4.ip_forward was off and is on now".into());
+        let marker = dir.join("ready");
+        let ifindex = if network.driver == Driver::Bridge {
+            let before = read(&marker).filter(|before| {
+                (&before.device, before.netns) == (&network.device, self.namespace.identity.1)
+            });
+            self.make_bridge(network, before.as_ref())?
+        } else {
+            0
+        };
+        // Who removes the table makes sure, with this lock, that no network is ready.
+        let _shared = locked(&self.store.run().join("networks"), FlockOperation::LockShared)?;
+        if network.driver == Driver::Bridge {
+            firewall::make_table(network, lock)?;
+            for note in firewall::open_ways(self.firewall()?, lock)? {
+                self.note(note);
+            }
         }
-        firewall::make_table(network, lock)?;
         let ready = serde_json::to_vec(&self.ready_as(network, ifindex)).explain(|| "write ready".into())?;
-        store::atomic::write(&dir.join("ready"), &ready, 0o600)
+        store::atomic::write(&marker, &ready, 0o600)
     }
+
+    /// `before` is how it was made since boot.
+    fn make_bridge(&self, network: &Definition, before: Option<&Ready>) -> Result<u32> {
+        let route = self.route()?;
+        let present = link::find_bridge(route, network)?.map(|bridge| bridge.index);
+        check_overlap(self.store, route, network, present)?;
+        let index = link::make_bridge(route, network).map_err(privileges)?;
+        for one in sysctl::of(network) {
+            for note in one.set()? {
+                self.note(note);
+            }
+        }
+        let before = before.filter(|before| before.ifindex == index);
+        for (subnet, gateway) in before.iter().flat_map(|before| &before.pools) {
+            let stays = network
+                .pools
+                .iter()
+                .any(|p| (p.subnet.to_string(), p.gateway.to_string()) == (subnet.clone(), gateway.clone()));
+            if let (false, Ok(subnet), Ok(gateway)) = (stays, Subnet::parse(subnet), gateway.parse()) {
+                link::remove_address(route, index, gateway, subnet.prefix)
+                    .explain(|| format!("take {gateway} from {}", network.device))?;
+            }
+        }
+        link::configure_bridge(route, network, index, present.is_none() || before.is_some())?;
+        Ok(index)
+    }
+}
+
+/// Whether a directory that is open still has a name.
+fn is_there(dir: &File) -> bool {
+    dir.metadata().is_ok_and(|status| status.nlink() > 0)
 }
 
 fn privileges(fault: Fault) -> Fault {
@@ -239,44 +391,4 @@ fn locked(dir: &Path, how: FlockOperation) -> Result<File> {
 
 fn read(path: &Path) -> Option<Ready> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
-}
-
-const IP_FORWARD: &str = "net/ipv4/ip_forward";
-
-fn route_localnet(network: &Definition) -> String {
-    format!("net/ipv4/conf/{}/route_localnet", network.device)
-}
-
-/// Sets a kernel parameter; `true` if it was another one before.
-fn sysctl(name: &str, value: &str) -> Result<bool> {
-    if is_set(name, value) {
-        return Ok(false);
-    }
-    std::fs::write(format!("/proc/sys/{name}"), value)
-        .explain(|| format!("set {} to {value}", name.replace('/', ".")))?;
-    Ok(true)
-}
-
-fn is_set(name: &str, value: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|present| present.trim() == value)
-}
-
-/// Another interface with a route into our subnet would make either unreachable.
-fn check_overlap(network: &Definition) -> Result<()> {
-    let table = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let hit = table.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        // In the byte order of the machine, as the kernel holds them.
-        let word = |index: usize| u32::from_str_radix(fields.get(index)?, 16).ok().map(u32::from_be);
-        let (base, mask) = (word(1)?, word(7)?);
-        let device = *fields.first()?;
-        (mask != 0 && device != network.device && network.subnet.overlaps(base, mask))
-            .then(|| device.to_owned())
-    });
-    match hit {
-        None => Ok(()),
-        Some(device) => Err(Fault::conflict(format!("subnet {} is in use on {device}", network.subnet))
-            .on(network.name.as_str())
-            .hint(format!("choose another subnet in networks/{}/network.json", network.name))),
-    }
 }

@@ -1,11 +1,12 @@
 //! Links, addresses and routes (rtnetlink(7)).
 
-use crate::definition::Definition;
+use crate::definition::{DEFAULT, Definition};
 use crate::netlink::{ACK, CREATE, DUMP, EXCL, Messages, REPLACE, Reply, Socket, attribute, text};
+use crate::subnet::Subnet;
 use fault::{Explain, Fault, Result};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
@@ -14,7 +15,7 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 const IFLA_ADDRESS: u16 = 1;
@@ -48,20 +49,51 @@ pub struct Veth<'a> {
     pub namespace: BorrowedFd<'a>,
     pub bridge: u32,
     pub mac: [u8; 6],
+    pub mtu: Option<u32>,
     /// The container may reach itself through the host: frames may leave by the port they came in.
     pub hairpin: bool,
 }
 
-/// Name on the host of a container's interface: as many digits of its id as fit.
-pub fn host_interface(id: &str) -> String {
-    format!("{PREFIX}{}", id.get(..12).unwrap_or(id))
+/// Name on the host of a container's interface on a network: as many digits as fit of its id on the default network, of
+/// a digest of both on others.
+pub fn host_interface(id: &str, network: &str) -> String {
+    if network == DEFAULT {
+        return format!("{PREFIX}{}", id.get(..12).unwrap_or(id));
+    }
+    // FNV-1a: ids are random, so that this only has to carry that on.
+    let bytes = id.bytes().chain([0]).chain(network.bytes());
+    let digest = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{PREFIX}{:012x}", digest >> 16)
 }
 
 /// docker's way to make an address for the hardware out of the one for IP: neighbours' tables stay right when an
 /// address goes to another container.
-pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0x42, a, b, c, d]
+pub fn mac_of(address: IpAddr) -> [u8; 6] {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            [0x02, 0x42, a, b, c, d]
+        }
+        IpAddr::V6(v6) => {
+            let o = v6.octets();
+            // A digest of the upper half in the second byte; the lower one differs between neighbours.
+            let upper = o[..12].iter().fold(0_u8, |sum, byte| sum.rotate_left(3) ^ byte);
+            [0x02, upper, o[12], o[13], o[14], o[15]]
+        }
+    }
+}
+
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut bytes = [0_u8; 6];
+    let mut parts = text.split(['-', ':']);
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| part.len() == 2)?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    // Multicast addresses are no interface's.
+    (parts.next().is_none() && bytes[0] & 1 == 0 && bytes != [0; 6]).then_some(bytes)
 }
 
 pub fn mac_text(mac: [u8; 6]) -> String {
@@ -81,10 +113,12 @@ pub fn make_veth(host: &Socket, veth: &Veth<'_>) -> io::Result<()> {
     peer.attributes.push(LinkAttribute::IfName(veth.peer.to_owned()));
     peer.attributes.push(LinkAttribute::Address(veth.mac.to_vec()));
     peer.attributes.push(LinkAttribute::NetNsFd(veth.namespace.as_raw_fd()));
+    peer.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
     peer.attributes.extend(ONE_QUEUE);
     let mut link = link_up();
     link.attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
     link.attributes.push(LinkAttribute::Controller(veth.bridge));
+    link.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
     link.attributes.extend(ONE_QUEUE);
     link.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
@@ -105,6 +139,19 @@ pub fn set_hairpin(host: &Socket, name: &str) -> io::Result<()> {
     host.request(&messages)
 }
 
+/// Puts a link that is there on a bridge, as it was when it was made.
+pub fn put_on_bridge(host: &Socket, name: &str, bridge: u32, hairpin_mode: bool) -> io::Result<()> {
+    let mut link = link_up();
+    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    link.attributes.push(LinkAttribute::Controller(bridge));
+    let mut messages = Messages::new();
+    messages.push_route(ACK, Message::NewLink(link));
+    if hairpin_mode {
+        messages.push_route(ACK, Message::NewLink(hairpin(name)));
+    }
+    host.request(&messages)
+}
+
 fn hairpin(name: &str) -> LinkMessage {
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -115,32 +162,68 @@ fn hairpin(name: &str) -> LinkMessage {
     link
 }
 
-/// Inside the container: loopback up, the interface's address, the way out. One packet.
-pub fn configure(inside: &Socket, interface: &str, address: Ipv4Addr, network: &Definition) -> Result<()> {
-    let what = || format!("configure {interface} in the container");
-    let index = index_of(inside, interface)
+/// What an interface in a container is to have.
+pub struct Setup<'a> {
+    /// Its name once it is configured; the same as now, mostly.
+    pub interface: &'a str,
+    /// With prefix lengths and, of the pool, broadcast addresses.
+    pub addresses: &'a [(IpAddr, u8)],
+    /// Ways out, one of a family at the most.
+    pub gateways: &'a [IpAddr],
+    pub mtu: Option<u32>,
+}
+
+/// Inside the container: loopback up, the interface's addresses, the ways out. One packet.
+pub fn configure(inside: &Socket, setup: &Setup<'_>) -> Result<()> {
+    let what = || format!("configure {} in the container", setup.interface);
+    let index = index_of(inside, setup.interface)
         .explain(what)?
-        .ok_or_else(|| Fault::failed(format!("{interface} vanished from the container")))?;
+        .ok_or_else(|| Fault::failed(format!("{} vanished from the container", setup.interface)))?;
     let mut loopback = link_up();
     loopback.header.index = LOOPBACK_INDEX;
     let mut interface_up = link_up();
     interface_up.header.index = index;
+    interface_up.attributes.extend(setup.mtu.map(LinkAttribute::Mtu));
     let mut messages = Messages::new();
     messages.push_route(ACK, Message::SetLink(loopback));
     messages.push_route(ACK, Message::SetLink(interface_up));
-    messages
-        .push_route(ACK | CREATE | REPLACE, Message::NewAddress(address_message(index, address, network)));
-    messages.push_route(ACK | CREATE | REPLACE, Message::NewRoute(default_route(index, network.gateway)));
+    for (address, prefix) in setup.addresses {
+        let message = address_message(index, *address, *prefix);
+        messages.push_route(ACK | CREATE | REPLACE, Message::NewAddress(message));
+    }
+    for gateway in setup.gateways {
+        messages.push_route(ACK | CREATE | REPLACE, Message::NewRoute(default_route(index, *gateway)));
+    }
     inside.request(&messages).explain(what)
 }
 
-/// Makes the bridge if there is none, with its address; returns its index.
+/// A namespace with loopback alone.
+pub fn set_loopback_up(inside: &Socket) -> Result<()> {
+    let mut loopback = link_up();
+    loopback.header.index = LOOPBACK_INDEX;
+    let mut messages = Messages::new();
+    messages.push_route(ACK, Message::SetLink(loopback));
+    inside.request(&messages).explain(|| "set up lo in the container".into())
+}
+
+/// Gives an interface of the container, already there, the container's ways out, or takes them from it.
+pub fn set_default_routes(inside: &Socket, interface: &str, gateways: &[IpAddr]) -> Result<()> {
+    let what = || format!("change the container's way out to {interface}");
+    let Some(index) = index_of(inside, interface).explain(what)? else { return Ok(()) };
+    let mut messages = Messages::new();
+    for gateway in gateways {
+        messages.push_route(ACK | CREATE | REPLACE, Message::NewRoute(default_route(index, *gateway)));
+    }
+    inside.request(&messages).explain(what)
+}
+
+/// Makes the bridge if there is none, not up yet; returns its index.
 pub fn make_bridge(host: &Socket, network: &Definition) -> Result<u32> {
     let what = || format!("make bridge {}", network.device);
-    let mut link = link_up();
+    let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(network.device.clone()));
     // Without an address of its own a bridge takes that of a port, and changes it when the port goes.
-    link.attributes.push(LinkAttribute::Address(mac_of(network.gateway).to_vec()));
+    link.attributes.extend(bridge_mac(network).map(|mac| LinkAttribute::Address(mac.to_vec())));
     link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
     let mut messages = Messages::new();
     messages.push_route(ACK | CREATE | EXCL, Message::NewLink(link));
@@ -148,15 +231,42 @@ pub fn make_bridge(host: &Socket, network: &Definition) -> Result<u32> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error).explain(what),
         _ => {}
     }
-    let bridge = find_bridge(host, network)?.ok_or_else(|| Fault::failed(what()))?;
+    Ok(find_bridge(host, network)?.ok_or_else(|| Fault::failed(what()))?.index)
+}
+
+/// Gives the bridge its addresses and its largest packet, and sets it up. `ours` is a bridge that was made for a network,
+/// whose definition may have been another one: it is known by its hardware address, which follows its first subnet.
+pub fn configure_bridge(host: &Socket, network: &Definition, index: u32, ours: bool) -> Result<()> {
     let mut up = link_up();
-    up.header.index = bridge.index;
+    up.header.index = index;
+    up.attributes.extend(network.mtu.map(LinkAttribute::Mtu));
+    if ours {
+        up.attributes.extend(bridge_mac(network).map(|mac| LinkAttribute::Address(mac.to_vec())));
+    }
     let mut messages = Messages::new();
     messages.push_route(ACK, Message::SetLink(up));
-    let address = address_message(bridge.index, network.gateway, network);
-    messages.push_route(ACK | CREATE | REPLACE, Message::NewAddress(address));
-    host.request(&messages).explain(what)?;
-    Ok(bridge.index)
+    for pool in &network.pools {
+        let address = address_message(index, pool.gateway, pool.subnet.prefix);
+        messages.push_route(ACK | CREATE | REPLACE, Message::NewAddress(address));
+    }
+    host.request(&messages).explain(|| format!("configure bridge {}", network.device))
+}
+
+/// Takes an address from an interface that may not have it.
+pub fn remove_address(host: &Socket, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+    let mut messages = Messages::new();
+    messages.push_route(ACK, Message::DelAddress(address_message(index, address, prefix)));
+    match host.request(&messages) {
+        Err(error) if error.raw_os_error() != Some(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error()) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// By which a bridge is known for one of ours.
+pub fn bridge_mac(network: &Definition) -> Option<[u8; 6]> {
+    network.pools.first().map(|pool| mac_of(pool.gateway))
 }
 
 /// The network's bridge, if it is there. Fails with a conflict if something else has its name.
@@ -233,26 +343,37 @@ fn link_up() -> LinkMessage {
     link
 }
 
-fn address_message(index: u32, address: Ipv4Addr, network: &Definition) -> AddressMessage {
+fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = network.subnet.prefix;
+    message.header.prefix_len = prefix;
     message.header.index = index;
-    message.attributes = vec![
-        AddressAttribute::Local(IpAddr::V4(address)),
-        AddressAttribute::Address(IpAddr::V4(address)),
-        AddressAttribute::Broadcast(network.subnet.broadcast()),
-    ];
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    match address {
+        IpAddr::V4(_) => {
+            message.header.family = AddressFamily::Inet;
+            let broadcast = Subnet::around(address, prefix).broadcast();
+            message.attributes.extend(broadcast.map(AddressAttribute::Broadcast));
+        }
+        IpAddr::V6(_) => {
+            message.header.family = AddressFamily::Inet6;
+            // Leases see to it that nobody else has it, and until the kernel has made sure it could not be used.
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+    }
     message
 }
 
-fn default_route(index: u32, gateway: Ipv4Addr) -> RouteMessage {
+fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
     let mut route = RouteMessage::default();
-    route.header.address_family = AddressFamily::Inet;
+    let (family, gateway) = match gateway {
+        IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, RouteAddress::Inet6(v6)),
+    };
+    route.header.address_family = family;
     route.header.table = MAIN_TABLE;
     route.header.protocol = RouteProtocol::Boot;
     route.header.scope = RouteScope::Universe;
     route.header.kind = RouteType::Unicast;
-    route.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
+    route.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(index)];
     route
 }

@@ -1,17 +1,18 @@
 //! What attaching and detaching would do, for `--dry-run`: looks, and changes nothing.
 
 use crate::address;
-use crate::attach::{INTERFACE, Request, Work};
-use crate::attach::{address_of, chosen_first, missing, namespace_of, taken_inside, wanted_network, wishes};
+use crate::attach::{Request, all, chosen_first, missing, namespace_of, published_on, wishes};
 use crate::claim::Claims;
-use crate::definition::Definition;
+use crate::definition::{Definition, Driver};
 use crate::host::{Host, Namespace};
 use crate::port::Wish;
-use crate::{link, release};
+use crate::wanted::{self, Wanted};
+use crate::work::{Work, taken_inside};
+use crate::{cni, dns, link, release, vlan};
 use fault::{Explain, Result};
-use record::{Attachment, Port};
+use record::{Attachment, Port, Record};
 use serde::Serialize;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use store::ContainerDir;
 use store::leases::addresses_of;
@@ -30,7 +31,7 @@ pub enum Step {
     /// Make the bridge unless it is there, with its address, and up.
     SetUpBridge {
         device: String,
-        address: String,
+        addresses: Vec<String>,
     },
     SetSysctl {
         name: String,
@@ -50,17 +51,17 @@ pub enum Step {
     /// Undo what a container nobody looks after left of an address.
     ReleaseRemains {
         network: String,
-        address: Ipv4Addr,
+        address: IpAddr,
         of: String,
     },
     LeaseAddress {
         network: String,
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// List further ports in the lease.
     ExtendLease {
         network: String,
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     ReleaseAddress {
         network: String,
@@ -75,14 +76,33 @@ pub enum Step {
         interface: String,
         host_interface: String,
         bridge: String,
-        address: String,
-        gateway: Ipv4Addr,
+        addresses: Vec<String>,
+        gateways: Vec<IpAddr>,
         mac: String,
+    },
+    /// A link in the container's namespace on top of one of the host's, which is made if it is missing and ours to make.
+    MakeLink {
+        interface: String,
+        driver: &'static str,
+        parent: String,
+        addresses: Vec<String>,
+        gateways: Vec<IpAddr>,
+        mac: Option<String>,
+    },
+    /// Run the network's CNI plugins in this order.
+    RunPlugins {
+        network: String,
+        command: &'static str,
+        plugins: Vec<String>,
     },
     /// Lead ports of the host to the address.
     PublishPorts {
-        address: Ipv4Addr,
+        addresses: Vec<IpAddr>,
         ports: Vec<Port>,
+    },
+    /// Start the resolver of a network with names, where none runs.
+    StartResolver {
+        network: String,
     },
     WriteFiles {
         files: Vec<&'static str>,
@@ -92,83 +112,166 @@ pub enum Step {
 /// What [`crate::attach`] would do; nothing for a container that has it all. With `set_up` the container is set up
 /// before. Fails as attaching would, where that can be told before.
 pub fn plan(host: &Host<'_>, request: &Request<'_>, set_up: bool) -> Result<Vec<Step>> {
-    let wishes = wishes(request)?;
+    let ports = wishes(request)?;
     let mut steps = if set_up { vec![Step::SetUp] } else { Vec::new() };
-    let Some(name) = wanted_network(request, &wishes)? else { return Ok(steps) };
-    let (network, missing_file) = Definition::preview(host.store, name)?;
-    steps.extend(missing_file.map(|path| Step::MakeNetwork { network: network.name.clone(), path }));
-    let stored = request.container.load()?;
+    let mut wanted = Vec::new();
+    for wish in wanted::wishes(request, &ports)? {
+        let load = |name: &str| {
+            let (network, missing) = Definition::preview(host.store, name)?;
+            steps.extend(missing.map(|path| Step::MakeNetwork { network: network.name.clone(), path }));
+            Ok(network)
+        };
+        wanted.push(Wanted::load(wish, load)?);
+    }
+    if wanted.is_empty() {
+        return Ok(steps);
+    }
+    let record = request.container.load()?;
     let namespace = if set_up { None } else { Some(namespace_of(host, request.container)?) };
-    let (of_network, bridge) = host.preview(&network)?;
-    steps.extend(of_network);
-    let work = Work { host, network: &network, request, wishes: &wishes };
-    let present = stored.networks()?.into_iter().find(|attachment| attachment.name == network.name);
-    match (present, &namespace, bridge) {
-        (Some(present), Some(namespace), Some(bridge)) if work.holds(&present, namespace, bridge)? => {
-            steps.extend(more_ports(&work, &present)?);
+    let attachments = record.networks()?;
+    let all = all(host.store, request, &attachments, &wanted);
+    let ways = wanted::ways(&all);
+    let published_on = published_on(&ways, &all, &ports)?;
+    for one in &wanted {
+        let here = published_on.as_deref() == Some(one.network.name.as_str());
+        let (of_network, bridge) = match one.network.driver {
+            Driver::Bridge => host.preview(&one.network)?,
+            _ => (Vec::new(), None),
+        };
+        steps.extend(of_network);
+        let present = attachments.iter().find(|other| other.name == one.network.name);
+        let mut work = Work {
+            host,
+            request,
+            one,
+            interface: wanted::interface(&one.wish, &attachments, &wanted)?,
+            ways: &ways,
+            ports: if here { &ports } else { &[] },
+        };
+        match (present, &namespace) {
+            (Some(present), Some(namespace)) if work.holds(present, namespace, bridge)? => {
+                if let Some(interface) = &present.interface {
+                    work.interface.clone_from(interface);
+                }
+                steps.extend(other_ports(&work, present)?);
+            }
+            (present, namespace) => steps.extend(attachment(&work, &record, present, namespace.as_ref())?),
         }
-        (present, namespace, _) => {
-            steps.extend(attachment(&work, present.as_ref(), namespace.as_ref())?);
-        }
+    }
+    let without = all.iter().filter(|one| dns::is_missing(host, &one.network));
+    steps.extend(without.map(|one| Step::StartResolver { network: one.network.name.clone() }));
+    let is_new = |step: &Step| {
+        matches!(
+            step,
+            Step::MakeInterface { .. } | Step::MakeLink { .. } | Step::RunPlugins { command: "ADD", .. }
+        )
+    };
+    if steps.iter().any(is_new) {
+        steps.extend(write_files(request.container, &["hosts", "resolv.conf"]));
     }
     Ok(steps)
 }
 
 fn attachment(
     work: &Work<'_>,
+    record: &Record,
     before: Option<&Attachment>,
     namespace: Option<&Namespace>,
 ) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
+    let network = &work.one.network;
+    if let Driver::Cni(_) = network.driver {
+        return plugins(work);
+    }
+    if network.driver == Driver::None {
+        return Ok(vec![Step::SaveRecord]);
+    }
     if let Some(before) = before {
         let ports = release::held(work.host, work.id(), before)?;
         steps.extend(unpublish(ports));
     }
-    let ports = claims(work, work.wishes, &[])?;
+    let ports = claims(work, work.ports, &[])?;
     steps.extend(claim(&ports));
-    let network = &work.network.name;
-    let preferred = before.and_then(address_of);
-    let (address, holder) = address::preview(work.host, work.network, work.id(), preferred)?;
-    steps.extend(holder.map(|of| Step::ReleaseRemains { network: network.clone(), address, of }));
-    steps.push(Step::LeaseAddress { network: network.clone(), address });
+    let mut addresses = Vec::new();
+    for (address, holder) in address::preview(work.host, network, &work.addresses(record, &ports, before)?)? {
+        steps.extend(holder.map(|of| Step::ReleaseRemains { network: network.name.clone(), address, of }));
+        steps.push(Step::LeaseAddress { network: network.name.clone(), address });
+        addresses.push(address);
+    }
     steps.push(Step::SaveRecord);
-    let made = work.attachment(address, ports);
+    let made = work.attachment(&addresses, ports)?;
+    if let Some((_, parent)) = vlan::Kind::of(network)? {
+        steps.push(Step::MakeLink {
+            interface: work.interface.clone(),
+            driver: network.driver.name(),
+            parent: vlan::parent_interface(network, parent),
+            addresses: made.addresses,
+            gateways: work.routes(&addresses),
+            mac: made.mac,
+        });
+        return Ok(steps);
+    }
     steps.extend(make_way(work, namespace)?);
     steps.push(Step::MakeInterface {
-        interface: INTERFACE.to_owned(),
+        interface: work.interface.clone(),
         host_interface: made.host_interface.unwrap_or_default(),
-        bridge: work.network.device.clone(),
-        address: made.addresses.concat(),
-        gateway: work.network.gateway,
+        bridge: network.device.clone(),
+        addresses: made.addresses,
+        gateways: work.routes(&addresses),
         mac: made.mac.unwrap_or_default(),
     });
-    steps.extend(publish(address, made.ports));
-    steps.extend(write_files(work.request.container, &["hosts", "resolv.conf"]));
+    steps.extend(publish(addresses, made.ports));
     Ok(steps)
+}
+
+fn plugins(work: &Work<'_>) -> Result<Vec<Step>> {
+    let network = &work.one.network;
+    let mut steps = undo_plugins(work.host, &network.name, work.id())?;
+    steps.extend(claim(&claims(work, work.ports, &[])?));
+    steps.push(Step::SaveRecord);
+    let plugins = cni::plugins(network, "ADD")?;
+    steps.push(Step::RunPlugins { network: network.name.clone(), command: "ADD", plugins });
+    Ok(steps)
+}
+
+/// What plugins have begun for a container is undone.
+fn undo_plugins(host: &Host<'_>, network: &str, id: &str) -> Result<Vec<Step>> {
+    if !host.store.plugins_attachment(network, id)?.exists() {
+        return Ok(Vec::new());
+    }
+    let plugins = cni::plugins(&Definition::preview(host.store, network)?.0, "DEL")?;
+    Ok(vec![Step::RunPlugins { network: network.to_owned(), command: "DEL", plugins }])
 }
 
 /// An interface of an earlier run goes, with its other end; one that is not ours stays.
 fn make_way(work: &Work<'_>, namespace: Option<&Namespace>) -> Result<Option<Step>> {
-    let interface = link::host_interface(work.id());
+    let interface = work.host_interface();
     let outside = link::index_of(work.host.route()?, &interface);
     if outside.explain(|| format!("look up {interface}"))?.is_some() {
         return Ok(Some(Step::RemoveInterface { interface }));
     }
     let Some(namespace) = namespace else { return Ok(None) };
-    let inside = link::index_of(&work.host.socket_inside(namespace)?, INTERFACE);
+    let inside = link::index_of(&work.host.socket_inside(namespace)?, &work.interface);
     match inside.explain(|| "look up the interface in the container".into())? {
-        Some(_) => Err(taken_inside()),
+        Some(_) => Err(taken_inside(&work.interface)),
         None => Ok(None),
     }
 }
 
-fn more_ports(work: &Work<'_>, present: &Attachment) -> Result<Vec<Step>> {
-    let ports = claims(work, &missing(work.wishes, &present.ports), &present.ports)?;
-    let Some(address) = address_of(present).filter(|_| !ports.is_empty()) else { return Ok(Vec::new()) };
-    let mut steps: Vec<Step> = claim(&ports).collect();
-    steps.push(Step::ExtendLease { network: work.network.name.clone(), address });
+fn other_ports(work: &Work<'_>, present: &Attachment) -> Result<Vec<Step>> {
+    let dropped = work.request.dropped(&present.ports, work.ports);
+    let ports = claims(work, &missing(work.ports, &present.ports), &present.ports)?;
+    let addresses: Vec<IpAddr> = addresses_of(present).collect();
+    let mut steps: Vec<Step> = unpublish(dropped).collect();
+    if ports.is_empty() || addresses.is_empty() {
+        return Ok(steps);
+    }
+    steps.extend(claim(&ports));
+    let network = &work.one.network.name;
+    let extend = |address: &IpAddr| Step::ExtendLease { network: network.clone(), address: *address };
+    steps.extend(addresses.iter().map(extend));
     steps.push(Step::SaveRecord);
-    steps.extend(publish(address, ports));
+    steps.extend(publish(addresses, ports));
     Ok(steps)
 }
 
@@ -196,8 +299,12 @@ pub fn plan_detach(host: &Host<'_>, container: &ContainerDir, told: &[Attachment
         }
     };
     for attachment in &attachments {
+        if attachment.cni.is_some() {
+            undo_plugins(host, &attachment.name, &container.id)?.into_iter().for_each(&mut add);
+            continue;
+        }
         unpublish(release::held(host, &container.id, attachment)?).for_each(&mut add);
-        if let Some(interface) = release::interface_of(host, &container.id)? {
+        if let Some(interface) = release::interface_of(host, &container.id, &attachment.name)? {
             add(Step::RemoveInterface { interface });
         }
         let Ok(leases) = host.store.leases(&attachment.name) else { continue };
@@ -219,8 +326,8 @@ fn claim(ports: &[Port]) -> impl Iterator<Item = Step> {
     step.into_iter()
 }
 
-fn publish(address: Ipv4Addr, ports: Vec<Port>) -> impl Iterator<Item = Step> {
-    (!ports.is_empty()).then_some(Step::PublishPorts { address, ports }).into_iter()
+fn publish(addresses: Vec<IpAddr>, ports: Vec<Port>) -> impl Iterator<Item = Step> {
+    (!ports.is_empty()).then_some(Step::PublishPorts { addresses, ports }).into_iter()
 }
 
 fn unpublish(ports: Vec<Port>) -> impl Iterator<Item = Step> {

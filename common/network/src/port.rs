@@ -1,9 +1,12 @@
 //! Wishes for published ports: docker's `-p` grammar, numbers, objects.
 
+use crate::definition::Definition;
 use fault::{Fault, Result};
 use record::{Port, PortWish};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
+
+const GRAMMAR: &str = "[ip:][host[-range]:]container[-range][/tcp|udp|sctp]";
 
 /// Which ports of the host a wish is content with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,13 +23,14 @@ pub enum HostPort {
 pub enum Protocol {
     Tcp,
     Udp,
+    Sctp,
 }
 
 /// One port or range to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
-    /// `None` means every address of the host.
-    pub address: Option<Ipv4Addr>,
+    /// `None` means every address of the host; `0.0.0.0` and `::` every one of their family.
+    pub address: Option<IpAddr>,
     pub host: HostPort,
     pub container: u16,
     /// At least 1; neither range passes 65535.
@@ -39,6 +43,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         }
     }
 
@@ -47,6 +52,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         }
     }
 
@@ -54,13 +60,16 @@ impl Protocol {
         match text.to_ascii_lowercase().as_str() {
             "tcp" => Ok(Protocol::Tcp),
             "udp" => Ok(Protocol::Udp),
-            _ => Err(Fault::input(format!("protocol \"{text}\" cannot be published")).hint("tcp or udp")),
+            "sctp" => Ok(Protocol::Sctp),
+            _ => {
+                Err(Fault::input(format!("protocol \"{text}\" cannot be published")).hint("tcp, udp or sctp"))
+            }
         }
     }
 }
 
 impl Wish {
-    /// `[[ip:][host[-range]]:]container[-range][/tcp|/udp]`.
+    /// `[[ip:][host[-range]]:]container[-range][/tcp|/udp|/sctp]`, an IPv6 address in brackets.
     pub fn parse(text: &str) -> Result<Wish> {
         parse(text).map_err(|fault| fault.on(text))
     }
@@ -107,16 +116,13 @@ impl Wish {
         other.protocol == self.protocol.name()
             && first <= *theirs.end()
             && *theirs.start() <= first.saturating_add(self.count - 1)
-            && match (&other.ip, self.address) {
-                (Some(theirs), Some(ours)) => *theirs == ours.to_string(),
-                _ => true,
-            }
+            && meet(self.address, address_of(other).ok().flatten())
     }
 
     fn overlaps(&self, other: &Wish) -> bool {
         let (HostPort::At(a), HostPort::At(b)) = (self.host, other.host) else { return false };
         self.protocol == other.protocol
-            && (self.address.is_none() || other.address.is_none() || self.address == other.address)
+            && meet(self.address, other.address)
             && u32::from(a) < u32::from(b) + u32::from(other.count)
             && u32::from(b) < u32::from(a) + u32::from(self.count)
     }
@@ -128,10 +134,42 @@ pub fn numbers(port: &Port) -> RangeInclusive<u16> {
     first..=first.saturating_add(port.count.unwrap_or(1).max(1) - 1)
 }
 
+/// Where a published port is: `None` on every address. Fails with input for what is no address.
+pub fn address_of(port: &Port) -> Result<Option<IpAddr>> {
+    let Some(text) = &port.ip else { return Ok(None) };
+    text.parse().map(Some).map_err(|error| Fault::input(format!("address \"{text}\"")).because(error))
+}
+
+/// Whether what is published at the one is, somewhere, at the other too.
+pub fn meet(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+    let (Some(one), Some(other)) = (one, other) else { return true };
+    one.is_ipv6() == other.is_ipv6() && (one == other || one.is_unspecified() || other.is_unspecified())
+}
+
+/// Whether a network has an address for each of these ports to lead to. Fails with input naming the first that cannot be.
+pub fn check_for(network: &Definition, wishes: &[Wish]) -> Result<()> {
+    let has = |ipv6: bool| network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6);
+    for wish in wishes {
+        let Some(address) = wish.address else { continue };
+        // A network without subnets has its addresses from elsewhere.
+        if !network.pools.is_empty() && !has(address.is_ipv6()) {
+            let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+            return Err(Fault::input(format!(
+                "port {wish} would lead to an {family} address, and the network has none"
+            ))
+            .on(network.name.as_str())
+            .hint(format!("publish it on another address, or give the network an {family} subnet")));
+        }
+    }
+    Ok(())
+}
+
 impl std::fmt::Display for Wish {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let Some(address) = self.address {
-            write!(f, "{address}:")?;
+        match self.address {
+            Some(IpAddr::V4(address)) => write!(f, "{address}:")?,
+            Some(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
+            None => {}
         }
         match self.host {
             HostPort::At(first) if self.count > 1 => {
@@ -167,17 +205,20 @@ fn parse(text: &str) -> Result<Wish> {
         Some((ports, protocol)) => (ports, Protocol::parse(protocol)?),
         None => (text, Protocol::Tcp),
     };
-    if ports.contains('[') || ports.matches(':').count() > 2 {
-        return Err(Fault::input("IPv6 addresses of the host cannot be published on this network yet")
-            .hint("leave the address out, or give an IPv4 one"));
-    }
-    let mut parts = ports.rsplitn(3, ':');
-    let (first, last) = range(parts.next().unwrap_or_default())?;
-    let host = parts.next().unwrap_or_default();
-    let address = match parts.next() {
-        Some(address) => parse_address(address)?,
-        None => None,
+    let (address, ports) = match ports.strip_prefix('[') {
+        Some(rest) => bracketed(rest)?,
+        None if ports.matches(':').count() > 2 => {
+            return Err(
+                Fault::input("more than two colons").hint(format!("{GRAMMAR}; IPv6 addresses in brackets"))
+            );
+        }
+        None => match ports.rsplitn(3, ':').nth(2) {
+            Some(address) => (parse_address(address)?, &ports[address.len() + 1..]),
+            None => (None, ports),
+        },
     };
+    let (host, container) = ports.rsplit_once(':').unwrap_or(("", ports));
+    let (first, last) = range(container)?;
     let count = last - first + 1;
     let host = if host.is_empty() || host == "0" {
         HostPort::Any
@@ -191,6 +232,20 @@ fn parse(text: &str) -> Result<Wish> {
         }
     };
     Ok(Wish { address, host, container: first, count, protocol })
+}
+
+/// What follows a bracket: an IPv6 address, its end, then `host:container` or `:container`.
+fn bracketed(rest: &str) -> Result<(Option<IpAddr>, &str)> {
+    let parts = rest.split_once("]:").filter(|(_, ports)| ports.matches(':').count() == 1);
+    let Some((address, ports)) = parts else {
+        return Err(Fault::input("an address in brackets, but not [ip]:[host]:container").hint(GRAMMAR));
+    };
+    match parse_address(address)? {
+        Some(IpAddr::V4(_)) | None => {
+            Err(Fault::input(format!("\"{address}\" is no IPv6 address")).hint(GRAMMAR))
+        }
+        address => Ok((address, ports)),
+    }
 }
 
 fn from_object(port: &Port) -> Result<Wish> {
@@ -208,26 +263,32 @@ fn from_object(port: &Port) -> Result<Wish> {
     })
 }
 
-fn parse_address(text: &str) -> Result<Option<Ipv4Addr>> {
+fn parse_address(text: &str) -> Result<Option<IpAddr>> {
     if text.is_empty() {
         return Ok(None);
     }
-    match text.parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => Ok(Some(address).filter(|address| !address.is_unspecified())),
-        Ok(IpAddr::V6(_)) => {
-            Err(Fault::input("IPv6 addresses of the host cannot be published on this network yet"))
+    let address = text
+        .parse::<IpAddr>()
+        .map_err(|_| Fault::input(format!("\"{text}\" is no IP address")).hint(GRAMMAR))?;
+    match address.to_canonical() {
+        // The kernel routes what comes back to ::1 by the interface it came from, which is not loopback
+        // (rt6_need_strict(), net/ipv6/route.c); of IPv4 route_localnet is the way around.
+        IpAddr::V6(v6) if v6.is_loopback() => {
+            Err(Fault::input("ports of ::1 cannot be published, those of 127.0.0.1 can")
+                .hint("the kernel has no route_localnet for IPv6"))
         }
-        Err(_) => {
-            Err(Fault::input(format!("\"{text}\" is no IP address")).hint("[ip:][host]:container[/tcp|udp]"))
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            Err(Fault::input(format!("{v6} is an address of one link, and of each of them"))
+                .hint("publish the port on an address of the host that is not link-local"))
         }
+        address => Ok(Some(address)),
     }
 }
 
 fn range(text: &str) -> Result<(u16, u16)> {
     let number = |text: &str| match text.parse::<u16>() {
         Ok(port) if port > 0 && !text.starts_with('+') => Ok(port),
-        _ => Err(Fault::input(format!("\"{text}\" is no port: 1 to 65535"))
-            .hint("[ip:][host[-range]:]container[-range][/tcp|udp]")),
+        _ => Err(Fault::input(format!("\"{text}\" is no port: 1 to 65535")).hint(GRAMMAR)),
     };
     let (first, last) = match text.split_once('-') {
         Some((first, last)) => (number(first)?, number(last)?),
@@ -243,21 +304,16 @@ fn range(text: &str) -> Result<(u16, u16)> {
 mod tests {
     use super::*;
 
-    fn wish(
-        address: Option<[u8; 4]>,
-        host: HostPort,
-        container: u16,
-        count: u16,
-        protocol: Protocol,
-    ) -> Wish {
-        Wish { address: address.map(Ipv4Addr::from), host, container, count, protocol }
+    fn wish(address: Option<&str>, host: HostPort, container: u16, count: u16, protocol: Protocol) -> Wish {
+        Wish { address: address.map(|a| a.parse().unwrap()), host, container, count, protocol }
     }
 
     #[test]
     fn reads_the_whole_grammar() {
         use HostPort::{Any, At, Within};
-        use Protocol::{Tcp, Udp};
-        let local = Some([127, 0, 0, 1]);
+        use Protocol::{Sctp, Tcp, Udp};
+        let local = Some("127.0.0.1");
+        let six = Some("2001:db8::1");
         for (text, expected) in [
             ("80", wish(None, Any, 80, 1, Tcp)),
             ("8080:80", wish(None, At(8080), 80, 1, Tcp)),
@@ -266,7 +322,12 @@ mod tests {
             ("127.0.0.1:8080:80", wish(local, At(8080), 80, 1, Tcp)),
             ("127.0.0.1::80", wish(local, Any, 80, 1, Tcp)),
             ("127.0.0.1:0:80", wish(local, Any, 80, 1, Tcp)),
-            ("0.0.0.0:8080:80", wish(None, At(8080), 80, 1, Tcp)),
+            ("0.0.0.0:8080:80", wish(Some("0.0.0.0"), At(8080), 80, 1, Tcp)),
+            ("8080:80/sctp", wish(None, At(8080), 80, 1, Sctp)),
+            ("[2001:db8::1]:8080:80", wish(six, At(8080), 80, 1, Tcp)),
+            ("[2001:db8:0::1]::80/udp", wish(six, Any, 80, 1, Udp)),
+            ("[2001:db8::1]:8000-8009:9000-9009", wish(six, At(8000), 9000, 10, Tcp)),
+            ("[::]:8080:80", wish(Some("::"), At(8080), 80, 1, Tcp)),
             (":8080:80", wish(None, At(8080), 80, 1, Tcp)),
             (":80", wish(None, Any, 80, 1, Tcp)),
             ("8000-8009:9000-9009", wish(None, At(8000), 9000, 10, Tcp)),
@@ -292,10 +353,19 @@ mod tests {
             "80-",
             "90-80",
             "80:0",
-            "80/sctp",
+            "80/icmp",
             "80/",
             "[::1]:80:80",
             "::1:80:80",
+            "[fe80::1]:80:80",
+            "[2001:db8::1]:80",
+            "[2001:db8::1]80:80",
+            "[2001:db8::1:80:80",
+            "[127.0.0.1]:80:80",
+            "[::ffff:127.0.0.1]:80:80",
+            "[]:80:80",
+            "[2001:db8::1]:1:80:80",
+            "[[::]]:80:80",
             "1.2.3:80:80",
             "host:80:80",
             "8000-8001:80-82",
@@ -328,6 +398,10 @@ mod tests {
         let all = |texts: &[&str]| merge(&wishes(texts), &[]);
         assert!(all(&["80:80", "80:80/udp", "81:80", "80", "80"]).is_ok());
         assert!(all(&["127.0.0.1:80:80", "127.0.0.2:80:80"]).is_ok());
+        assert!(all(&["0.0.0.0:80:80", "[::]:80:80"]).is_ok());
+        for twice in [["0.0.0.0:80:80", "127.0.0.1:80:81"], ["[::]:80:80", "80:80"]] {
+            assert_eq!(all(&twice).unwrap_err().kind(), fault::Kind::Input);
+        }
         for twice in
             [["80:80", "80:81"], ["80:80", "80:80"], ["127.0.0.1:80:80", "80:80"], ["70-90:70-90", "80:1"]]
         {
@@ -339,8 +413,28 @@ mod tests {
     }
 
     #[test]
+    fn a_network_must_be_able_to_publish_it() {
+        let network =
+            |json: &str| serde_json::from_str::<crate::definition::File>(json).unwrap().check().unwrap();
+        let both = r#""name":"n","driver":"bridge","device":"n0","subnets":[{"subnet":"10.90.0.0/24"}"#;
+        let old = network(&format!("{{{both}]}}"));
+        let new = network(&format!("{{{both},{{\"subnet\":\"fd00:90::/64\"}}]}}"));
+        let may =
+            |network: &Definition, text: &str| check_for(network, &[Wish::parse(text).unwrap()]).is_ok();
+        assert!(may(&old, "80:80") && may(&old, "127.0.0.1:80:80") && !may(&old, "[::]:80:80"));
+        assert!(may(&new, "80:80") && may(&new, "[2001:db8::1]:80:80"));
+    }
+
+    #[test]
     fn a_made_port_meets_its_wish() {
-        for text in ["80", "8080:80", "8000-8009:9000-9009", "8079-8081:80", "127.0.0.1:8080:80/udp"] {
+        for text in [
+            "80",
+            "8080:80",
+            "8000-8009:9000-9009",
+            "8079-8081:80",
+            "127.0.0.1:8080:80/udp",
+            "[2001:db8::1]:80:80",
+        ] {
             let wish = Wish::parse(text).unwrap();
             let host = if let HostPort::At(port) = wish.host { port } else { 8080 };
             assert!(wish.is_met_by(&wish.at(host)), "{text}");

@@ -1,16 +1,19 @@
 //! Removing what containers that are gone left behind.
 
+mod others;
+
 use crate::address;
 use crate::claim::Claims;
-use crate::definition::Definition;
+use crate::definition::{DEFAULT, Definition, Driver, File};
 use crate::firewall::Element;
 use crate::host::Host;
 use crate::port::numbers;
+use crate::remove::remove_half;
 use crate::{firewall, link, release};
-use fault::{Explain, Result};
+use fault::{Explain, Fault, Kind, Result};
 use record::Attachment;
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 use store::leases::addresses_of;
 use store::{Lease, Lock, is_id};
@@ -18,17 +21,18 @@ use store::{Lease, Lock, is_id};
 /// One thing that was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pruned {
-    /// `lease`, `port`, `rule`, `interface`, `bridge` or `table`.
+    /// `lease`, `port`, `rule`, `interface`, `bridge`, `table`, `network`, or `attachment` by CNI plugins to a network.
     pub kind: &'static str,
     pub name: String,
     /// The container it was of, where that is known.
     pub container: Option<String>,
 }
 
-/// Removes leases, claims, firewall elements and interfaces whose container is not looked after, and a network's
-/// bridge and the firewall table once nothing is attached.
+/// Removes leases, claims, firewall elements and interfaces whose container is not looked after, a network's bridge once
+/// nothing is attached to it, the firewall table once that holds of all, and halves of networks. Networks whose
+/// definition is damaged are left alone, which [`Host::take_notes`] tells.
 pub fn prune(host: &Host<'_>) -> Result<Vec<Pruned>> {
-    Pruner { host, plan: None, pruned: Vec::new() }.run()
+    Pruner::new(host).run()
 }
 
 /// What [`prune`] would remove. Changes nothing.
@@ -36,7 +40,7 @@ pub fn plan_prune(host: &Host<'_>) -> Result<Vec<Pruned>> {
     Pruner { host, plan: Some(Plan::default()), pruned: Vec::new() }.run()
 }
 
-struct Pruner<'h> {
+pub(crate) struct Pruner<'h> {
     host: &'h Host<'h>,
     /// If it is there, nothing is removed, and what would be gone by now is looked past.
     plan: Option<Plan>,
@@ -46,61 +50,132 @@ struct Pruner<'h> {
 /// What would be gone.
 #[derive(Default)]
 struct Plan {
-    leases: HashSet<IpAddr>,
+    /// Network and address: networks made by hand may have the same subnet.
+    leases: HashSet<(String, IpAddr)>,
     /// Protocol and port, address, as of [`Claims::all`].
-    claims: HashSet<(String, Option<Ipv4Addr>)>,
+    claims: HashSet<(String, Option<IpAddr>)>,
     elements: Vec<Element>,
     interfaces: HashSet<String>,
 }
 
-impl Pruner<'_> {
+impl<'h> Pruner<'h> {
+    pub(crate) fn new(host: &'h Host<'h>) -> Pruner<'h> {
+        Pruner { host, plan: None, pruned: Vec::new() }
+    }
+
     fn run(mut self) -> Result<Vec<Pruned>> {
         let (host, plans) = (self.host, self.plan.is_some());
         let mut networks = Vec::new();
-        for name in host.store.networks()? {
-            networks.push(if plans {
-                Definition::preview(host.store, &name)?.0
-            } else {
-                Definition::load(host.store, &name)?
-            });
+        let mut halves = Vec::new();
+        let mut names = host.store.networks()?;
+        names.sort();
+        for name in names {
+            match File::find(host.store, &name).and_then(|file| file.map(File::check_named).transpose()) {
+                Ok(Some(network)) => networks.push(network),
+                Ok(None) => halves.push(name),
+                Err(fault) if fault.kind() == Kind::Input => host.note(format!("left alone: {fault}")),
+                Err(fault) => return Err(fault),
+            }
         }
         for network in &networks {
+            self.plugins(network)?;
             self.leases(network)?;
         }
         self.claims()?;
+        let mut in_use = false;
+        self.foreigners()?;
         for network in &networks {
             let mut retire = || {
+                if network.driver != Driver::Bridge {
+                    return self.parent(network);
+                }
                 self.rules(network)?;
                 self.interfaces(network)?;
                 self.unused(network)
             };
-            if plans {
-                retire()?
-            } else {
-                host.retire(network, retire)?
-            };
+            let unused = if plans { retire()? } else { host.retire(network, retire)? };
+            in_use |= !unused;
+        }
+        for name in &halves {
+            self.half(name)?;
+        }
+        for name in host.known() {
+            if !networks.iter().any(|network| network.name == name) && !host.store.network_dir(&name).exists()
+            {
+                in_use |= !self.orphan(&name)?;
+            }
+        }
+        if plans {
+            let firewall = host.firewall()?;
+            if !in_use && firewall.has_table()? && !firewall.has_user_rules()? {
+                self.note("table", firewall::TABLE.into(), None);
+            }
+        } else if table(host)? {
+            self.note("table", firewall::TABLE.into(), None);
         }
         Ok(self.pruned)
+    }
+
+    /// A directory without a definition: of a creation that was cut off, or of an attachment that was being made while the
+    /// network was removed.
+    fn half(&mut self, name: &str) -> Result<()> {
+        let network = File { name: name.to_owned(), driver: "none".into(), ..File::default() }.check()?;
+        self.leases(&network)?;
+        let removed = match &self.plan {
+            Some(plan) => {
+                let leases = self.host.store.leases(name)?.addresses()?;
+                leases.iter().all(|address| plan.leases.contains(&(name.to_owned(), *address)))
+            }
+            None => remove_half(self.host, name)?,
+        };
+        if removed {
+            self.note("network", name.to_owned(), None);
+        }
+        Ok(())
+    }
+
+    /// What was made for a network whose directory somebody removed, known by what it was made as; `false` if it stays.
+    fn orphan(&mut self, name: &str) -> Result<bool> {
+        let host = self.host;
+        let Some(network) = host.made_as(name) else { return Ok(true) };
+        if self.plan.is_some() {
+            self.interfaces(&network)?;
+            return self.bridge(&network);
+        }
+        let retired = host.retire_for_good(&network, || {
+            if network.is_there(host.store) {
+                return Err(Fault::conflict("the network was made again").on(name));
+            }
+            self.interfaces(&network)?;
+            if self.bridge(&network)? {
+                Ok(())
+            } else {
+                Err(Fault::conflict("somebody is on the network").on(name))
+            }
+        });
+        match retired {
+            Err(fault) if fault.kind() == Kind::Conflict => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 
     fn note(&mut self, kind: &'static str, name: String, container: Option<String>) {
         self.pruned.push(Pruned { kind, name, container });
     }
 
-    fn leases(&mut self, network: &Definition) -> Result<()> {
+    pub(crate) fn leases(&mut self, network: &Definition) -> Result<()> {
         let host = self.host;
         let leases = host.store.leases(&network.name)?;
         for address in leases.addresses()? {
-            let IpAddr::V4(v4) = address else { continue };
             let Some(lease) = leases.read(address)? else { continue };
             let removed = if host.store.is_looked_after(&lease.container) {
                 // Left by an attach that was killed: the container lives but knows nothing of it.
                 let lock = forgotten(host, &lease.container, |attachments| {
                     !attachments.iter().flat_map(addresses_of).any(|known| known == address)
                 })?;
-                lock.is_some() && self.release(network, v4, &lease).is_ok()
+                lock.is_some() && self.release(network, address, &lease).is_ok()
             } else {
-                self.reclaim(network, v4, &lease)?
+                self.reclaim(network, address, &lease)?
             };
             if removed {
                 let container = Some(lease.container).filter(|id| !id.is_empty());
@@ -111,21 +186,21 @@ impl Pruner<'_> {
     }
 
     /// The caller has made sure that the container does not need it.
-    fn release(&mut self, network: &Definition, address: Ipv4Addr, lease: &Lease) -> Result<()> {
+    fn release(&mut self, network: &Definition, address: IpAddr, lease: &Lease) -> Result<()> {
         match &mut self.plan {
-            Some(plan) => plan.release(self.host, address, lease),
+            Some(plan) => plan.release(self.host, network, address, lease),
             None => release::lease(self.host, network, address, lease),
         }
     }
 
     /// A killed tool's lock may outlive it by the moment a child it was starting needs to let go of it.
-    fn reclaim(&mut self, network: &Definition, address: Ipv4Addr, lease: &Lease) -> Result<bool> {
+    fn reclaim(&mut self, network: &Definition, address: IpAddr, lease: &Lease) -> Result<bool> {
         let host = self.host;
         for _ in 0..10 {
             let reclaimed = match &mut self.plan {
                 None => address::reclaim(host, network, address, lease)?,
                 Some(plan) => match host.store.claim_remains(&lease.container) {
-                    Some(_remains) => plan.release(host, address, lease).map(|()| true)?,
+                    Some(_remains) => plan.release(host, network, address, lease).map(|()| true)?,
                     None => false,
                 },
             };
@@ -168,23 +243,24 @@ impl Pruner<'_> {
     }
 
     /// Elements that lead into the network without a lease that lists them. Nothing is being attached meanwhile.
-    fn rules(&mut self, network: &Definition) -> Result<()> {
+    pub(crate) fn rules(&mut self, network: &Definition) -> Result<()> {
         let firewall = self.host.firewall()?;
         let leases = self.host.store.leases(&network.name)?;
         let mut stale = Vec::new();
         let present = firewall.all().explain(|| "list published ports".into())?;
         for element in present {
-            let Some(target) = element.target().filter(|target| network.subnet.contains(*target)) else {
+            let Some(target) = element.target().filter(|target| network.pool_of(*target).is_some()) else {
                 continue;
             };
             if self.plan.as_ref().is_some_and(|plan| plan.elements.contains(&element)) {
                 continue;
             }
             let ports = match &self.plan {
-                Some(plan) if plan.leases.contains(&target.into()) => Vec::new(),
-                _ => leases.read(target.into())?.map(|lease| lease.ports).unwrap_or_default(),
+                Some(plan) if plan.leases.contains(&(network.name.clone(), target)) => Vec::new(),
+                _ => leases.read(target)?.map(|lease| lease.ports).unwrap_or_default(),
             };
-            let mut meant = ports.iter().filter_map(|port| firewall::elements(port, target).ok()).flatten();
+            let mut meant =
+                ports.iter().filter_map(|port| firewall::elements(port, &[target]).ok()).flatten();
             if !meant.any(|meant| meant == element) {
                 self.note("rule", element.to_string(), None);
                 stale.push(element);
@@ -193,23 +269,28 @@ impl Pruner<'_> {
         if self.plan.is_some() { Ok(()) } else { firewall.remove(&stale) }
     }
 
-    /// Interfaces named as ours, on our bridge or none, that belong to no attached container.
-    fn interfaces(&mut self, network: &Definition) -> Result<()> {
+    /// Interfaces named as ours, on our bridge or none, that belong to no attached container. Nothing is being attached to
+    /// this network meanwhile.
+    pub(crate) fn interfaces(&mut self, network: &Definition) -> Result<()> {
+        if network.driver != Driver::Bridge {
+            return Ok(());
+        }
         let route = self.host.route()?;
         let bridge =
             link::index_of(route, &network.device).explain(|| format!("look up {}", network.device))?;
-        let mut attached = None;
+        let leased = self.leased(network)?;
+        let mut recorded = None;
         for found in link::all(route)? {
             let ours = found.kind == "veth"
                 && found.name.strip_prefix(link::PREFIX).is_some_and(|id| id.len() == 12 && is_hex(id))
                 && (found.master.is_none() || found.master == bridge);
-            if !ours {
+            if !ours || leased.contains(&found.name) {
                 continue;
             }
-            if attached.is_none() {
-                attached = Some(attached_interfaces(self.host)?);
+            if recorded.is_none() {
+                recorded = Some(attached_interfaces(self.host)?);
             }
-            if attached.as_ref().is_some_and(|names| names.contains(&found.name)) {
+            if recorded.as_ref().is_some_and(|names| names.contains(&found.name)) {
                 continue;
             }
             let removed = match &mut self.plan {
@@ -224,52 +305,88 @@ impl Pruner<'_> {
         Ok(())
     }
 
-    /// Bridge and table of a network with neither leases nor interfaces.
+    /// Interfaces of those who hold a lease of the network that stays.
+    fn leased(&self, network: &Definition) -> Result<HashSet<String>> {
+        let leases = self.host.store.leases(&network.name)?;
+        let mut names = HashSet::new();
+        for address in leases.addresses()? {
+            if self.is_going(network, address) {
+                continue;
+            }
+            if let Some(lease) = leases.read(address)? {
+                names.insert(link::host_interface(&lease.container, &network.name));
+            }
+        }
+        Ok(names)
+    }
+
+    fn is_going(&self, network: &Definition, address: IpAddr) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.leases.contains(&(network.name.clone(), address)))
+    }
+
+    /// Whether nobody is on a network, with its bridge gone by now.
     fn unused(&mut self, network: &Definition) -> Result<bool> {
-        let gone = self.plan.as_ref();
         let leases = self.host.store.leases(&network.name)?.addresses()?;
-        if leases.iter().any(|address| gone.is_none_or(|plan| !plan.leases.contains(address))) {
+        if leases.iter().any(|address| !self.is_going(network, *address)) {
             return Ok(false);
         }
+        self.bridge(network)
+    }
+
+    /// The bridge, if it was made by us, which its hardware address tells, and has no ports; `false` if it stays.
+    pub(crate) fn bridge(&mut self, network: &Definition) -> Result<bool> {
+        if network.driver != Driver::Bridge {
+            return Ok(true);
+        }
         let route = self.host.route()?;
-        if let Some(bridge) =
-            link::find(route, &network.device).explain(|| format!("look up {}", network.device))?
-        {
-            let stays = |link: &link::Link| {
-                link.master == Some(bridge.index)
-                    && gone.is_none_or(|plan| !plan.interfaces.contains(&link.name))
-            };
-            // Made by us, by its hardware address, and without a port.
-            let ours = bridge.kind == "bridge" && bridge.mac == Some(link::mac_of(network.gateway));
-            if !ours || link::all(route)?.iter().any(stays) {
-                return Ok(false);
+        let found = link::find(route, &network.device);
+        let Some(bridge) = found.explain(|| format!("look up {}", network.device))? else {
+            // Removed by hand, or by a tool that was killed before it came to the firewall.
+            if self.plan.is_none() && self.host.was_made(network) {
+                self.host.firewall()?.forget(network)?;
             }
-            if self.plan.is_none() {
-                link::remove(route, &network.device)?;
-            }
-            self.note("bridge", network.device.clone(), None);
+            return Ok(true);
+        };
+        let gone = self.plan.as_ref();
+        let stays = |link: &link::Link| {
+            link.master == Some(bridge.index) && gone.is_none_or(|plan| !plan.interfaces.contains(&link.name))
+        };
+        let ours = bridge.kind == "bridge" && bridge.mac == link::bridge_mac(network);
+        if !ours || link::all(route)?.iter().any(stays) {
+            return Ok(false);
         }
-        let firewall = self.host.firewall()?;
-        let table = if self.plan.is_some() { firewall.has_table()? } else { firewall.remove_table()? };
-        if table {
-            self.note("table", firewall::TABLE.into(), None);
+        if self.plan.is_none() {
+            link::remove(route, &network.device)?;
+            self.host.firewall()?.forget(network)?;
         }
+        self.note("bridge", network.device.clone(), None);
         Ok(true)
     }
 }
 
+/// Removes the firewall table if no network is ready, all of which share it; `false` if there is none, or it is needed.
+pub(crate) fn table(host: &Host<'_>) -> Result<bool> {
+    host.when_none_is_ready(|| host.firewall()?.remove_table())
+}
+
 impl Plan {
     /// What [`release::lease`] would remove.
-    fn release(&mut self, host: &Host<'_>, address: Ipv4Addr, lease: &Lease) -> Result<()> {
+    fn release(
+        &mut self,
+        host: &Host<'_>,
+        network: &Definition,
+        address: IpAddr,
+        lease: &Lease,
+    ) -> Result<()> {
         let claims = Claims::new(host.store);
         for port in lease.ports.iter().filter(|port| claims.has(&lease.container, port)) {
-            self.elements.extend(firewall::elements(port, address)?);
+            self.elements.extend(firewall::elements(port, &[address])?);
             let at = port.ip.as_deref().and_then(|ip| ip.parse().ok());
             let numbers = numbers(port).map(|number| (format!("{}-{number}", port.protocol), at));
             self.claims.extend(numbers);
         }
-        self.interfaces.insert(link::host_interface(&lease.container));
-        self.leases.insert(address.into());
+        self.interfaces.insert(link::host_interface(&lease.container, &network.name));
+        self.leases.insert((network.name.clone(), address));
         Ok(())
     }
 }
@@ -288,7 +405,7 @@ fn forgotten(host: &Host<'_>, id: &str, says_so: impl FnOnce(&[Attachment]) -> b
     Ok(Some(lock).filter(|_| says_so(&attachments)))
 }
 
-fn lists(attachments: &[Attachment], name: &str, at: Option<Ipv4Addr>) -> bool {
+fn lists(attachments: &[Attachment], name: &str, at: Option<IpAddr>) -> bool {
     let Some((protocol, number)) = name.split_once('-') else { return false };
     let Ok(number) = number.parse::<u16>() else { return false };
     let at = at.map(|at| at.to_string());
@@ -299,13 +416,15 @@ fn lists(attachments: &[Attachment], name: &str, at: Option<Ipv4Addr>) -> bool {
 }
 
 fn attached_interfaces(host: &Host<'_>) -> Result<HashSet<String>> {
-    let mut names = HashSet::new();
+    let mut names: HashSet<String> = others::foreign_interfaces(host)?.into_iter().collect();
     for container in host.store.containers()?.iter().filter(|container| container.is_alive()) {
         // A record that cannot be read may tell of an attachment.
-        if container.load().and_then(|record| record.networks()).is_ok_and(|networks| networks.is_empty()) {
-            continue;
+        match container.load().and_then(|record| record.networks()) {
+            Ok(networks) => {
+                names.extend(networks.iter().map(|one| link::host_interface(&container.id, &one.name)));
+            }
+            Err(_) => drop(names.insert(link::host_interface(&container.id, DEFAULT))),
         }
-        names.insert(link::host_interface(&container.id));
     }
     Ok(names)
 }

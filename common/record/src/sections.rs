@@ -180,10 +180,19 @@ pub struct Attachment {
     pub addresses: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+    /// The way out for IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+    /// Further names of the container on this network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     #[serde(default)]
     pub ports: Vec<Port>,
+    /// Of a network of CNI plugins: what they said of the attachment (CNI specification, section 5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cni: Option<serde_json::Value>,
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -200,7 +209,7 @@ pub struct Port {
     pub host: Option<u16>,
     /// First port in the container.
     pub container: u16,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     #[serde(default = "tcp")]
     pub protocol: String,
     /// Length of the range; absent means one.

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use store::ContainerDir;
@@ -112,7 +112,7 @@ impl Prepared {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .explain(|| "make a socket pair".into())?;
-        let program = sibling("ctr-shim")?;
+        let program = sys::process::sibling("ctr-shim")?;
         // From a read-only mount: what runs in the container was started by this very program, and may try to write to it.
         let protected =
             sys::mount::readonly_executable(&program).explain(|| format!("open {}", program.display()))?;
@@ -167,18 +167,4 @@ impl Drop for Prepared {
 pub fn start_shim(dir: &ContainerDir) -> Result<Reply> {
     crate::clear(dir, PATIENCE)?;
     Prepared::start(dir)?.set_up()
-}
-
-/// A tool of the same build: beside this executable, never by PATH, so that versions cannot be mixed.
-pub fn sibling(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().explain(|| "find this executable".into())?;
-    let path = own.with_file_name(name);
-    if path.exists() {
-        return Ok(path);
-    }
-    // Test programs live one directory below the tools.
-    let above = own.parent().and_then(|dir| dir.parent()).map(|dir| dir.join(name));
-    above.filter(|path| path.exists()).ok_or_else(|| {
-        Fault::failed(format!("{name} is not beside {}", own.display())).hint("install all tools together")
-    })
 }

@@ -21,6 +21,12 @@ pub struct Lease {
     /// Ports of the host that lead to this address. In the lease before they are in the firewall.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
+    /// What the container is called on the network: its name, its short id, its host name, its aliases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// Name servers this container asks beyond the network, instead of the network's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<String>,
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -38,6 +44,25 @@ impl Store {
         Ok(Leases { dir: self.network_dir(network).join("leases") })
     }
 
+    /// `$STAVES_ROOT/networks/<name>/attachments/<id>`: what CNI plugins have to undo for a container, there from before
+    /// they do anything until it is undone.
+    ///
+    /// Fails with usage for a name or an id that is none.
+    pub fn plugins_attachment(&self, network: &str, id: &str) -> Result<PathBuf> {
+        container::check_name(network)?;
+        if !container::is_id(id) {
+            return Err(fault::Fault::usage(format!("\"{id}\" is no container's id")));
+        }
+        Ok(self.network_dir(network).join("attachments").join(id))
+    }
+
+    /// Ids of the containers CNI plugins have attached to a network, in no order.
+    pub fn attached_by_plugins(&self, network: &str) -> Result<Vec<String>> {
+        container::check_name(network)?;
+        let names = names_in(&self.network_dir(network).join("attachments"))?;
+        Ok(names.into_iter().filter(|name| container::is_id(name)).collect())
+    }
+
     /// `$STAVES_ROOT/networks/<name>`. The caller has checked the name.
     pub fn network_dir(&self, network: &str) -> PathBuf {
         self.root().join("networks").join(network)
@@ -51,7 +76,7 @@ impl Store {
 
     /// Whether this container is alive, so that what is leased to it must stay.
     pub fn is_looked_after(&self, id: &str) -> bool {
-        container::is_id(id) && self.container_dir(id).is_alive()
+        container::is_id(id) && (self.container_dir(id).is_alive() || self.is_foreign_alive(id))
     }
 
     /// The right to undo what a container left behind: `None` if it is looked after or being worked on.
@@ -61,8 +86,13 @@ impl Store {
             return Some(Remains { _lock: None });
         }
         let dir = self.container_dir(id);
-        let lock = if dir.bundle.is_dir() { Some(Lock::try_exclusive(&dir.bundle).ok()??) } else { None };
-        if dir.is_alive() { None } else { Some(Remains { _lock: lock }) }
+        let foreign = self.foreign_dir(id);
+        let works_on = [&dir.bundle, &foreign].into_iter().find(|dir| dir.is_dir());
+        let lock = match works_on {
+            Some(dir) => Some(Lock::try_exclusive(dir).ok()??),
+            None => None,
+        };
+        if dir.is_alive() || self.is_foreign_alive(id) { None } else { Some(Remains { _lock: lock }) }
     }
 }
 
@@ -134,14 +164,14 @@ impl Leases {
 /// Gives back the addresses of a container whose run has ended, by removing files alone. For ctr-shim and ctr-rm,
 /// which link no network code; their caller looks after the container or holds its lock.
 ///
-/// Attachments with published ports are left: the firewall must forget them first. `true` if there are any, and
-/// `net-detach ID` has to be run.
+/// Attachments with published ports are left: the firewall must forget them first. So are those of CNI plugins, which are
+/// to be run. `true` if there are any, and `net-detach ID` has to be run.
 #[must_use = "net-detach has to be run if this is true"]
 pub fn release_all(store: &Store, id: &str, attachments: &[Attachment]) -> bool {
-    let mut ports_left = false;
+    let mut left = false;
     for attachment in attachments {
-        if !attachment.ports.is_empty() {
-            ports_left = true;
+        if needs_net_detach(attachment) {
+            left = true;
             continue;
         }
         let Ok(leases) = store.leases(&attachment.name) else { continue };
@@ -150,7 +180,12 @@ pub fn release_all(store: &Store, id: &str, attachments: &[Attachment]) -> bool 
             let _ = leases.release(address, id);
         }
     }
-    ports_left
+    left
+}
+
+/// Whether more has to be undone for an attachment than its leases.
+pub fn needs_net_detach(attachment: &Attachment) -> bool {
+    !attachment.ports.is_empty() || attachment.cni.is_some()
 }
 
 /// The addresses of an attachment without their prefix lengths.
@@ -164,7 +199,7 @@ fn atomic_content(lease: &Lease) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-fn names_in(dir: &std::path::Path) -> Result<Vec<String>> {
+pub(crate) fn names_in(dir: &std::path::Path) -> Result<Vec<String>> {
     match std::fs::read_dir(dir) {
         Ok(entries) => {
             Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())

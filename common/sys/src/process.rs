@@ -1,8 +1,10 @@
 //! Processes and namespaces.
 
+use fault::Explain;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ffi::CStr;
 use std::io;
+use std::path::PathBuf;
 
 /// libc's constant is of a type too small for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -279,6 +281,27 @@ pub fn spawn_with_default_signals(command: &mut std::process::Command) -> io::Re
     command.spawn()
 }
 
+/// The same for a program that must not outlive the thread that starts it, not even if that is killed
+/// (prctl(2), `PR_SET_PDEATHSIG`).
+pub fn spawn_bound(command: &mut std::process::Command) -> io::Result<std::process::Child> {
+    use std::os::unix::process::CommandExt;
+    let parent = rustix::process::getpid();
+    // SAFETY: what runs between fork and exec only makes async-signal-safe calls and does not allocate.
+    unsafe {
+        command.pre_exec(move || {
+            reset_signals();
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            // Killed before it could be told.
+            if rustix::process::getppid() == Some(parent) {
+                Ok(())
+            } else {
+                Err(io::Error::from_raw_os_error(libc::ESRCH))
+            }
+        });
+    }
+    command.spawn()
+}
+
 /// A copy of a descriptor that is only known by its number, closed at execve(2).
 ///
 /// Fails with `EBADF` when it is not open.
@@ -296,4 +319,19 @@ pub fn die_of(signal: i32) -> ! {
     // SAFETY: raise(3) has no precondition; the handler is the default one.
     unsafe { libc::raise(signal) };
     exit_now(128 + signal)
+}
+
+/// A tool of the same build: beside this executable, never by PATH, so that versions cannot be mixed.
+pub fn sibling(name: &str) -> fault::Result<PathBuf> {
+    let own = std::env::current_exe().explain(|| "find this executable".into())?;
+    let path = own.with_file_name(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    // Test programs live one directory below the tools.
+    let above = own.parent().and_then(|dir| dir.parent()).map(|dir| dir.join(name));
+    above.filter(|path| path.exists()).ok_or_else(|| {
+        fault::Fault::failed(format!("{name} is not beside {}", own.display()))
+            .hint("install all tools together")
+    })
 }

@@ -18,10 +18,10 @@ pub use users::UserFlags;
 
 use crate::limits::{self, LimitFlags};
 use clap::{ArgAction, Args};
+use cli::words::pairs;
 use cli::{Explain, Fault, Kind, Result};
 use oci::wishes::{self, MountPlan, Wishes, mount};
 use record::{Config, Mount, MountWish, PortWish};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The words after the flags. The first one ends the flags: what follows belongs to the command.
@@ -198,10 +198,6 @@ pub struct CreateFlags {
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Limits")]
     pub sysctl: Vec<String>,
 
-    /// bridge, none, host, private, container:NAME
-    #[arg(long, alias = "net", value_name = "MODE", help_heading = "Namespaces")]
-    pub network: Option<String>,
-
     /// Publish a port
     #[arg(short, long, value_name = "[[IP:]HOST:]PORT[/udp]", help_heading = "Namespaces")]
     pub publish: Vec<String>,
@@ -309,7 +305,6 @@ impl CreateFlags {
                 .collect::<Result<_>>()?,
             ulimits: self.ulimit.clone(),
             sysctls: pairs("sysctl", &self.sysctl, false)?,
-            network: self.network.clone(),
             pid: self.pid.clone(),
             ipc: self.ipc.clone(),
             uts: self.uts.clone(),
@@ -328,7 +323,7 @@ impl CreateFlags {
             ..self.limits.asked()
         };
         self.more_limits.put(&mut config)?;
-        self.names.put(&mut config);
+        self.names.put(&mut config)?;
         self.process.put(caller, &mut config)?;
         self.rest.put(&path, &mut config)?;
         self.users.put(&mut config);
@@ -439,20 +434,6 @@ fn read_text(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// `name=value` each; the last of one name counts.
-fn pairs(what: &str, texts: &[String], value_may_lack: bool) -> Result<BTreeMap<String, String>> {
-    let mut map = BTreeMap::new();
-    for text in texts {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => (name, value),
-            None if value_may_lack && !text.is_empty() => (text.as_str(), ""),
-            _ => return Err(Fault::usage(format!("{what} \"{text}\" is not of the form name=value"))),
-        };
-        map.insert(name.to_owned(), value.to_owned());
-    }
-    Ok(map)
-}
-
 /// Puts `asked` over `config`. `asked`'s mounts are `plans`, in the same order.
 fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
     macro_rules! wins {
@@ -478,6 +459,10 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
         });
     }
     switches!(tty interactive auto_remove init read_only privileged unsetenv_all read_only_tmpfs oom_kill_disable publish_all);
+    // So are networks, which may be asked for in either way.
+    if asked.network.is_some() || !asked.networks.is_empty() {
+        (config.network, config.networks) = (asked.network, asked.networks);
+    }
     // A namespace is asked for as a whole.
     if asked.userns.is_some()
         || asked.subuidname.is_some()
@@ -487,7 +472,7 @@ fn merge(config: &mut Config, asked: Config, plans: &[MountPlan]) {
         (config.userns, config.uidmap, config.gidmap) = (asked.userns, asked.uidmap, asked.gidmap);
         (config.subuidname, config.subgidname) = (asked.subuidname, asked.subgidname);
     }
-    wins!(name command entrypoint workdir user hostname network pid ipc uts
+    wins!(name command entrypoint workdir user hostname pid ipc uts
         stop_signal stop_timeout restart log_driver runtime rootfs platform volume_driver);
     wins!(passwd_entry group_entry umask domainname tz shm_size memory_swappiness oom_score_adj cpu_rt_period cpu_rt_runtime rdt_class personality cgroupns
         cgroup_parent timeout pidfile);

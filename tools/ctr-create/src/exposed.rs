@@ -12,7 +12,7 @@ pub fn publish(record: &Record, config: &mut Config) -> Result<()> {
     if !config.publish_all {
         return Ok(());
     }
-    let mode = NetworkMode::parse(config.network.as_deref().unwrap_or_default())?;
+    let mode = NetworkMode::of(config)?;
     if !matches!(mode, NetworkMode::Bridge | NetworkMode::Private) {
         return Err(
             Fault::usage("ports can be published on a network only").hint("leave --network or -P out")

@@ -11,6 +11,7 @@ mod hooks;
 pub mod limits;
 mod make;
 mod names;
+mod networks;
 mod quota;
 mod replace;
 pub mod running;

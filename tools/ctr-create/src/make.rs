@@ -110,6 +110,7 @@ pub fn dry_run(store: &Store, record: &Record, mut config: Config, warn: Warn<'_
 }
 
 fn plan(store: &Store, record: &Record, config: Config, id: String, warn: Warn<'_>) -> Result<Plan> {
+    crate::networks::exist(store, &config)?;
     let name = match &config.name {
         Some(name) => {
             store::check_name(name)?;

@@ -62,7 +62,7 @@ struct Published {
     host: u16,
 }
 
-/// `80` or `80/udp`.
+/// `80`, `80/udp` or `80/sctp`.
 struct Wanted {
     port: u16,
     protocol: String,
@@ -74,7 +74,9 @@ impl Wanted {
         let number = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok()).flatten();
         let protocol = protocol.to_ascii_lowercase();
         match number.filter(|port| *port > 0) {
-            Some(port) if matches!(protocol.as_str(), "tcp" | "udp") => Ok(Wanted { port, protocol }),
+            Some(port) if matches!(protocol.as_str(), "tcp" | "udp" | "sctp") => {
+                Ok(Wanted { port, protocol })
+            }
             _ => Err(Fault::usage(format!("\"{text}\" is not a port of a container")).hint("80, 53/udp")),
         }
     }
@@ -199,7 +201,7 @@ mod tests {
     fn ports_as_people_write_them() {
         let wanted = Wanted::parse("53/UDP").unwrap();
         assert_eq!((wanted.port, wanted.protocol.as_str()), (53, "udp"));
-        for text in ["", "0", "80/sctp", "x", "+80", "65536", "80-81"] {
+        for text in ["", "0", "80/icmp", "x", "+80", "65536", "80-81"] {
             assert!(Wanted::parse(text).is_err(), "{text}");
         }
     }

@@ -5,10 +5,10 @@ mod groups;
 mod select;
 mod sweep;
 
-use cli::{Common, Context, Fault, Kind, OutputMode, Result, Tool};
+use cli::words::confirmed;
+use cli::{Common, Context, Kind, OutputMode, Result, Tool};
 use record::{Container, Record};
 use select::{Filters, Verdict};
-use std::io::{BufRead, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 use store::{ContainerDir, Store};
 
@@ -71,7 +71,7 @@ impl Tool for Args {
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let filters = Filters::parse(&args.filters)?;
     let store = Store::from_env()?;
-    if !args.dry_run && !args.force && !confirmed()? {
+    if !args.dry_run && !args.force && !confirmed("This will remove all containers that have ended.")? {
         return Ok(());
     }
     let mut pruner = Pruner { store: &store, args, reclaimed: 0, count: 0 };
@@ -185,24 +185,6 @@ fn wait_for_age(path: &std::path::Path, age: Duration) {
 fn age_of(path: &std::path::Path) -> Option<Duration> {
     let modified = std::fs::symlink_metadata(path).and_then(|status| status.modified()).ok()?;
     Some(SystemTime::now().duration_since(modified).unwrap_or_default())
-}
-
-/// Asks on a terminal; programs have decided already.
-fn confirmed() -> Result<bool> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Ok(true);
-    }
-    let mut stderr = std::io::stderr().lock();
-    let question =
-        "This will remove all containers that have ended.\nAre you sure you want to continue? [y/N] ";
-    stderr
-        .write_all(question.as_bytes())
-        .and_then(|()| stderr.flush())
-        .map_err(|error| Fault::failed("ask").because(error).hint("--force does not ask"))?;
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer).map_err(|error| Fault::failed("read the answer").because(error))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Bytes in decimal units with four digits at most, as docker prints them.

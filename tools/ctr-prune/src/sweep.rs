@@ -59,7 +59,9 @@ pub fn holdings(store: &Store) -> Result<Vec<Step>> {
         for address in leases.addresses()? {
             let Some(lease) = leases.read(address)? else { continue };
             // Where ports are published the firewall has to forget them first: net-prune does that.
-            let gone = is_id(&lease.container) && !store.container_dir(&lease.container).bundle.exists();
+            let gone = is_id(&lease.container)
+                && !store.container_dir(&lease.container).bundle.exists()
+                && !store.is_foreign_alive(&lease.container);
             if gone && lease.ports.is_empty() {
                 steps.push(Step::Lease { network: network.clone(), address, container: lease.container });
             }

@@ -5,7 +5,7 @@ mod hosts;
 
 use chosen::{Output, for_people};
 use cli::{Context, Fault, Result};
-use record::Container;
+use record::{Container, Record};
 use serde_json::json;
 use store::{ContainerDir, Store, Subject, Who, check_name};
 
@@ -64,11 +64,31 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         // It has its name; what programs inside call themselves by is less.
         context.warn(name, &fault.to_string());
     }
+    if let Err(fault) = rename_on_networks(&store, &renamed, &old.name, name) {
+        context.warn(name, &fault.to_string());
+    }
     let mut record = subject.current(&dir)?;
     if let Some(config) = renamed.raw("config") {
         record.set_raw("config", config.to_owned())?;
     }
     context.print_result(&record, &container.id, for_people(&Subject::from(name.to_owned()), &container.id))
+}
+
+/// Others find it by what its leases call it, which the networks' resolvers read.
+fn rename_on_networks(store: &Store, record: &Record, old: &str, new: &str) -> Result<()> {
+    let id = record.require::<Container>("container")?.id;
+    for attachment in record.networks()? {
+        let leases = store.leases(&attachment.name)?;
+        for address in store::leases::addresses_of(&attachment) {
+            let Some(mut lease) = leases.read(address)?.filter(|lease| lease.container == id) else {
+                continue;
+            };
+            let Some(known) = lease.names.iter_mut().find(|known| *known == old) else { continue };
+            new.clone_into(known);
+            leases.rewrite(address, &lease)?;
+        }
+    }
+    Ok(())
 }
 
 fn plan(context: &mut Context, store: &Store, dir: &ContainerDir, name: &str) -> Result<()> {

@@ -22,7 +22,16 @@ pub fn ignore(args: &Args, record: &mut Record) -> Result<()> {
     for member in members {
         config.shift_remove(*member);
     }
-    if config.len() < before {
+    let mut changed = config.len() < before;
+    let wishes = config.get_mut("networks").and_then(serde_json::Value::as_array_mut);
+    for wish in wishes.into_iter().flatten().filter_map(serde_json::Value::as_object_mut) {
+        for (member, ignored) in
+            [("ip", args.ignore_static_ip), ("ip6", args.ignore_static_ip), ("mac", args.ignore_static_mac)]
+        {
+            changed |= ignored && wish.shift_remove(member).is_some();
+        }
+    }
+    if changed {
         record.set("config", &config)?;
     }
     Ok(())
@@ -70,7 +79,7 @@ mod tests {
 
     #[test]
     fn addresses_are_kept_unless_they_are_to_be_ignored() {
-        let text = r#"{"config":{"ip":"10.89.0.7","mac_address":"02:00:00:00:00:07","tty":true},"networks":[{"name":"bridge","addresses":["10.89.0.7/16"],"mac":"m","gateway":"g","ports":[{"host":80,"container":80,"protocol":"tcp"}]}]}"#;
+        let text = r#"{"config":{"ip":"10.89.0.7","mac_address":"02:00:00:00:00:07","networks":[{"name":"bridge","ip":"10.89.0.7","mac":"02:00:00:00:00:07"}],"tty":true},"networks":[{"name":"bridge","addresses":["10.89.0.7/16"],"mac":"m","gateway":"g","ports":[{"host":80,"container":80,"protocol":"tcp"}]}]}"#;
         let record = Record::parse(text).unwrap();
         let args = Args::parse_from(["ctr-restore", "x"]);
         let kept = earlier(&args, &record).unwrap();
@@ -82,7 +91,7 @@ mod tests {
         let kept = earlier(&args, &record).unwrap();
         assert!(kept[0].addresses.is_empty() && kept[0].mac.is_none() && kept[0].name == "bridge");
         ignore(&args, &mut same).unwrap();
-        assert_eq!(same.raw("config"), Some(r#"{"tty":true}"#));
+        assert_eq!(same.raw("config"), Some(r#"{"networks":[{"name":"bridge"}],"tty":true}"#));
         assert!(ignore(&args, &mut Record::parse(r#"{"config":7}"#).unwrap()).is_err());
     }
 }

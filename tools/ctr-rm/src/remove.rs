@@ -44,7 +44,7 @@ pub enum Step {
 struct Facts {
     runs: bool,
     waits: bool,
-    /// It has leases, and ports of the host lead to one of them.
+    /// It has leases, and ports of the host lead to one of them; or CNI plugins have to be run.
     ports: bool,
     attached: bool,
     cgroup: bool,
@@ -118,9 +118,10 @@ impl Facts {
         Ok(Facts {
             runs: runs || Orphan::of(dir)?.is_some(),
             waits: !runs && dir.has_shim(),
-            ports: attachments
-                .iter()
-                .any(|attachment| !attachment.ports.is_empty() && is_leased(store, &dir.id, attachment)),
+            ports: attachments.iter().any(|attachment| {
+                (!attachment.ports.is_empty() && is_leased(store, &dir.id, attachment))
+                    || store.plugins_attachment(&attachment.name, &dir.id).is_ok_and(|file| file.exists())
+            }),
             attached: !attachments.is_empty(),
             cgroup: live.is_some_and(|live| !live.cgroup.is_empty()),
             anonymous_volumes: anonymous_volumes(record),

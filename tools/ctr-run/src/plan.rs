@@ -43,7 +43,7 @@ pub fn print(
     if args.flags.rest.replace {
         steps.push(json!({"step": "remove", "name": config.name}));
     }
-    let network = NetworkMode::parse(config.network.as_deref().unwrap_or_default())?;
+    let network = NetworkMode::of(&config)?;
     let mut create = json!({"step": "create"});
     if complete {
         let plan = ctr_create::dry_run(store, &record, config, &mut |warning| context.warn("", warning))?;

@@ -1,7 +1,7 @@
 //! The pipeline that does what ctr-run does, in shell.
 
 use crate::{Args, Pull};
-use oci::wishes::NetworkMode;
+use oci::wishes::{NetworkMode, network_text};
 use record::{Config, Mount, MountWish, Port, PortWish, Quantity};
 
 /// One line a stage, ready to paste into a POSIX shell.
@@ -26,7 +26,7 @@ pub fn pipeline(args: &Args, image: Option<&str>, config: &Config) -> String {
         stages.push("img-unpack".to_owned());
     }
     stages.push(line(&create(args, config)));
-    let network = NetworkMode::parse(config.network.as_deref().unwrap_or_default()).unwrap_or_default();
+    let network = NetworkMode::of(config).unwrap_or_default();
     if matches!(network, NetworkMode::Bridge | NetworkMode::Private) {
         let mut attach = vec!["net-attach".to_owned()];
         for port in &config.ports {
@@ -113,6 +113,9 @@ fn create(args: &Args, config: &Config) -> Vec<String> {
         if let Some(value) = value {
             flag(name, value);
         }
+    }
+    for wish in &config.networks {
+        flag("--network", &network_text(wish));
     }
     if let Some(entrypoint) = config.entrypoint.as_ref().and_then(|words| words.first()) {
         flag("--entrypoint", entrypoint);

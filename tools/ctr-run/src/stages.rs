@@ -109,7 +109,7 @@ pub struct NetAttach {
 impl NetAttach {
     /// `None` for a container without a network of its own.
     pub fn start(config: &Config) -> Result<Option<NetAttach>> {
-        let mode = NetworkMode::parse(config.network.as_deref().unwrap_or_default())?;
+        let mode = NetworkMode::of(config)?;
         if !matches!(mode, NetworkMode::Bridge | NetworkMode::Private) {
             if config.ports.is_empty() {
                 return Ok(None);

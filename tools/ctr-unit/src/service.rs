@@ -410,7 +410,7 @@ fn pipeline(subject: &Subject<'_>, start: &[&str], tool: &dyn Fn(&str) -> String
         stages.push(stage("img-unpack", &[]));
     }
     stages.push(stage("ctr-create", &["--replace", "--name", &subject.name]));
-    let network = NetworkMode::parse(subject.config.network.as_deref().unwrap_or_default())?;
+    let network = NetworkMode::of(&subject.config)?;
     if matches!(network, NetworkMode::Bridge | NetworkMode::Private) {
         stages.push(stage("net-attach", &[]));
     }

@@ -304,6 +304,9 @@ fn names(config: &Config, lines: &mut Lines) -> Result<()> {
     if let Some(network) = &config.network {
         lines.each("Network", "--network", network);
     }
+    for wish in &config.networks {
+        lines.each("Network", "--network", &wishes::network_text(wish));
+    }
     for wish in &config.ports {
         lines.each("PublishPort", "--publish", &mounts::port(&wishes::port(wish)?));
     }

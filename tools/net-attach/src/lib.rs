@@ -1,9 +1,12 @@
 //! Attach containers to a network.
 #![forbid(unsafe_code)]
 
+mod plugin;
+
 use cli::{Common, Context, Result, Tool};
 use network::{Host, Request};
-use record::{Attachment, Config, Port, Record};
+use oci::wishes;
+use record::{Attachment, Config, NetworkWish, Port, Record};
 use shim::Client;
 use store::{ContainerDir, Store, Subject};
 
@@ -19,7 +22,8 @@ use store::{ContainerDir, Store, Subject};
     after_help = "Examples:
   img-pull nginx | img-unpack | ctr-create | net-attach -p 8080:80 | ctr-start
   ctr-inspect web | jq -c '.config.ports += [\"127.0.0.1:5353:53/udp\"]' | net-attach
-  net-attach -p 8443:443 web"
+  net-attach -p 8443:443 web
+  net-attach --network db:alias=cache,ip=10.90.0.9 web"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -36,9 +40,11 @@ pub struct Args {
     #[arg(short, long, value_name = "PORTS")]
     pub publish: Vec<String>,
 
-    /// Network to attach to, instead of the record's
-    #[arg(long, value_name = "NAME")]
-    pub network: Option<String>,
+    /// Network to attach to instead of the record's: NAME[:alias=A,ip=…,ip6=…,mac=…,ifname=…,gw-priority=N,…]
+    ///
+    /// May be given several times. What the container is attached to already stays.
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Vec<String>,
 
     /// Print what would be done as one step a line, and do nothing
     #[arg(long)]
@@ -62,30 +68,48 @@ impl Tool for Args {
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    if plugin::is_asked(args) {
+        return plugin::run(context);
+    }
     let subjects: Vec<Subject> = match args.containers.as_slice() {
         [] => context.require_records()?.into_iter().map(Subject::from).collect(),
         names => names.iter().cloned().map(Subject::from).collect(),
     };
+    let usage = |fault: cli::Fault| fault.as_kind(cli::Kind::Usage);
+    let networks: Vec<NetworkWish> =
+        args.network.iter().map(|text| wishes::network(text).map_err(usage)).collect::<Result<_>>()?;
     let store = Store::from_env()?;
     let host = Host::new(&store)?;
-    context.each(subjects, |context, subject| attach(args, context, &host, &subject));
+    context.each(subjects, |context, subject| attach(args, &networks, context, &host, &subject));
     Ok(())
 }
 
-fn attach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject) -> Result<()> {
+fn attach(
+    args: &Args,
+    networks: &[NetworkWish],
+    context: &mut Context,
+    host: &Host<'_>,
+    subject: &Subject,
+) -> Result<()> {
     let container = subject.find(host.store)?;
     let on = |fault: cli::Fault| fault.on(container.id.as_str());
     let mut record = match subject {
         Subject::Record(record) => (**record).clone(),
         Subject::Name(_) => container.load().map_err(on)?,
     };
-    let config = record.config().map_err(on)?;
-    let request = Request {
-        container: &container,
-        config: &config,
-        network: args.network.as_deref(),
-        publish: &args.publish,
+    // A record that says nothing of what is asked for leaves it as it is.
+    let config = if record.contains("config") {
+        record.config()
+    } else {
+        container.load().and_then(|kept| kept.config())
     };
+    let config = config.map_err(on)?;
+    let told = match subject {
+        Subject::Record(_) => record.networks().map_err(on)?,
+        Subject::Name(_) => Vec::new(),
+    };
+    let request =
+        Request { container: &container, config: &config, networks, publish: &args.publish, told: &told };
     if args.dry_run {
         let steps = network::plan(host, &request, needs_set_up(&container)).map_err(on)?;
         return context.print_steps(Some(&container.id), &steps);
@@ -99,8 +123,17 @@ fn attach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
     match subject {
         Subject::Name(_) => record = container.current().map_err(on)?,
         // As kept with the container: a later stage would take a record without them for an edited one.
-        Subject::Record(_) if !attachments.is_empty() && request.ports() != config.ports => {
-            record.set("config", &Config { ports: request.ports(), ..config })?;
+        Subject::Record(_) if !attachments.is_empty() => {
+            let kept = container.load().map_err(on)?.config().map_err(on)?;
+            let asked = Config {
+                ports: kept.ports,
+                network: kept.network,
+                networks: kept.networks,
+                ..config.clone()
+            };
+            if asked != config {
+                record.set("config", &asked)?;
+            }
         }
         Subject::Record(_) => {}
     }

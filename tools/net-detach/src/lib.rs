@@ -3,7 +3,7 @@
 
 use cli::{Common, Context, Input, Kind, Result, Tool};
 use network::Host;
-use record::{Attachment, Container};
+use record::{Config, Container};
 use store::{ContainerDir, Store, Subject, is_id};
 
 /// Detach containers from their networks
@@ -16,6 +16,7 @@ use store::{ContainerDir, Store, Subject, is_id};
     version,
     after_help = "Examples:
   net-detach web
+  net-detach --network db web
   ctr-inspect web | net-detach | net-attach -p 9090:80
   ctr-ls --all --filter status=exited | net-detach -q"
 )]
@@ -26,6 +27,10 @@ pub struct Args {
     /// Names or ids of containers; without any, records are read from stdin
     #[arg(value_name = "CONTAINER")]
     pub containers: Vec<String>,
+
+    /// Only from this network; the others stay. May be given several times
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["ended", "dry_run"])]
+    pub network: Vec<String>,
 
     /// Leave the attachments in the records of containers that have ended, by which their next start attaches them again
     #[arg(long, conflicts_with = "dry_run")]
@@ -76,12 +81,27 @@ fn detach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
         let steps = network::plan_detach(host, &container, &told).map_err(on)?;
         return context.print_steps(Some(&container.id), &steps);
     }
+    let mut left = Vec::new();
     if args.ended {
         network::release(host, &container).map_err(on)?;
-    } else {
+    } else if args.network.is_empty() {
         network::detach(host, &container, &told).map_err(on)?;
+    } else {
+        left = network::detach_from(host, &container, &args.network).map_err(on)?;
+        // A later stage must not attach it again.
+        if let Subject::Record(_) = subject {
+            let kept = container.load().map_err(on)?.config().map_err(on)?;
+            let config = record.config().map_err(on)?;
+            record.set("config", &Config { network: kept.network, networks: kept.networks, ..config })?;
+        }
     }
-    for attachment in &told {
+    for note in host.take_notes() {
+        context.warn("", &note);
+    }
+    for fault in network::dns::heal(host, told.iter().map(|attachment| attachment.name.as_str())) {
+        context.warn("", &fault.to_string());
+    }
+    for attachment in told.iter().filter(|one| left.iter().all(|other| other.name != one.name)) {
         let who = store::Who::network(&attachment.name);
         host.store.event(&who, "disconnect", serde_json::json!({"container": container.id}));
     }
@@ -94,7 +114,7 @@ fn detach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
         record.set("container", &Container { id: container.id.clone(), ..Container::default() })?;
     }
     if !args.ended {
-        record.set("networks", &Vec::<Attachment>::new())?;
+        record.set("networks", &left)?;
     }
     let name = record.container()?.map(|told| told.name).filter(|name| !name.is_empty());
     context.print_result(&record, &container.id, name.as_deref().unwrap_or(&container.id))

@@ -1,28 +1,46 @@
 //! Remove what containers that are gone left of their networks.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, OutputMode, Result, Table, Tool};
-use network::{Host, Pruned};
+use cli::words::confirmed;
+use cli::{Common, Context, Kind, OutputMode, Result, Table, Tool};
+use net_ls::Filters;
+use network::{DEFAULT, Host, Pruned};
 use record::Record;
 use serde_json::{Map, Value};
 use store::Store;
 
+const QUESTION: &str = "This will remove all networks that no container asks for.";
+
 /// Remove what containers that are gone left of their networks
 ///
-/// Addresses, ports, firewall elements and interfaces whose container is not set up any more; and, when nothing is
-/// attached to a network, its bridge and the firewall table, which the next attachment makes again. Touches nothing
-/// that is not named as ours. Reads no records.
+/// Addresses, ports, firewall elements and interfaces whose container is not set up any more; when nothing is attached to a
+/// network, its bridge, and when that holds of all networks, the firewall table: the next attachment makes them again.
+/// Networks stay, but for halves that killed tools left; with --unused those go that no container asks for, running or
+/// not. Touches nothing that is not named as ours. Reads no records.
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "net-prune",
     version,
     after_help = "Examples:
   net-prune
+  net-prune --unused --filter label!=keep
   net-prune | jq -r '.pruned | select(.kind == \"lease\") | .name'"
 )]
 pub struct Args {
     #[command(flatten)]
     pub common: Common,
+
+    /// Networks no container asks for, too; on a terminal it asks first
+    #[arg(short, long)]
+    pub unused: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// Of unused networks only those for which this holds: label=KEY[=VALUE], label!=KEY[=VALUE], name=, driver=
+    #[arg(long = "filter", value_name = "KEY=VALUE", requires = "unused")]
+    pub filters: Vec<String>,
 
     /// Print what would be removed as one step a line, and do nothing
     #[arg(long)]
@@ -46,13 +64,26 @@ impl Tool for Args {
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let filters = Filters::parse(&args.filters)?;
     let store = Store::from_env()?;
     let host = Host::new(&store)?;
+    if args.unused && !args.dry_run && !args.force && !confirmed(QUESTION)? {
+        return Ok(());
+    }
+    let mut pruned = if args.dry_run { network::plan_prune(&host)? } else { network::prune(&host)? };
+    for note in host.take_notes() {
+        context.warn("", &note);
+    }
+    if args.unused {
+        // What was pruned is to be told of in any case.
+        let unused = remove_unused(args, context, &host, &filters);
+        let networks = unused.map_err(|fault| context.report(&fault)).unwrap_or_default();
+        pruned.extend(networks);
+    }
     if args.dry_run {
-        let steps: Vec<_> = network::plan_prune(&host)?.iter().map(step).collect();
+        let steps: Vec<_> = pruned.iter().map(step).collect();
         return context.print_steps(None, &steps);
     }
-    let pruned = network::prune(&host)?;
     match context.mode() {
         OutputMode::Table if pruned.is_empty() => Ok(()),
         OutputMode::Table => context.print_table(&table(&pruned)),
@@ -88,4 +119,37 @@ fn table(pruned: &[Pruned]) -> Table {
         table.row([thing.kind, thing.name.as_str(), id.get(..12).unwrap_or(id)]);
     }
     table
+}
+
+/// docker's `network prune`, but that a container which does not run counts, too: its next start needs the network.
+fn remove_unused(
+    args: &Args,
+    context: &mut Context,
+    host: &Host<'_>,
+    filters: &Filters,
+) -> Result<Vec<Pruned>> {
+    let mut networks = network::list(host, |fault| context.report(&fault))?;
+    networks.retain(|info| !info.in_use && info.file.name != DEFAULT && filters.hold(info));
+    let mut removed = Vec::new();
+    for info in networks {
+        let name = info.file.name;
+        if !args.dry_run {
+            match network::remove(host, &name, false) {
+                // Removed, or used, meanwhile.
+                Err(fault) if matches!(fault.kind(), Kind::NotFound | Kind::Conflict | Kind::Retryable) => {
+                    continue;
+                }
+                Err(fault) => {
+                    context.report(&fault.on(name));
+                    continue;
+                }
+                Ok(()) => {
+                    let told = serde_json::json!({"type": info.file.driver});
+                    host.store.event(&store::Who::network(&name), "destroy", told);
+                }
+            }
+        }
+        removed.push(Pruned { kind: "network", name, container: None });
+    }
+    Ok(removed)
 }

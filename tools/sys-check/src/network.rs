@@ -29,7 +29,24 @@ pub fn rows() -> Vec<Row> {
             .into()
     };
     rows.push(forwarding());
+    rows.push(other_firewalls());
     rows
+}
+
+/// A packet has to pass all firewalls there are.
+fn other_firewalls() -> Row {
+    const NAME: &str = "other-firewalls";
+    let Ok(obstacles) = ::network::obstacles() else {
+        return Row::warn(NAME, "not allowed to look", "run sys-check as root to see");
+    };
+    if obstacles.is_empty() {
+        return Row::ok(NAME, "none drops packets of containers");
+    }
+    let chains: Vec<&str> = obstacles.iter().map(|one| one.chain.as_str()).collect();
+    let mut remedies: Vec<&str> = obstacles.iter().map(|one| one.remedy.as_str()).collect();
+    remedies.dedup();
+    let what = format!("forwarded packets are dropped unless a rule accepts them: {}", chains.join(", "));
+    Row::warn(NAME, what, remedies.join("; "))
 }
 
 fn judge(name: &'static str, tried: Result<(), Errno>, hint: &str) -> Row {

@@ -50,3 +50,27 @@ fn anything_else_is_a_usage_error() {
     assert!(output.stdout.is_empty());
     assert!(String::from_utf8(output.stderr).unwrap().starts_with("sys-check: "));
 }
+
+#[test]
+#[allow(clippy::print_stderr)]
+fn a_firewall_that_drops_what_it_does_not_know_is_told_of() {
+    let table = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }; \
+                 table inet mine { chain f { type filter hook forward priority 0; policy drop; }; }";
+    let script = format!("nft '{table}' && exec \"$0\"");
+    let output = Command::new("unshare")
+        .args(["--net", "sh", "-c", &script, env!("CARGO_BIN_EXE_sys-check")])
+        .env("STAVES_ROOT", std::env::temp_dir().join("sys-check-root"))
+        .output();
+    let Some(output) = output.ok().filter(|output| !output.stdout.is_empty()) else {
+        eprintln!("SKIPPED: no right to make network namespaces, or no nft(8)");
+        return;
+    };
+    let text = String::from_utf8(output.stdout).unwrap();
+    let row = text.lines().find(|line| line.contains("other-firewalls")).unwrap_or_else(|| panic!("{text}"));
+    let row: serde_json::Value = serde_json::from_str(row).unwrap();
+    assert_eq!(row["status"], "warn");
+    for chain in ["ip filter FORWARD", "inet mine f"] {
+        assert!(row["detail"].as_str().unwrap().contains(chain), "{row}");
+    }
+    assert!(row["hint"].as_str().unwrap().contains("nft insert rule inet mine f "), "{row}");
+}

@@ -1,10 +1,10 @@
 //! Make volumes.
 #![forbid(unsafe_code)]
 
+use cli::words::pairs;
 use cli::{Common, Context, Fault, Kind, Result, Tool};
 use fault::Explain;
 use record::Record;
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use store::Store;
 use volume::Info;
@@ -135,18 +135,4 @@ fn random_name() -> Result<String> {
     }
     let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
     Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
-}
-
-/// `name=value` each; the last of one name counts.
-fn pairs(what: &str, texts: &[String], value_may_lack: bool) -> Result<BTreeMap<String, String>> {
-    let mut map = BTreeMap::new();
-    for text in texts {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => (name, value),
-            None if value_may_lack && !text.is_empty() => (text.as_str(), ""),
-            _ => return Err(Fault::usage(format!("{what} \"{text}\" is not of the form name=value"))),
-        };
-        map.insert(name.to_owned(), value.to_owned());
-    }
-    Ok(map)
 }

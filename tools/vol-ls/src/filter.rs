@@ -1,5 +1,6 @@
 //! `--filter`.
 
+use cli::words::{LabelFilters, boolean, name_matches};
 use cli::{Fault, Result};
 use volume::Info;
 
@@ -8,8 +9,7 @@ use volume::Info;
 pub struct Filters {
     names: Vec<String>,
     drivers: Vec<String>,
-    /// Key, value, and whether it is to be there.
-    labels: Vec<(String, Option<String>, bool)>,
+    labels: LabelFilters,
     dangling: Option<bool>,
     anonymous: Option<bool>,
 }
@@ -26,13 +26,7 @@ impl Filters {
             match key {
                 "name" => filters.names.push(value.to_owned()),
                 "driver" => filters.drivers.push(value.to_owned()),
-                "label" | "label!" => {
-                    let (name, value) = match value.split_once('=') {
-                        Some((name, value)) => (name, Some(value.to_owned())),
-                        None => (value, None),
-                    };
-                    filters.labels.push((name.to_owned(), value, key == "label"));
-                }
+                "label" | "label!" => filters.labels.push(value, key == "label"),
                 "dangling" => filters.dangling = Some(boolean(value).ok_or_else(wrong)?),
                 "anonymous" => filters.anonymous = Some(boolean(value).ok_or_else(wrong)?),
                 _ => return Err(wrong()),
@@ -42,33 +36,11 @@ impl Filters {
     }
 
     pub fn hold(&self, info: &Info, is_used: bool) -> bool {
-        (self.names.is_empty() || self.names.iter().any(|part| matches(&info.name, part)))
+        (self.names.is_empty() || self.names.iter().any(|part| name_matches(&info.name, part)))
             && (self.drivers.is_empty() || self.drivers.contains(&info.driver))
             && self.dangling.is_none_or(|wanted| wanted != is_used)
             && self.anonymous.is_none_or(|wanted| wanted == info.anonymous)
-            && self.labels.iter().all(|(name, wanted, there)| {
-                let value = info.labels.get(name);
-                value.is_some_and(|value| wanted.as_ref().is_none_or(|wanted| wanted == value)) == *there
-            })
-    }
-}
-
-fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "true" | "1" | "t" | "True" | "TRUE" => Some(true),
-        "false" | "0" | "f" | "False" | "FALSE" => Some(false),
-        _ => None,
-    }
-}
-
-fn matches(name: &str, part: &str) -> bool {
-    let start = part.strip_prefix('^');
-    let rest = start.unwrap_or(part);
-    match (start.is_some(), rest.strip_suffix('$')) {
-        (true, Some(whole)) => name == whole,
-        (true, None) => name.starts_with(rest),
-        (false, Some(end)) => name.ends_with(end),
-        (false, None) => name.contains(rest),
+            && self.labels.hold(&info.labels)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Remove volumes nobody uses.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Kind, OutputMode, Result, Tool};
+use cli::words::confirmed;
+use cli::{Common, Context, Kind, OutputMode, Result, Tool};
 use record::Record;
-use std::io::{BufRead, IsTerminal, Write};
 use store::Store;
 use vol_ls::Filters;
 
@@ -63,7 +63,9 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         others.into_iter().filter(|text| !matches!(text.as_str(), "all=false" | "all=0")).collect();
     let filters = Filters::parse(&others)?;
     let store = Store::from_env()?;
-    if !args.dry_run && !args.force && !confirmed(all)? {
+    let which = if all { "all volumes" } else { "all volumes without a name" };
+    let warning = format!("This will remove {which} that no container uses.");
+    if !args.dry_run && !args.force && !confirmed(&warning)? {
         return Ok(());
     }
     let users = volume::users(&store)?;
@@ -98,24 +100,4 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         context.print(&format!("Total reclaimed space: {reclaimed} bytes\n"))?;
     }
     Ok(())
-}
-
-/// Asks on a terminal; programs have decided already.
-fn confirmed(all: bool) -> Result<bool> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Ok(true);
-    }
-    let which = if all { "all volumes" } else { "all volumes without a name" };
-    let question = format!(
-        "This will remove {which} that no container uses.\nAre you sure you want to continue? [y/N] "
-    );
-    let mut stderr = std::io::stderr().lock();
-    stderr
-        .write_all(question.as_bytes())
-        .and_then(|()| stderr.flush())
-        .map_err(|error| Fault::failed("ask").because(error).hint("--force does not ask"))?;
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer).map_err(|error| Fault::failed("read the answer").because(error))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

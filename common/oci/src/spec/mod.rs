@@ -510,6 +510,9 @@ impl Generator<'_> {
             (NetworkMode::Container(_), Some(peer)) => {
                 list.push(of(LinuxNamespaceType::Network, "net", peer.pid));
             }
+            (NetworkMode::Path(path), _) => {
+                list.push(namespace(LinuxNamespaceType::Network, Some(path.clone())));
+            }
             _ => list.push(own(LinuxNamespaceType::Network)),
         }
         match &self.wishes.uts {

@@ -11,6 +11,7 @@ pub mod log;
 mod modes;
 pub mod mount;
 pub mod names;
+mod networks;
 pub mod port;
 mod quantity;
 mod resources;
@@ -26,6 +27,7 @@ pub use log::{LogDriver, LogFiles, LogWish};
 pub use modes::{CgroupMode, IpcMode, NetworkMode, PidMode, RestartPolicy, UtsMode};
 pub use mount::{MountKind, MountPlan, OverlayPlan, ReadOnly, VolumePlan};
 pub use names::{HostAddress, Resolver};
+pub use networks::{network, network_text};
 pub use port::port;
 pub use quantity::{bytes, bytes_of, nano_cpus};
 pub use resources::{DeviceRate, DeviceRule, Resources};
@@ -148,7 +150,7 @@ impl Wishes {
             pids: pids(config.pids_limit)?,
             ulimits: config.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_>>()?,
             sysctls: config.sysctls.clone(),
-            network: NetworkMode::parse(&mode(&config.network))?,
+            network: NetworkMode::of(config)?,
             pid: PidMode::parse(&mode(&config.pid))?,
             ipc: IpcMode::parse(&mode(&config.ipc))?,
             uts: UtsMode::parse(&mode(&config.uts))?,

@@ -1,11 +1,14 @@
 //! Words with few meanings: namespaces, restart policies.
 
+use super::networks::is_name;
 use fault::{Fault, Result};
+use record::Config;
+use std::path::PathBuf;
 
 /// `--network`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum NetworkMode {
-    /// The default bridge: a namespace of its own, for `net-attach` to connect.
+    /// The default bridge or other networks: a namespace of its own, for `net-attach` to connect.
     #[default]
     Bridge,
     /// A namespace of its own that nothing connects unless told to.
@@ -15,25 +18,45 @@ pub enum NetworkMode {
     Host,
     /// That of another container, by name or id.
     Container(String),
+    /// One that somebody else has made, by its file.
+    Path(PathBuf),
 }
 
 impl NetworkMode {
+    /// Of a record's `network` and `networks`.
+    pub fn of(config: &Config) -> Result<NetworkMode> {
+        let mode = NetworkMode::parse(config.network.as_deref().unwrap_or_default())?;
+        if config.networks.is_empty() {
+            return Ok(mode);
+        }
+        match &config.network {
+            None => Ok(NetworkMode::Bridge),
+            Some(network) => Err(Fault::input(format!("network={network} and networks exclude each other"))),
+        }
+    }
+
     pub fn parse(text: &str) -> Result<NetworkMode> {
         Ok(match text {
             "" | "default" | "bridge" => NetworkMode::Bridge,
             "private" => NetworkMode::Private,
             "none" => NetworkMode::None,
             "host" => NetworkMode::Host,
-            other => match container(other) {
-                Some(name) => NetworkMode::Container(name),
-                None => return Err(unknown("network", other, "bridge, none, host, private, container:NAME")),
+            other => match (container(other), other.strip_prefix("ns:")) {
+                (Some(name), _) => NetworkMode::Container(name),
+                (None, Some(path)) if path.starts_with('/') => NetworkMode::Path(PathBuf::from(path)),
+                // There may be a network of this name.
+                (None, None) if is_name(other) => NetworkMode::Bridge,
+                _ => {
+                    let known = "a network's name, bridge, none, host, private, container:NAME, ns:/PATH";
+                    return Err(unknown("network", other, known));
+                }
             },
         })
     }
 
     /// Whether the container gets a network namespace of its own.
     pub fn is_private(&self) -> bool {
-        !matches!(self, NetworkMode::Host | NetworkMode::Container(_))
+        !matches!(self, NetworkMode::Host | NetworkMode::Container(_) | NetworkMode::Path(_))
     }
 }
 
@@ -176,7 +199,9 @@ mod tests {
         assert_eq!(IpcMode::parse("shareable").unwrap(), IpcMode::Private);
         assert_eq!(PidMode::parse("").unwrap(), PidMode::Private);
         assert!(NetworkMode::parse("container:").is_err());
-        assert!(NetworkMode::parse("mynet").is_err());
+        assert_eq!(NetworkMode::parse("mynet").unwrap(), NetworkMode::Bridge);
+        assert_eq!(NetworkMode::parse("ns:/run/netns/a").unwrap(), NetworkMode::Path("/run/netns/a".into()));
+        assert!(NetworkMode::parse("my/net").is_err() && NetworkMode::parse("ns:a").is_err());
         assert!(PidMode::parse("none").is_err());
         assert!(IpcMode::parse("Host").is_err());
         assert_eq!(UtsMode::parse("container:x").unwrap(), UtsMode::Container("x".into()));

@@ -1,4 +1,4 @@
-//! `-p`: `[ip:][host[-range]:]container[-range][/tcp|udp]`.
+//! `-p`: `[ip:][host[-range]:]container[-range][/tcp|udp|sctp]`.
 
 use fault::{Fault, Result};
 use record::{Port, PortWish};
@@ -23,7 +23,7 @@ pub fn port(wish: &PortWish) -> Result<Port> {
 pub fn parse_port(text: &str) -> Result<Port> {
     let wrong = |why: &str| {
         Fault::input(format!("\"{text}\" is not a port to publish: {why}")).hint(
-            "[ip:][host[-last]:]container[-last][/tcp|udp]: 8080:80, 127.0.0.1:53:53/udp, 8000-8009:80-89",
+            "[ip:][host[-last]:]container[-last][/tcp|udp|sctp]: 8080:80, 127.0.0.1:53:53/udp, 8000-8009:80-89",
         )
     };
     let (rest, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
@@ -98,8 +98,8 @@ fn check(port: &Port) -> Result<()> {
     if count == 0 || highest + count - 1 > 65535 {
         return Err(Fault::input(format!("a range of {count} ports does not fit")));
     }
-    if !matches!(port.protocol.as_str(), "tcp" | "udp") {
-        return Err(Fault::input(format!("the protocol \"{}\" is not tcp or udp", port.protocol)));
+    if !matches!(port.protocol.as_str(), "tcp" | "udp" | "sctp") {
+        return Err(Fault::input(format!("the protocol \"{}\" is not tcp, udp or sctp", port.protocol)));
     }
     if let Some(ip) = &port.ip
         && ip.parse::<IpAddr>().is_err()
@@ -119,6 +119,7 @@ mod tests {
             ("80", None, None, 80, None, "tcp"),
             ("8080:80", None, Some(8080), 80, None, "tcp"),
             ("8080:80/udp", None, Some(8080), 80, None, "udp"),
+            ("8080:80/sctp", None, Some(8080), 80, None, "sctp"),
             ("8080:80/TCP", None, Some(8080), 80, None, "tcp"),
             ("127.0.0.1:8080:80", Some("127.0.0.1"), Some(8080), 80, None, "tcp"),
             ("127.0.0.1::80", Some("127.0.0.1"), None, 80, None, "tcp"),
@@ -142,7 +143,7 @@ mod tests {
             "0",
             "80:0",
             "65536",
-            "80/sctp",
+            "80/icmp",
             "a:80",
             "8000-8001:80",
             "9-8",

@@ -189,9 +189,12 @@ pub struct Config {
     pub personality: Option<String>,
 
     // Namespaces
-    /// `bridge` (default), `none`, `host`, `container:ID`, `private`.
+    /// `bridge` (default), `none`, `host`, `container:ID`, `ns:PATH`, `private`, or one network's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
+    /// Networks to be attached to, in this order, with what is asked for on each. With any of them `network` is absent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkWish>,
     /// `private` (default), `host`, `container:ID`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<String>,
@@ -406,6 +409,39 @@ pub struct Mount {
     /// Further mount options: `noexec`, `nosuid`, `nodev`, `uid=…`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// One member of `networks`: `--network NAME:alias=…,ip=…`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NetworkWish {
+    pub name: String,
+    /// Further names of the container on this network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// IPv4 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip6: Option<String>,
+    /// Hardware address, `02:42:0a:59:00:02`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Name of the interface in the container; `eth0`, `eth1` and so on without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// The network with the highest is the container's way out, the first one of equals; 0 without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw_priority: Option<i32>,
+    /// Addresses of the interface beside its own, without a lease.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_local_ips: Vec<String>,
+    /// Options of the network's driver for this one attachment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_opts: BTreeMap<String, String>,
     #[serde(flatten)]
     pub extra: Extra,
 }

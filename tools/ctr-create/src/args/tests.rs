@@ -196,7 +196,7 @@ fn wrong_values_are_usage_errors() {
         "--isolation hyperv",
         "--security-opt seccomp=",
         "--device fuse",
-        "--network n e t",
+        "--network n/e/t",
         "--pid none",
         "--restart maybe",
         "--log-driver fluentd",

@@ -61,6 +61,8 @@ fn attaching() {
             "set_up_bridge",
             "set_sysctl",
             "set_sysctl",
+            "set_sysctl",
+            "set_sysctl",
             "set_up_table",
             "claim_ports",
             "lease_address",
@@ -72,16 +74,18 @@ fn attaching() {
         assert_eq!(names(&steps), expected);
         assert!(steps.iter().all(|step| step["container"] == web.id));
         assert_eq!(step(&steps, "set_up_bridge")["device"], "staves0");
-        assert_eq!(steps[3]["name"], "net.ipv4.ip_forward");
+        assert_eq!(steps[2]["name"], "net.ipv6.conf.staves0.accept_ra");
+        assert_eq!(steps[5]["name"], "net.ipv4.ip_forward");
         let words = lab.tool("net-attach", &["--dry-run", "--output", "table", "c1"]).stdout;
         assert!(words.contains("\nset_up_table  table=staves  container="), "{words}");
 
         let made = lab.attach(&web, &flags[..4]);
         let interface = step(&steps, "make_interface");
-        for member in ["interface", "host_interface", "gateway", "mac"] {
+        for member in ["interface", "host_interface", "mac"] {
             assert_eq!(interface[member], made[member], "{member}");
         }
-        assert_eq!(interface["address"], made["addresses"][0]);
+        assert_eq!(interface["addresses"][0], made["addresses"][0]);
+        assert_eq!(interface["gateways"][0], made["gateway"]);
         assert_eq!(step(&steps, "claim_ports")["ports"], made["ports"]);
         assert_eq!(step(&steps, "publish_ports")["ports"], made["ports"]);
 
@@ -101,7 +105,7 @@ fn attaching() {
         lab.start(&mut web);
         let steps = plan(lab, "net-attach", &["c1"]);
         assert_eq!(step(&steps, "unpublish_ports")["ports"].as_array().unwrap().len(), 4);
-        assert_eq!(step(&steps, "make_interface")["address"], made["addresses"][0]);
+        assert_eq!(step(&steps, "make_interface")["addresses"][0], made["addresses"][0]);
         // Ended, with a bundle: it would be set up.
         stop(lab, &mut web);
         std::fs::write(lab.root().join("containers").join(&web.id).join("config.json"), "{}").unwrap();
@@ -164,7 +168,7 @@ fn refusals_are_those_of_attaching() {
         let steps = plan(lab, "net-attach", &["-p", "8080:80", "c6"]);
         assert_eq!(step(&steps, "release_remains")["of"], first.id);
         let made = lab.attach(&late, &["-p", "8080:80"]);
-        assert_eq!(step(&steps, "make_interface")["address"], made["addresses"][0]);
+        assert_eq!(step(&steps, "make_interface")["addresses"][0], made["addresses"][0]);
         // Not set up.
         let refused = lab.tool("net-attach", &["--dry-run", "c1"]);
         assert_eq!(refused.status, 5);

@@ -45,7 +45,7 @@ fn lacking() -> Option<String> {
             return Some(format!("{program} is not installed"));
         }
     }
-    ["net-detach", "net-prune"]
+    ["net-detach", "net-prune", "net-reload"]
         .iter()
         .find(|tool| !program(tool).exists())
         .map(|tool| format!("{tool} is not built: cargo build --release -p {tool}"))
@@ -77,7 +77,9 @@ pub struct Outcome {
 
 impl Lab {
     fn new(test: &str) -> Lab {
-        let dir = std::env::temp_dir().join(format!("net-{test}-{}", std::process::id()));
+        // Lists of folders are separated by colons.
+        let name = test.replace("::", "-");
+        let dir = std::env::temp_dir().join(format!("net-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let mut lab = Lab { dir, children: Vec::new() };
         lab.must(None, "ip link set lo up");
@@ -179,8 +181,11 @@ impl Lab {
     /// Says who calls it, to everybody who connects. Returns once it listens.
     pub fn serve(&mut self, at: Option<u32>, protocol: &str, port: u16, word: &str) -> u32 {
         // A program that ends with its input unread would be taken for a failure by socat.
-        let (listen, read) =
-            if protocol == "udp" { ("UDP4-RECVFROM", "read x; ") } else { ("TCP4-LISTEN", "") };
+        let (listen, read) = match protocol {
+            "udp" => ("UDP4-RECVFROM", "read x; "),
+            "tcp6" => ("TCP6-LISTEN", ""),
+            _ => ("TCP4-LISTEN", ""),
+        };
         let script = format!("{listen}:{port},fork,reuseaddr SYSTEM:'{read}echo {word} $SOCAT_PEERADDR'");
         let pid = self.spawn(within(at, "sh").args(["-c", &format!("exec socat {script}")]));
         let flag = if protocol == "udp" { "-lun" } else { "-ltn" };
@@ -195,6 +200,7 @@ impl Lab {
         // Over TCP nothing is sent: a server that closes with something unread resets the connection.
         let script = match protocol {
             "udp" => format!("echo | timeout 3 socat -t 1 -T 1 - UDP4:{to}"),
+            "tcp6" => format!("timeout 3 socat -u TCP6:{to},connect-timeout=1 -"),
             _ => format!("timeout 3 socat -u TCP4:{to},connect-timeout=1 -"),
         };
         self.sh(from, &script).stdout.trim().to_owned()

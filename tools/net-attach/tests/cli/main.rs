@@ -1,7 +1,12 @@
 //! The three tools against real traffic. Each test runs in network and mount namespaces of its own.
 
+mod cni;
 mod dry_run;
+mod firewall;
 mod lab;
+mod networks;
+mod plugin;
+mod vlan;
 
 use lab::{Lab, isolated, wait_for};
 use std::collections::HashSet;
@@ -162,7 +167,9 @@ fn refusals_say_why_and_leave_nothing() {
         refused(lab, &["-p", "6000:80/udp", "c2"], 5, "(socat)");
         refused(lab, &["-p", "192.0.2.77:80:80", "c2"], 3, "no address of this host");
         refused(lab, &["-p", "81:80", "-p", "81:82", "c2"], 3, "81/tcp");
-        refused(lab, &["-p", "80/sctp", "c2"], 2, "sctp");
+        refused(lab, &["-p", "80/icmp", "c2"], 2, "icmp");
+        refused(lab, &["-p", "[::1]:80:80", "c2"], 2, "127.0.0.1");
+        refused(lab, &["-p", "[2001:db8::1]:80:80", "c2"], 3, "IPv6");
         refused(lab, &["--network", "other", "c2"], 4, "no such network");
         refused(lab, &["--network", "host", "-p", "80:80", "c2"], 3, "network host");
         refused(lab, &["nobody"], 4, "no such container");
@@ -249,23 +256,23 @@ fn a_restarted_container_comes_back_to_its_address() {
 }
 
 #[test]
-fn fifty_at_once_get_fifty_addresses() {
-    isolated("fifty_at_once_get_fifty_addresses", |lab| {
+fn two_hundred_at_once_get_two_hundred_addresses() {
+    isolated("two_hundred_at_once_get_two_hundred_addresses", |lab| {
         // A small subnet, so that they meet.
         let network = lab.root().join("networks/bridge");
         std::fs::create_dir_all(&network).unwrap();
         std::fs::write(
             network.join("network.json"),
-            r#"{"name":"bridge","driver":"bridge","device":"staves0","subnet":"10.77.0.0/26","gateway":"10.77.0.1"}"#,
+            r#"{"name":"bridge","driver":"bridge","device":"staves0","subnet":"10.77.0.0/24","gateway":"10.77.0.1"}"#,
         )
         .unwrap();
-        let mut containers: Vec<_> = (0..50).map(|n| lab.container(n, "{}")).collect();
+        let mut containers: Vec<_> = (0..200).map(|n| lab.container(n, "{}")).collect();
         for round in 0..2 {
             let children: Vec<_> = containers
                 .iter()
                 .map(|container| {
                     let mut command = lab.command("net-attach");
-                    command.args(["-p", "80", "-p", "30000-30099:81", &container.name]);
+                    command.args(["-p", "80", "-p", "30000-30299:81", &container.name]);
                     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
                 })
                 .collect();
@@ -282,10 +289,10 @@ fn fifty_at_once_get_fifty_addresses() {
             }
             assert_eq!(
                 (lab.leases().len(), lab.claims().len(), lab.elements()),
-                (50, 100, 100),
+                (200, 400, 400),
                 "round {round}"
             );
-            assert_eq!(lab.links().len(), 50);
+            assert_eq!(lab.links().len(), 200);
             let children: Vec<_> = containers
                 .iter()
                 .map(|container| {
@@ -301,18 +308,18 @@ fn fifty_at_once_get_fifty_addresses() {
                 (0, 0, 0, 0)
             );
         }
-        // A full subnet says so: 62 hosts, one the gateway's, twelve more containers than addresses left.
+        // A full subnet says so: 254 hosts, one of them the gateway.
         for container in &containers {
             lab.attach(container, &[]);
         }
-        containers.extend((50..61).map(|n| lab.container(n, "{}")));
-        for container in &containers[50..] {
+        containers.extend((200..253).map(|n| lab.container(n, "{}")));
+        for container in &containers[200..] {
             lab.attach(container, &[]);
         }
-        let last = lab.container(61, "{}");
+        let last = lab.container(253, "{}");
         let outcome = lab.tool("net-attach", &[&last.name]);
         assert_eq!(outcome.status, 5, "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("no free address in 10.77.0.0/26"));
+        assert!(outcome.stderr.contains("no free address in 10.77.0.0/24"));
         lab.stop(&mut containers[7]);
         lab.attach(&last, &[]);
         containers.push(last);

@@ -1,0 +1,352 @@
+//! Networks of CNI plugins: their `ADD` when a container is attached, their `DEL` when it is detached.
+//!
+//! Before plugins are run a file says what they will have to undo (`networks/<name>/attachments/<id>`). Whoever is killed
+//! meanwhile, the next attach, net-detach or net-prune runs `DEL`. What is said there is said again to the plugins when
+//! the definition of the network has been edited since.
+
+use crate::attach::namespace_of;
+use crate::claim::Claims;
+use crate::definition::{Definition, Driver};
+use crate::host::{Host, Namespace};
+use crate::link;
+use crate::work::Work;
+use cni::{Attachment as Parameters, Configuration, Runtime, Success, Version};
+use fault::{Explain, Fault, Result};
+use record::{Attachment, Port};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::net::IpAddr;
+use store::{Lock, Store};
+
+/// Capabilities that only `driver_opts` of an attachment can ask for, as JSON.
+const BY_OPTION: [&str; 5] = ["bandwidth", "ipRanges", "infinibandGUID", "deviceID", "cgroupPath"];
+
+/// `CNI_ARGS`.
+type Arguments = Vec<(String, String)>;
+
+/// Content of the file: all that `DEL` has to be given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Begun {
+    /// Name inside the container.
+    interface: String,
+    arguments: Arguments,
+    capabilities: Map<String, Value>,
+    ports: Vec<Port>,
+    configuration: Value,
+    /// Of `ADD`, once it has succeeded.
+    result: Option<Value>,
+}
+
+impl Begun {
+    fn read(store: &Store, network: &str, id: &str) -> Result<Option<Begun>> {
+        let path = store.plugins_attachment(network, id)?;
+        let Some(content) = store::atomic::read(&path)? else { return Ok(None) };
+        let begun = serde_json::from_slice(&content).map_err(|error| {
+            Fault::input(format!("read {}", path.display())).because(error).hint(
+                "what the plugins did for this container is not known; remove the file once it is undone",
+            )
+        })?;
+        Ok(Some(begun))
+    }
+
+    fn write(&self, store: &Store, network: &str, id: &str) -> Result<()> {
+        let path = store.plugins_attachment(network, id)?;
+        if let Some(dir) = path.parent() {
+            store.make_dir(dir)?;
+        }
+        let content = serde_json::to_vec(self).explain(|| format!("write {}", path.display()))?;
+        store::atomic::write(&path, &content, 0o600)
+    }
+
+    fn parameters<'p>(&'p self, id: &'p str, namespace: &'p str) -> Parameters<'p> {
+        Parameters {
+            container: id,
+            namespace,
+            interface: &self.interface,
+            arguments: &self.arguments,
+            capabilities: self.capabilities.clone(),
+        }
+    }
+}
+
+/// The configuration of a network of plugins. Fails with input for what is none.
+pub fn configuration(network: &Definition) -> Result<Configuration> {
+    match &network.driver {
+        Driver::Cni(list) => {
+            Configuration::from_value(list.clone()).map_err(|fault| fault.on(network.name.as_str()))
+        }
+        _ => Err(Fault::input("this is no network of CNI plugins").on(network.name.as_str())),
+    }
+}
+
+/// Whether what the record tells of is there, as far as that can be seen without running plugins.
+pub fn holds(work: &Work<'_>, present: &Attachment, namespace: &Namespace) -> Result<bool> {
+    let begun = Begun::read(work.host.store, &work.one.network.name, work.id())?;
+    let (Some(result), Some(interface)) = (begun.and_then(|begun| begun.result), &present.interface) else {
+        return Ok(false);
+    };
+    let success = Success::parse(&result, Version::NEWEST)?;
+    let inside = link::find(&work.host.socket_inside(namespace)?, interface)
+        .explain(|| "look up the interface in the container".into())?;
+    let Some(link) = inside else { return Ok(false) };
+    let told = success.inside(interface).map(|told| told.mac.to_ascii_lowercase());
+    let mac = link.mac.map(link::mac_text);
+    Ok(told.is_none_or(|told| told.is_empty() || Some(told) == mac))
+}
+
+/// What is to be done, written down: the ports are claimed, and from here on [`release`] runs `DEL`.
+pub fn begin(work: &Work<'_>) -> Result<Attachment> {
+    let network = &work.one.network;
+    let configuration = configuration(network)?;
+    if let Some(port) = work.ports.first().filter(|_| !configuration.has_capability("portMappings")) {
+        return Err(Fault::input(format!("port {port} cannot be published: no plugin takes port mappings"))
+            .on(network.name.as_str())
+            .hint("add {\"type\":\"portmap\",\"capabilities\":{\"portMappings\":true}} to its plugins"));
+    }
+    let (arguments, mut capabilities) = asked(work, &configuration)?;
+    let ports = work.claim(work.ports, &[])?;
+    if !ports.is_empty() {
+        capabilities.insert("portMappings".into(), ports.iter().flat_map(mappings).collect());
+    }
+    let begun = Begun {
+        interface: work.interface.clone(),
+        arguments,
+        capabilities,
+        ports: ports.clone(),
+        configuration: configuration.to_value(),
+        result: None,
+    };
+    begun.write(work.host.store, &network.name, work.id())?;
+    Ok(Attachment {
+        name: network.name.clone(),
+        interface: Some(work.interface.clone()),
+        mac: work.one.wish.mac.clone(),
+        aliases: work.one.wish.aliases.clone(),
+        ports,
+        cni: Some(json!({})),
+        ..Attachment::default()
+    })
+}
+
+/// Runs `ADD`; the attachment with what the plugins say of it. Fails with failed when they did not do what was asked for.
+/// After a failure [`release`] undoes what there is.
+pub fn add(work: &Work<'_>, attachment: &Attachment) -> Result<Attachment> {
+    let (host, network) = (work.host, &work.one.network);
+    let _together = lock(host.store, &network.name, FlockOperation::LockShared)?;
+    let Some(mut begun) = Begun::read(host.store, &network.name, work.id())? else {
+        return Err(Fault::retryable("the attachment was undone by others").on(network.name.as_str()));
+    };
+    let namespace = namespace_path(host, work.id()).unwrap_or_default();
+    let configuration = Configuration::from_value(begun.configuration.clone())?;
+    let result = Runtime::from_env().add(&configuration, &begun.parameters(work.id(), &namespace))?;
+    begun.result = Some(result.clone());
+    begun.write(host.store, &network.name, work.id())?;
+    let made = told(attachment, &begun.interface, result)?;
+    check(work, &made).map_err(|fault| fault.on(network.name.as_str()))?;
+    Ok(made)
+}
+
+/// Runs `DEL` for a container if anything has been begun for it, whether or not its namespace is there still.
+pub fn release(host: &Host<'_>, network: &str, id: &str) -> Result<()> {
+    let path = host.store.plugins_attachment(network, id)?;
+    if !path.exists() {
+        return Ok(());
+    }
+    let _together = lock(host.store, network, FlockOperation::LockShared)?;
+    let Some(begun) = Begun::read(host.store, network, id)? else { return Ok(()) };
+    let configuration = Configuration::from_value(begun.configuration.clone())?;
+    let namespace = namespace_path(host, id).unwrap_or_default();
+    let parameters = begun.parameters(id, &namespace);
+    Runtime::from_env().delete(&configuration, &parameters, begun.result.as_ref())?;
+    let claims = Claims::new(host.store);
+    for port in &begun.ports {
+        claims.release(id, port);
+    }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).explain(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Undoes what was begun for containers that are gone, or know nothing of it, and lets the plugins give back what they hold
+/// for others (`GC`). Returns the ids; with `dry_run` those it would be.
+pub fn prune(host: &Host<'_>, network: &Definition, dry_run: bool) -> Result<Vec<String>> {
+    let store = host.store;
+    let mut undone = Vec::new();
+    let mut valid = Vec::new();
+    for id in store.attached_by_plugins(&network.name)? {
+        let remains = store.claim_remains(&id);
+        let forgotten = if remains.is_none() { forgotten(store, &network.name, &id)? } else { None };
+        if remains.is_none() && forgotten.is_none() {
+            let interface = Begun::read(store, &network.name, &id)?.map(|begun| begun.interface);
+            valid.extend(interface.map(|interface| (id, interface)));
+            continue;
+        }
+        if !dry_run {
+            release(host, &network.name, &id)?;
+        }
+        undone.push(id);
+    }
+    if let (false, Ok(configuration)) = (dry_run, configuration(network))
+        && store.network_dir(&network.name).join("attachments").is_dir()
+    {
+        let _alone = lock(store, &network.name, FlockOperation::LockExclusive)?;
+        // What has been attached between the two looks is not to be taken for garbage.
+        for id in store.attached_by_plugins(&network.name)? {
+            let begun = Begun::read(store, &network.name, &id)?;
+            let pair = begun.map(|begun| (id, begun.interface));
+            valid.extend(pair.filter(|pair| !valid.contains(pair)));
+        }
+        Runtime::from_env().collect(&configuration, &valid)?;
+    }
+    Ok(undone)
+}
+
+/// The container's lock, if it lives and its record does not tell of this network.
+fn forgotten(store: &Store, network: &str, id: &str) -> Result<Option<Lock>> {
+    let container = store.container_dir(id);
+    if !container.exists() {
+        return Ok(None);
+    }
+    let Some(lock) = Lock::try_exclusive(&container.bundle)? else { return Ok(None) };
+    let told = container.load()?.networks()?.iter().any(|attachment| attachment.name == network);
+    Ok(Some(lock).filter(|_| !told))
+}
+
+/// The names of the plugins in the order in which a command runs them.
+pub fn plugins(network: &Definition, command: &str) -> Result<Vec<String>> {
+    let mut names: Vec<String> =
+        configuration(network)?.plugins().iter().map(|plugin| plugin.name.clone()).collect();
+    if command == "DEL" {
+        names.reverse();
+    }
+    Ok(names)
+}
+
+/// Nothing is attached or detached while attachments are collected (specification, "Lifecycle & Ordering").
+fn lock(store: &Store, network: &str, how: FlockOperation) -> Result<File> {
+    let dir = store.network_dir(network).join("attachments");
+    store.make_dir(&dir)?;
+    let file = File::open(&dir).explain(|| format!("open {}", dir.display()))?;
+    flock(&file, how).explain(|| format!("lock {}", dir.display()))?;
+    Ok(file)
+}
+
+/// Of the container's init. `None` once it has ended.
+fn namespace_path(host: &Host<'_>, id: &str) -> Option<String> {
+    let container = host.store.container_dir(id);
+    // Makes sure that it still is that process.
+    namespace_of(host, &container).ok()?;
+    let state = container.live_state().ok()??;
+    Some(format!("/proc/{}/ns/net", state.pid))
+}
+
+/// `CNI_ARGS` and the capabilities the wishes stand for.
+fn asked(work: &Work<'_>, configuration: &Configuration) -> Result<(Arguments, Map<String, Value>)> {
+    let (wish, config) = (&work.one.wish, work.request.config);
+    let on = |fault: Fault| fault.on(work.one.network.name.as_str());
+    if !wish.link_local_ips.is_empty() {
+        return Err(on(Fault::input("link-local addresses cannot be asked for on a network of CNI plugins")));
+    }
+    let mut arguments = vec![("IgnoreUnknown".to_owned(), "1".to_owned())];
+    let mut capabilities = Map::new();
+    let addresses = work.one.addresses()?;
+    if configuration.has_capability("ips") && !addresses.is_empty() {
+        let prefix = |ip: &IpAddr| work.one.network.pool_of(*ip).map(|pool| pool.subnet.prefix);
+        let with_prefix =
+            |ip: &IpAddr| prefix(ip).map_or_else(|| ip.to_string(), |prefix| format!("{ip}/{prefix}"));
+        capabilities.insert("ips".into(), addresses.iter().map(with_prefix).collect());
+    } else {
+        // Plugins that give addresses have known this one from the first.
+        arguments.extend(addresses.first().map(|ip| ("IP".to_owned(), ip.to_string())));
+    }
+    if let Some(mac) = work.one.mac()?.map(link::mac_text) {
+        if configuration.has_capability("mac") {
+            capabilities.insert("mac".into(), mac.into());
+        } else {
+            arguments.push(("MAC".into(), mac));
+        }
+    }
+    if !wish.aliases.is_empty() {
+        capabilities.insert("aliases".into(), json!(wish.aliases));
+    }
+    if !(config.dns.is_empty() && config.dns_search.is_empty() && config.dns_option.is_empty()) {
+        let dns = json!({"servers": config.dns, "searches": config.dns_search, "options": config.dns_option});
+        capabilities.insert("dns".into(), dns);
+    }
+    for (name, value) in &wish.driver_opts {
+        if !BY_OPTION.contains(&name.as_str()) {
+            arguments.push((name.clone(), value.clone()));
+        } else if configuration.has_capability(name) {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value.as_str()));
+            capabilities.insert(name.clone(), value);
+        } else {
+            return Err(on(Fault::input(format!("no plugin takes {name}")).hint(format!(
+                "give one that does \"capabilities\":{{\"{name}\":true}} in the network's configuration"
+            ))));
+        }
+    }
+    Ok((arguments, capabilities))
+}
+
+/// One of each port of a range.
+fn mappings(port: &Port) -> Vec<Value> {
+    let first = port.host.unwrap_or(0);
+    (0..port.count.unwrap_or(1).max(1))
+        .map(|n| {
+            let mut mapping = json!({
+                "hostPort": first.saturating_add(n),
+                "containerPort": port.container.saturating_add(n),
+                "protocol": port.protocol,
+            });
+            if let Some(ip) = &port.ip {
+                mapping["hostIP"] = ip.as_str().into();
+            }
+            mapping
+        })
+        .collect()
+}
+
+/// The attachment as the plugins tell of it.
+fn told(attachment: &Attachment, interface: &str, result: Value) -> Result<Attachment> {
+    let success = Success::parse(&result, Version::NEWEST)?;
+    let gateway = |ipv6: bool| {
+        let mut of_family = success.addresses(interface).filter(|ip| ip.address.address.is_ipv6() == ipv6);
+        of_family.find_map(|ip| ip.gateway).map(|gateway| gateway.to_string())
+    };
+    let mac = success.inside(interface).map(|inside| inside.mac.to_ascii_lowercase());
+    let outside = success.outside().map(|outside| outside.name.clone());
+    Ok(Attachment {
+        addresses: success.addresses(interface).map(|ip| ip.address.to_string()).collect(),
+        gateway: gateway(false),
+        gateway6: gateway(true),
+        mac: mac.filter(|mac| !mac.is_empty()),
+        host_interface: outside.filter(|name| cni::check_interface(name).is_ok()),
+        cni: Some(result),
+        ..attachment.clone()
+    })
+}
+
+/// Plugins may pass over what they were asked for without a word.
+fn check(work: &Work<'_>, made: &Attachment) -> Result<()> {
+    let given: Vec<&str> = made.addresses.iter().filter_map(|text| text.split('/').next()).collect();
+    let missing =
+        work.one.addresses()?.into_iter().find(|asked| !given.contains(&asked.to_string().as_str()));
+    if let Some(address) = missing {
+        return Err(Fault::failed(format!("the plugins gave {} instead of {address}", given.join(", "))).hint(
+            "a plugin takes an address if it has \"capabilities\":{\"ips\":true}, and with host-local only one",
+        ));
+    }
+    match work.one.mac()?.map(link::mac_text) {
+        Some(mac) if made.mac.as_ref().is_some_and(|given| *given != mac) => {
+            Err(Fault::failed(format!("the plugins did not give hardware address {mac}"))
+                .hint("tuning does, with \"capabilities\":{\"mac\":true}"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,212 @@
+//! The rules: the same however many networks, containers and ports there are; these are elements of sets and maps.
+
+use super::TABLE;
+use super::element::{V4, V6};
+use super::foreign::MARK;
+use crate::definition::Definition;
+use crate::netlink::text;
+use fault::{Explain, Fault, Result};
+use std::fs::File;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// All bridges of ours.
+pub(super) const BRIDGES: &str = "bridges";
+/// Each bridge with itself: what br_netfilter shows us of traffic between ports of one bridge.
+const PAIRS: &str = "pairs";
+/// Bridges nothing leaves and nothing comes in to.
+const INTERNAL: &str = "internal";
+/// Bridges whose published ports other networks do not reach.
+const ISOLATED: &str = "isolated";
+/// Subnets of ours; the second of IPv6.
+const SUBNETS: [&str; 2] = ["subnets", "subnets6"];
+/// The chain that is left to the administrator: made, jumped to before all else, and never written to.
+pub(super) const USER: &str = "user";
+
+/// IFNAMSIZ (linux/if.h).
+const NAME_LENGTH: usize = 16;
+
+/// Bridges of other engines by their names. What their rules let in is for them to say: a packet with our mark would
+/// get past them.
+const BRIDGES_OF_OTHERS: [&str; 8] =
+    ["docker*", "br-*", "podman*", "cni*", "virbr*", "lxcbr*", "lxdbr*", "incusbr*"];
+
+/// Makes the table, or brings the rules of one that is there up to date without touching its elements.
+///
+/// `lock` guards the network; nft(8) holds it too, so that one whose caller was killed is waited for.
+pub fn make_table(network: &Definition, lock: &File) -> Result<()> {
+    nft(&script(network), Some(lock)).map_err(|fault| fault.within(format!("make firewall table {TABLE}")))
+}
+
+/// The sets a network can be in, with its key in each.
+pub(super) fn memberships(device: &str) -> [(&'static str, Vec<u8>); 4] {
+    let mut name = device.as_bytes().to_vec();
+    name.resize(NAME_LENGTH, 0);
+    let pair = [&name[..], &name[..]].concat();
+    [(BRIDGES, name.clone()), (PAIRS, pair), (INTERNAL, name.clone()), (ISOLATED, name)]
+}
+
+/// The rules, and which of them a network is concerned by.
+fn script(network: &Definition) -> String {
+    // Chains are taken away first, all in one transaction: one of an earlier version may have another priority.
+    let base = [
+        ("guard", "filter hook prerouting priority -300"),
+        ("prerouting", "nat hook prerouting priority -100"),
+        ("output", "nat hook output priority -100"),
+        ("postrouting", "nat hook postrouting priority 100"),
+        ("input", "filter hook input priority -5"),
+        ("forward", "filter hook forward priority -5"),
+        ("forwarded", "filter hook forward priority 200"),
+    ];
+    let mut lines = vec![format!("add table inet {TABLE}"), format!("add chain inet {TABLE} {USER}")];
+    for (chain, hook) in base {
+        lines.extend(["add", "flush", "delete"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
+        lines.push(format!("add chain inet {TABLE} {chain} {{ type {hook}; }}"));
+    }
+    for chain in ["publish", "leaving", "passed"] {
+        lines.extend(["add", "flush"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
+    }
+    for set in [BRIDGES, INTERNAL, ISOLATED] {
+        lines.push(format!("add set inet {TABLE} {set} {{ type ifname; }}"));
+    }
+    lines.push(format!("add set inet {TABLE} {PAIRS} {{ type ifname . ifname; }}"));
+    for ((maps, address), subnets) in [(V4, "ipv4_addr"), (V6, "ipv6_addr")].into_iter().zip(SUBNETS) {
+        lines.push(format!(
+            "add set inet {TABLE} {subnets} {{ type {address}; flags interval; auto-merge; }}"
+        ));
+        let at = format!("{address} . inet_proto . inet_service");
+        for (map, kind) in [
+            (maps.ports, format!("inet_proto . inet_service : {address} . inet_service;")),
+            (maps.ports_at, format!("{at} : {address} . inet_service;")),
+            (maps.ranges, format!("{at} : {address}; flags interval;")),
+        ] {
+            lines.push(format!("add map inet {TABLE} {map} {{ type {kind} }}"));
+        }
+    }
+    lines.extend(rules().into_iter().map(|(chain, rule)| format!("add rule inet {TABLE} {chain} {rule}")));
+    lines.extend(subnets(network, "add"));
+    let device = format!("\"{}\"", network.device);
+    let pair = format!("{device} . {device}");
+    for (set, element, is_one) in [
+        (BRIDGES, &device, true),
+        (PAIRS, &pair, true),
+        (INTERNAL, &device, network.internal),
+        (ISOLATED, &device, network.isolate),
+    ] {
+        // Only what is there can be deleted.
+        let verbs = if is_one { &["add"][..] } else { &["add", "delete"] };
+        lines.extend(verbs.iter().map(|verb| format!("{verb} element inet {TABLE} {set} {{ {element} }}")));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// A line for each of the network's subnets.
+fn subnets(network: &Definition, verb: &str) -> Vec<String> {
+    let line = |subnet: crate::Subnet| {
+        let set = SUBNETS[usize::from(subnet.is_ipv6())];
+        format!("{verb} element inet {TABLE} {set} {{ {subnet} }}")
+    };
+    network.pools.iter().map(|pool| line(pool.subnet)).collect()
+}
+
+/// Takes a network's subnets out. Those that an older nft(8) has merged with others, and cannot part from them, stay: if they are
+/// ever somebody else's, containers do not see who asks from there.
+pub(super) fn forget_subnets(network: &Definition) {
+    for line in subnets(network, "delete") {
+        let _ = nft(&format!("{line}\n"), None);
+    }
+}
+
+/// Chains and what is in them, in order.
+fn rules() -> Vec<(&'static str, String)> {
+    // Loopback addresses of ours are nobody else's, neither as destination nor as source: route_localnet, which lets us reach
+    // published ports from them, would let containers use them.
+    let mut rules = vec![
+        ("guard", "iifname @bridges ip daddr 127.0.0.0/8 drop".to_owned()),
+        ("guard", "iifname @bridges ip saddr 127.0.0.0/8 drop".to_owned()),
+        // Before routing, that is before the kernel drops what comes from elsewhere to a loopback address.
+        ("prerouting", "ip daddr 127.0.0.0/8 return".to_owned()),
+        // A container's questions to its network's resolver are that one's, whatever port 53 is published for.
+        (
+            "prerouting",
+            "iifname @bridges meta l4proto { tcp, udp } th dport 53 fib daddr . iif type local return"
+                .to_owned(),
+        ),
+        ("prerouting", "fib daddr type local jump publish".to_owned()),
+        // What came back to ::1 would not be taken for ours; refused at once, clients go on to 127.0.0.1.
+        ("output", "ip6 daddr ::1 return".to_owned()),
+        ("output", "fib daddr type local jump publish".to_owned()),
+    ];
+    for (maps, family) in [(V4, "ip"), (V6, "ip6")] {
+        let port = "meta l4proto . th dport map";
+        for (key, map) in [("", maps.ports), ("daddr", maps.ports_at), ("daddr", maps.ranges)] {
+            let key = if key.is_empty() { String::new() } else { format!("{family} {key} . ") };
+            let to = format!("dnat {family} to {key}{port} @{map}");
+            rules.push(("publish", format!("meta l4proto {{ tcp, udp, sctp }} {to}")));
+        }
+    }
+    for (chain, rule) in [
+        // A container that reaches itself, or a neighbour, through a published port would answer past us. With br_netfilter the
+        // packet may never leave the bridge and has no interface it came from here.
+        ("postrouting", "ip saddr @subnets oifname @bridges ct status dnat masquerade"),
+        ("postrouting", "ip6 saddr @subnets6 oifname @bridges ct status dnat masquerade"),
+        ("postrouting", "ip saddr 127.0.0.0/8 oifname @bridges masquerade"),
+        // What the host sends to itself keeps its address.
+        ("postrouting", "oifname \"lo\" return"),
+        ("postrouting", "ip saddr @subnets oifname != @bridges masquerade"),
+        // Addresses anybody can have (RFC 4193); others are the containers' own everywhere.
+        ("postrouting", "ip6 saddr @subnets6 ip6 saddr fc00::/7 oifname != @bridges masquerade"),
+        // Of the host's addresses an internal network has that of its bridge.
+        ("input", "iifname @internal fib daddr . iif type != { local, broadcast, anycast, multicast } drop"),
+        ("forward", "jump user"),
+        ("forward", "iifname . oifname @pairs goto passed"),
+        ("forward", "iifname @internal drop"),
+        ("forward", "oifname @internal drop"),
+        ("forward", "oifname @bridges ct state established,related goto passed"),
+        ("forward", "iifname @bridges oifname @isolated drop"),
+        ("forward", "oifname @bridges ct status dnat goto passed"),
+        // From other networks and, to addresses of containers, from outside.
+        ("forward", "oifname @bridges drop"),
+        ("forward", "iifname @bridges jump leaving"),
+        ("leaving", "ct state established,related goto passed"),
+    ] {
+        rules.push((chain, rule.to_owned()));
+    }
+    for name in BRIDGES_OF_OTHERS {
+        rules.push(("leaving", format!("oifname \"{name}\" return")));
+    }
+    rules.push(("leaving", "goto passed".into()));
+    // For other tables, see foreign.rs; gone again before the packet leaves the hook.
+    rules.push(("passed", format!("meta mark set meta mark | {MARK:#x} accept")));
+    rules.push(("forwarded", format!("meta mark & {MARK:#x} != 0 meta mark set meta mark & {:#x}", !MARK)));
+    rules
+}
+
+/// Runs nft(8), with a lock it is to hold as long as it runs.
+pub(super) fn nft(script: &str, lock: Option<&File>) -> Result<()> {
+    let held = || lock.map_or_else(|| Ok(Stdio::null()), |lock| lock.try_clone().map(Stdio::from));
+    let run = |program: &str| {
+        Command::new(program)
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(held()?)
+            .stderr(Stdio::piped())
+            .spawn()
+    };
+    // An ordinary PATH lacks the directory it lives in on some systems.
+    let mut child = run("nft").or_else(|_| run("/usr/sbin/nft")).map_err(|error| {
+        Fault::failed("run nft")
+            .because(error)
+            .hint("install nftables: containers reach other networks through it")
+    })?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // If nft ended early, its own words tell more than the broken pipe.
+        let _ = stdin.write_all(script.as_bytes());
+    }
+    let output = child.wait_with_output().explain(|| "run nft".into())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    Err(Fault::failed(format!("nft: {}", text(words.lines().next().unwrap_or("failed").as_bytes()))))
+}

@@ -1,0 +1,145 @@
+//! Kernel parameters a bridge needs (ip-sysctl.rst of the kernel's documentation).
+
+use crate::definition::Definition;
+use fault::{Explain, Result};
+use std::path::{Path, PathBuf};
+
+const CONF_IPV6: &str = "net/ipv6/conf";
+
+/// A parameter and what it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    path: String,
+    pub value: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Of the bridge alone.
+    Ours,
+    /// Of IPv6, which the kernel may have been started without.
+    OursOfIpv6,
+    /// Of the machine, so that the user hears of it.
+    Machine,
+    /// Of the machine, and its interfaces go on taking routers' advertisements.
+    MachineForwardsIpv6,
+}
+
+/// In the order in which they are set, once the bridge is there and before it is up.
+pub fn of(network: &Definition) -> Vec<Sysctl> {
+    let device = &network.device;
+    let one = |path: String, value, kind| Sysctl { path, value, kind };
+    let of_bridge = |family: &str, name: &str| format!("net/{family}/conf/{device}/{name}");
+    let mut list = vec![
+        // A container could make itself the host's router (CVE-2020-13401).
+        one(of_bridge("ipv6", "accept_ra"), "0", Kind::OursOfIpv6),
+        // Leases see to it that addresses are nobody else's, and until the kernel has made sure they cannot be used.
+        one(of_bridge("ipv6", "accept_dad"), "0", Kind::OursOfIpv6),
+    ];
+    if network.has_ipv6() {
+        // Machines that have it switched off for new interfaces.
+        list.push(one(of_bridge("ipv6", "disable_ipv6"), "0", Kind::Ours));
+    }
+    if network.internal {
+        return list;
+    }
+    if network.has_ipv4() {
+        // Connections from the host's loopback address leave by the bridge to reach published ports.
+        list.push(one(of_bridge("ipv4", "route_localnet"), "1", Kind::Ours));
+        list.push(one("net/ipv4/ip_forward".into(), "1", Kind::Machine));
+    }
+    if network.has_ipv6() {
+        list.push(one(format!("{CONF_IPV6}/all/forwarding"), "1", Kind::MachineForwardsIpv6));
+    }
+    list
+}
+
+impl Sysctl {
+    /// As sysctl(8) has it.
+    pub fn name(&self) -> String {
+        self.path.replace('/', ".")
+    }
+
+    pub fn is_to_set(&self) -> bool {
+        let absent = self.kind == Kind::OursOfIpv6 && !Path::new("/proc/sys/net/ipv6").exists();
+        !absent && !is(&self.file(), self.value)
+    }
+
+    fn file(&self) -> PathBuf {
+        Path::new("/proc/sys").join(&self.path)
+    }
+
+    /// Sets it, unless it is so; what the user should hear of.
+    pub fn set(&self) -> Result<Vec<String>> {
+        if !self.is_to_set() {
+            return Ok(Vec::new());
+        }
+        let mut notes = Vec::new();
+        if self.kind == Kind::MachineForwardsIpv6 {
+            notes.extend(keep_advertisements()?);
+        }
+        write(&self.file(), self.value)?;
+        if matches!(self.kind, Kind::Machine | Kind::MachineForwardsIpv6) {
+            notes.push(format!("{} was off and is on now", self.name()));
+        }
+        Ok(notes)
+    }
+}
+
+/// Who forwards IPv6 forgets the routers that advertised themselves and listens to none, unless `accept_ra` is 2: interfaces
+/// that listen now go on doing so.
+fn keep_advertisements() -> Result<Option<String>> {
+    let mut kept = Vec::new();
+    let interfaces = std::fs::read_dir(Path::new("/proc/sys").join(CONF_IPV6));
+    for entry in interfaces.into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let accept = entry.path().join("accept_ra");
+        let listens = is(&accept, "1") && is(&entry.path().join("forwarding"), "0");
+        if listens
+            && !["all", "default", "lo"].contains(&name.as_str())
+            && !name.starts_with(crate::link::PREFIX)
+        {
+            write(&accept, "2")?;
+            kept.push(name);
+        }
+    }
+    kept.sort();
+    let told =
+        format!("accept_ra of {} was 1 and is 2 now, so that routers are still listened to", kept.join(", "));
+    Ok(Some(told).filter(|_| !kept.is_empty()))
+}
+
+fn is(file: &Path, value: &str) -> bool {
+    std::fs::read_to_string(file).is_ok_and(|present| present.trim() == value)
+}
+
+fn write(file: &Path, value: &str) -> Result<()> {
+    let name = file.strip_prefix("/proc/sys").unwrap_or(file).display().to_string().replace('/', ".");
+    std::fs::write(file, value).explain(|| format!("set {name} to {value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::File;
+
+    fn names(change: impl FnOnce(&mut File)) -> Vec<String> {
+        let mut file = File::default_bridge();
+        change(&mut file);
+        of(&file.check().unwrap()).iter().map(|one| format!("{}={}", one.name(), one.value)).collect()
+    }
+
+    #[test]
+    fn a_network_asks_for_no_more_than_it_needs() {
+        let common = ["net.ipv6.conf.staves0.accept_ra=0", "net.ipv6.conf.staves0.accept_dad=0"];
+        let v4 = ["net.ipv4.conf.staves0.route_localnet=1", "net.ipv4.ip_forward=1"];
+        assert_eq!(names(|_| ()), [&common[..], &v4].concat());
+        assert_eq!(names(|file| file.internal = true), common);
+        let ipv6 = |file: &mut File| {
+            (file.subnet, file.gateway) = (Some("fd00:1::/64".into()), None);
+        };
+        let v6 = ["net.ipv6.conf.staves0.disable_ipv6=0", "net.ipv6.conf.all.forwarding=1"];
+        assert_eq!(names(ipv6), [&common[..], &v6].concat());
+    }
+}

@@ -1,0 +1,231 @@
+//! Networks of CNI plugins: upstream's, and scripts that write down what they are asked.
+
+// A skipped test says so.
+#![allow(clippy::print_stderr)]
+
+use crate::lab::{Lab, isolated, wait_for};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+/// A network of these plugins, as members of a configuration list.
+fn network(lab: &Lab, name: &str, version: &str, plugins: &serde_json::Value) {
+    let dir = lab.root().join("networks").join(name);
+    fs::create_dir_all(&dir).unwrap();
+    let list = serde_json::json!({"cniVersion": version, "name": name, "plugins": plugins});
+    let definition = serde_json::json!({"name": name, "driver": "cni", "cni": list});
+    fs::write(dir.join("network.json"), definition.to_string()).unwrap();
+}
+
+/// A plugin that logs, keeps its standard input, and does what it is told for `ADD`.
+fn script(lab: &Lab, name: &str, add: &str) -> PathBuf {
+    let dir = lab.dir.join("plugins");
+    fs::create_dir_all(&dir).unwrap();
+    let at = dir.display();
+    let path = dir.join(name);
+    let text = format!(
+        "#!/bin/sh\ncat >{at}/{name}.$CNI_COMMAND.json\necho \"$CNI_COMMAND ${{CNI_NETNS:+netns}}\" >>{at}/log\n\
+         case $CNI_COMMAND in\nADD) {add} ;;\nVERSION) echo '{{\"supportedVersions\":[\"1.0.0\",\"1.1.0\"]}}' ;;\nesac\n"
+    );
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+const ANSWER: &str = r#"ip -n x link 2>/dev/null; nsenter --net=$CNI_NETNS ip link add eth0 type veth peer name p0;
+    echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"'$CNI_NETNS'"}],"ips":[{"address":"10.1.2.3/24","interface":0}]}'"#;
+
+fn log(lab: &Lab) -> String {
+    fs::read_to_string(lab.dir.join("plugins/log")).unwrap_or_default().replace('\n', ",")
+}
+
+fn begun(lab: &Lab, network: &str) -> usize {
+    let dir = lab.root().join("networks").join(network).join("attachments");
+    fs::read_dir(dir).map_or(0, Iterator::count)
+}
+
+fn with_path(lab: &Lab, tool: &str, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = lab.command(tool);
+    let path = format!("{}:/opt/cni/bin:/usr/lib/cni", lab.dir.join("plugins").display());
+    let output = command.args(arguments).env("STAVES_CNI_PATH", path).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn upstreams_plugins_attach_and_publish() {
+    isolated("cni::upstreams_plugins_attach_and_publish", |lab| {
+        let folders = ["/opt/cni/bin", "/usr/lib/cni"];
+        let has = |plugin: &str| folders.iter().any(|folder| Path::new(folder).join(plugin).exists());
+        if let Some(missing) = ["bridge", "host-local", "portmap"].into_iter().find(|plugin| !has(plugin)) {
+            return eprintln!("SKIPPED: CNI plugin {missing} is not installed");
+        }
+        let neighbour = lab.neighbour();
+        lab.must(None, "mount -t tmpfs tmpfs /run; echo 1 >/proc/sys/net/ipv4/ip_forward");
+        let plugins = serde_json::json!([
+            {"type": "bridge", "bridge": "cni5", "isGateway": true, "hairpinMode": true,
+                "capabilities": {"ips": true, "mac": true},
+                "ipam": {"type": "host-local", "dataDir": lab.dir.join("leases"),
+                    "ranges": [[{"subnet": "10.75.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+            {"type": "portmap", "capabilities": {"portMappings": true}},
+        ]);
+        network(lab, "db", "1.0.0", &plugins);
+        let mut web = lab.container(1, "{}");
+        let wish = "db:ip=10.75.0.9,mac=02:00:00:00:00:09";
+        let attachment = lab.attach(&web, &["--network", wish, "-p", "8080:80"]);
+        assert_eq!(attachment["addresses"][0], "10.75.0.9/24");
+        assert_eq!(attachment["gateway"], "10.75.0.1");
+        assert_eq!(attachment["mac"], "02:00:00:00:00:09");
+        assert_eq!(attachment["interface"], "eth0");
+        assert_eq!(attachment["cni"]["ips"][0]["address"], "10.75.0.9/24");
+        assert!(lab.hosts_of(&web).contains("10.75.0.9"));
+        lab.serve(Some(web.pid), "tcp", 80, "web");
+        assert_eq!(lab.call(None, "tcp", "10.75.0.9:80"), "web 10.75.0.1");
+        assert_eq!(lab.call(Some(neighbour), "tcp", "192.0.2.1:8080"), "web 192.0.2.2");
+        assert_eq!(lab.sh(None, "nft list table inet staves").status, 1, "no firewall of ours");
+        assert_eq!((begun(lab, "db"), lab.claims().len()), (1, 1));
+
+        assert_eq!(lab.attach(&web, &["--network", wish]), attachment);
+        let outcome = lab.tool("net-attach", &["--network", "db", "-p", "8081:81", "c1"]);
+        assert_eq!(outcome.status, 5, "{}", outcome.stderr);
+
+        // Detached while it runs, and after it has ended.
+        for ended in [false, true] {
+            if ended {
+                lab.attach(&web, &["--network", wish, "-p", "8080:80"]);
+                lab.stop(&mut web);
+            }
+            for _ in 0..2 {
+                let outcome = lab.tool("net-detach", &["c1"]);
+                assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+            }
+            assert_eq!((begun(lab, "db"), lab.claims().len()), (0, 0));
+            assert_eq!(lab.sh(None, "ls -d leases/db/10.*").stdout, "");
+            assert!(!lab.sh(None, "iptables-save").stdout.contains("8080"));
+        }
+    });
+}
+
+#[test]
+fn an_attach_that_is_killed_is_undone_by_whoever_comes_next() {
+    isolated("cni::an_attach_that_is_killed_is_undone_by_whoever_comes_next", |lab| {
+        script(lab, "slow", "echo $$ >$0.pid; exec sleep 300");
+        network(lab, "db", "1.0.0", &serde_json::json!([{"type": "slow"}]));
+        let _one = lab.container(1, "{}");
+        let mut two = lab.container(2, "{}");
+        let plugin = lab.dir.join("plugins/slow.pid");
+        for name in ["c1", "c2"] {
+            let mut command = lab.command("net-attach");
+            command.args(["--network", "db", name]).env("STAVES_CNI_PATH", lab.dir.join("plugins"));
+            let pid = lab.spawn(&mut command);
+            wait_for("the plugin", || fs::read_to_string(&plugin).is_ok_and(|pid| pid.ends_with('\n')));
+            lab.kill(pid);
+            let sleeper = fs::read_to_string(&plugin).unwrap().trim().to_owned();
+            wait_for("its end", || {
+                let stat = fs::read_to_string(format!("/proc/{sleeper}/stat"));
+                stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
+            });
+            fs::remove_file(&plugin).unwrap();
+        }
+        assert_eq!((log(lab).as_str(), begun(lab, "db")), ("ADD netns,ADD netns,", 2));
+        let (status, _, stderr) = with_path(lab, "net-detach", &["c1"]);
+        assert_eq!(status, 0, "{stderr}");
+        assert_eq!((log(lab).as_str(), begun(lab, "db")), ("ADD netns,ADD netns,DEL netns,", 1));
+        // A container that is gone has no namespace any more.
+        assert_eq!(with_path(lab, "net-prune", &[]).1, "", "nothing of the living");
+        lab.remove(&mut two);
+        let (_, dry, _) = with_path(lab, "net-prune", &["--dry-run"]);
+        assert!(dry.contains("\"attachment\""), "{dry}");
+        let (status, pruned, stderr) = with_path(lab, "net-prune", &[]);
+        assert_eq!(status, 0, "{stderr}");
+        assert!(pruned.contains(&two.id), "{pruned}");
+        assert_eq!((log(lab).as_str(), begun(lab, "db")), ("ADD netns,ADD netns,DEL netns,DEL ,", 0));
+    });
+}
+
+#[test]
+fn what_fails_leaves_nothing_and_what_is_passed_over_is_told() {
+    isolated("cni::what_fails_leaves_nothing_and_what_is_passed_over_is_told", |lab| {
+        script(lab, "bad", r#"echo '{"code":11,"msg":"no room"}'; exit 1"#);
+        script(lab, "deaf", ANSWER);
+        let portmap = serde_json::json!([{"type": "bad", "capabilities": {"portMappings": true}}]);
+        network(lab, "bad", "1.0.0", &portmap);
+        network(lab, "deaf", "1.0.0", &serde_json::json!([{"type": "deaf"}]));
+        network(lab, "missing", "1.0.0", &serde_json::json!([{"type": "nowhere"}]));
+        network(lab, "wrong", "1.0.0", &serde_json::json!([{"type": "../../bin/sh"}]));
+        let container = lab.container(1, "{}");
+        for (arguments, status, why) in [
+            (vec!["--network", "bad", "-p", "8080:80"], 7, "CNI plugin bad: ADD: no room (error 11)"),
+            (vec!["--network", "deaf", "-p", "8080:80"], 3, "no plugin takes port mappings"),
+            (vec!["--network", "deaf:ip=10.1.2.4"], 1, "gave 10.1.2.3 instead of 10.1.2.4"),
+            (vec!["--network", "missing"], 4, "no CNI plugin nowhere"),
+            (vec!["--network", "wrong"], 3, "cannot be a plugin's name"),
+        ] {
+            let (got, stdout, stderr) = with_path(lab, "net-attach", &[&arguments[..], &["c1"]].concat());
+            assert_eq!((got, stdout.as_str()), (status, ""), "{arguments:?}: {stderr}");
+            assert!(stderr.contains(why), "{stderr}");
+            assert_eq!(lab.claims(), Vec::<String>::new());
+            let record =
+                fs::read_to_string(lab.root().join("containers").join(&container.id).join("container.json"));
+            assert!(!record.unwrap().contains("\"cni\""));
+            lab.sh(Some(container.pid), "ip link del eth0");
+        }
+        for name in ["bad", "deaf", "wrong"] {
+            assert_eq!(begun(lab, name), 0, "{name}");
+        }
+    });
+}
+
+#[test]
+fn the_plugins_are_told_who_is_still_there() {
+    isolated("cni::the_plugins_are_told_who_is_still_there", |lab| {
+        script(lab, "deaf", ANSWER);
+        network(lab, "db", "1.1.0", &serde_json::json!([{"type": "deaf"}]));
+        let (one, mut two) = (lab.container(1, "{}"), lab.container(2, "{}"));
+        let (status, _, stderr) = with_path(lab, "net-attach", &["--network", "db", "c1", "c2"]);
+        assert_eq!(status, 0, "{stderr}");
+        lab.remove(&mut two);
+        assert_eq!(with_path(lab, "net-prune", &[]).0, 0);
+        let given = fs::read_to_string(lab.dir.join("plugins/deaf.GC.json")).unwrap();
+        let given: serde_json::Value = serde_json::from_str(&given).unwrap();
+        let valid = serde_json::json!([{"containerID": one.id, "ifname": "eth0"}]);
+        assert_eq!(given["cni.dev/valid-attachments"], valid);
+        let steps = with_path(lab, "net-detach", &["--dry-run", "c1"]).1;
+        assert!(steps.contains(r#""command":"DEL","plugins":["deaf"]"#), "{steps}");
+        let (_, steps, _) = with_path(lab, "net-attach", &["--dry-run", "--network", "db", "c1"]);
+        assert_eq!(steps, "", "it is attached");
+    });
+}
+
+#[test]
+fn a_network_of_one_plugin_is_made_attached_to_and_removed() {
+    isolated("cni::a_network_of_one_plugin_is_made_attached_to_and_removed", |lab| {
+        let path = |tool: &str| std::path::PathBuf::from(lab.command(tool).get_program());
+        if let Some(missing) = ["net-create", "net-rm"].into_iter().find(|tool| !path(tool).exists()) {
+            return eprintln!("SKIPPED: {missing} is not built: cargo build --release -p {missing}");
+        }
+        script(lab, "deaf", ANSWER);
+        let (status, _, stderr) = with_path(
+            lab,
+            "net-create",
+            &["--driver", "deaf", "--opt", "key=7", "--subnet", "10.1.2.0/24", "db"],
+        );
+        assert_eq!(status, 0, "{stderr}");
+        let container = lab.container(1, "{}");
+        let (status, record, stderr) = with_path(lab, "net-attach", &["--network", "db", "c1"]);
+        assert_eq!(status, 0, "{stderr}");
+        assert!(record.contains("10.1.2.3/24"), "{record}");
+        let given = fs::read_to_string(lab.dir.join("plugins/deaf.ADD.json")).unwrap();
+        let given: serde_json::Value = serde_json::from_str(&given).unwrap();
+        assert_eq!((&given["name"], &given["key"]), (&"db".into(), &7.into()));
+        assert_eq!(given["ipam"]["ranges"][0][0]["subnet"], "10.1.2.0/24");
+        let (status, _, stderr) = with_path(lab, "net-rm", &["db"]);
+        assert_eq!(status, 5, "{stderr}");
+        let (status, _, stderr) = with_path(lab, "net-rm", &["--force", "db"]);
+        assert_eq!(status, 0, "{stderr}");
+        assert!(log(lab).ends_with("ADD netns,DEL netns,"), "{}", log(lab));
+        assert!(!lab.root().join("networks/db").exists());
+        lab.sh(Some(container.pid), "ip link del eth0");
+    });
+}

@@ -1,0 +1,66 @@
+//! The sockets a network's resolver listens on.
+
+use fault::{Explain, Fault, Result};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+
+const PORT: u16 = 53;
+
+/// Connections the kernel keeps until they are accepted.
+const BACKLOG: i32 = 128;
+
+#[derive(Debug)]
+pub struct Listener {
+    pub udp: UdpSocket,
+    pub tcp: TcpListener,
+}
+
+impl Listener {
+    /// On one of the bridge's addresses.
+    pub fn bind(address: IpAddr) -> Result<Listener> {
+        let address = SocketAddr::from((address, PORT));
+        let tcp = socket(address, SocketType::STREAM)?;
+        rustix::net::listen(&tcp, BACKLOG).explain(|| format!("listen on {address}"))?;
+        Ok(Listener { udp: socket(address, SocketType::DGRAM)?.into(), tcp: tcp.into() })
+    }
+}
+
+/// Whether an address is the host's own: a socket can be bound to no other.
+pub fn is_local(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+fn socket(address: SocketAddr, kind: SocketType) -> Result<OwnedFd> {
+    let name = if kind == SocketType::STREAM { "tcp" } else { "udp" };
+    open(address, kind).map_err(|error| {
+        let fault = Fault::new(fault::Kind::of_io(&error.into()), format!("listen on {address} ({name})"));
+        let fault = fault.because(std::io::Error::from(error));
+        match error {
+            Errno::ADDRINUSE => fault.hint(format!(
+                "another program has it, perhaps a name server on all addresses (`ss -lnp sport = {PORT}` tells); \
+                 have that listen on its own addresses only, or make the network with --no-dns"
+            )),
+            Errno::ADDRNOTAVAIL => fault.hint("the network's bridge is not there; net-attach makes it"),
+            Errno::ACCESS => fault.hint("run it as root"),
+            _ => fault,
+        }
+    })
+}
+
+fn open(address: SocketAddr, kind: SocketType) -> rustix::io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    if kind == SocketType::STREAM {
+        // Connections of an earlier process linger.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+        // The bridge has it, but the kernel may not be sure yet that nobody else does (RFC 4862, section 5.4).
+        sockopt::set_ipv6_freebind(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}
