@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod bundle;
 pub mod convert;
+pub mod dns;
 pub mod image;
 pub mod layer;
 pub mod location;
@@ -25,10 +26,11 @@ pub mod wishes;
 /// Name of target and seed directory, and what reads their bytes.
 pub type Surface = (&'static str, fn(&[u8]));
 
-pub const ALL: [Surface; 16] = [
+pub const ALL: [Surface; 17] = [
     ("archive", archive::check),
     ("bundle", bundle::check),
     ("convert", convert::check),
+    ("dns", dns::check),
     ("image", image::check),
     ("layer", layer::check),
     ("location", location::check),

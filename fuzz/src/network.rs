@@ -50,10 +50,11 @@ fn port(text: &PortWish) {
 fn subnet(text: &str) {
     if let Ok(subnet) = Subnet::parse(text) {
         assert_eq!(Subnet::parse(&subnet.to_string()).expect("its own spelling"), subnet);
-        for number in [0, 1, subnet.hosts() - 1, u32::MAX] {
+        for number in [0, 1, subnet.hosts() - 1, u128::MAX] {
             assert!(subnet.is_host(subnet.host(number)));
         }
-        assert!(!subnet.is_host(subnet.broadcast()));
+        assert!(!subnet.is_host(subnet.base()));
+        assert!(subnet.broadcast().is_none_or(|last| !subnet.is_host(last.into())));
     }
 }
 
@@ -64,8 +65,9 @@ fn files(data: &[u8]) {
     std::fs::create_dir_all(dir.join("leases")).expect("make directories");
     std::fs::write(dir.join("network.json"), data).expect("write a file");
     if let Ok(network) = Definition::load(&store, network::DEFAULT) {
-        assert!(network.subnet.is_host(network.gateway));
-        assert!(!network.device.is_empty() && network.device.len() < 16 && !network.device.contains('/'));
+        assert!(network.pools.iter().all(|pool| pool.subnet.is_host(pool.gateway)));
+        assert!(network.device.len() < 16 && !network.device.contains('/'));
+        assert!(network.driver != network::Driver::Bridge || !network.device.is_empty());
     }
     let address = IpAddr::V4(Ipv4Addr::new(10, 89, 0, 2));
     std::fs::write(dir.join("leases/10.89.0.2"), data).expect("write a file");
