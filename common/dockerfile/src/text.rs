@@ -1,0 +1,1 @@
+//! Go's ways of printing things, which the history of images is written in.
