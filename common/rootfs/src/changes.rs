@@ -100,6 +100,11 @@ impl Changes {
         Ok(Changes { upper, lower, mounted_on, above_mounts })
     }
 
+    /// Of an upper directory on which nothing was mounted, against the root below it.
+    pub fn between(lower: OwnedFd, upper: OwnedFd) -> Changes {
+        Changes { upper, lower, mounted_on: HashSet::new(), above_mounts: HashSet::new() }
+    }
+
     /// Tells a visitor of all of them. What goes away meanwhile is left out.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ pub struct LayerTarball<W> {
     tarball: Tarball<W>,
     /// Members of the archive.
     pub members: u64,
+    /// Bytes of the files' content.
+    pub bytes: u64,
     /// Files whose names begin with `.wh.`, which no layer can hold; left out.
     pub misnamed: u64,
 }
@@ -21,7 +23,7 @@ pub struct LayerTarball<W> {
 impl<W: Write> LayerTarball<W> {
     /// Without sparse files: not all who read layers know them.
     pub fn new(to: W) -> LayerTarball<W> {
-        LayerTarball { tarball: Tarball::new(to, false), members: 0, misnamed: 0 }
+        LayerTarball { tarball: Tarball::new(to, false), members: 0, bytes: 0, misnamed: 0 }
     }
 
     /// # Errors
@@ -59,6 +61,9 @@ impl<W: Write> Sink for LayerTarball<W> {
             return Ok(());
         }
         self.members += 1;
+        if member.kind == ItemKind::File {
+            self.bytes += member.size;
+        }
         self.tarball.add(member, content)
     }
 }

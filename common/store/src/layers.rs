@@ -192,7 +192,7 @@ impl Store {
         Ok(used)
     }
 
-    /// Removes layers that neither an image nor a container needs, of all or of `among` only.
+    /// Removes layers that no image, no container and no step of a build needs, of all or of `among` only.
     pub fn sweep_layers(&self, among: Option<&[Digest]>) -> Result<SweptLayers> {
         let candidates = match among {
             Some(layers) => layers.to_vec(),
@@ -206,6 +206,7 @@ impl Store {
         // removed that image is us.
         let mut used = self.layers_of_images()?;
         used.extend(self.layers_of_containers()?);
+        used.extend(self.layers_of_steps()?.iter().filter_map(|layer| Digest::parse(&layer.diff_id).ok()));
         for diff_id in candidates.iter().filter(|diff_id| !used.contains(diff_id)) {
             let at_work = among.is_none()
                 && self

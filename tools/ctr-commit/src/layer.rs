@@ -23,6 +23,8 @@ pub struct NewLayer {
     pub media_type: &'static str,
     /// Members of the archive.
     pub members: u64,
+    /// Bytes of the files' content.
+    pub bytes: u64,
     /// Files that no layer can hold.
     pub misnamed: u64,
 }
@@ -70,9 +72,14 @@ impl<'p> Writer<'p> {
         changes.visit(&mut self.tarball)
     }
 
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.tarball.members == 0
+    }
+
     /// The blob gets its name.
     pub fn finish(self, settle: &Settle) -> Result<NewLayer> {
-        let (members, misnamed) = (self.tarball.members, self.tarball.misnamed);
+        let (members, bytes, misnamed) = (self.tarball.members, self.tarball.bytes, self.tarball.misnamed);
         let hashing = self
             .tarball
             .finish()?
@@ -85,7 +92,7 @@ impl<'p> Writer<'p> {
             Packer::None(blob) => Ok(blob),
         };
         let (digest, size) = blob.explain(|| "write the layer".into())?.blob.commit(settle)?;
-        Ok(NewLayer { digest, diff_id, size, media_type: self.media_type, members, misnamed })
+        Ok(NewLayer { digest, diff_id, size, media_type: self.media_type, members, bytes, misnamed })
     }
 }
 

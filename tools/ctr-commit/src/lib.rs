@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
-mod layer;
+pub mod layer;
 mod pause;
 
 use clap::ValueEnum;

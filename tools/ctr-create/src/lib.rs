@@ -3,14 +3,14 @@
 
 pub mod args;
 pub mod edited;
-mod etc;
+pub mod etc;
 mod exposed;
 pub mod facts;
 mod from;
 mod hooks;
 pub mod limits;
 mod make;
-mod names;
+pub mod names;
 mod networks;
 mod quota;
 mod replace;

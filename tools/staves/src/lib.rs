@@ -32,6 +32,7 @@ macro_rules! tools {
 }
 
 tools! {
+    "img-build" = img_build,
     "img-cat" = img_cat,
     "img-copy" = img_copy,
     "img-diff" = img_diff,

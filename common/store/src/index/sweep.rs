@@ -16,7 +16,7 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes every blob that cannot be reached from `index.json`, under the lock that adding a reference takes: a
+    /// Removes every blob that cannot be reached from `index.json` or the steps of builds, under the lock that adding a reference takes: a
     /// pull that is under way finds out what it has lost and fetches it again.
     ///
     /// # Errors
@@ -32,6 +32,7 @@ impl Store {
         for (entry, _) in &entries {
             self.reach(entry, &mut needed)?;
         }
+        needed.extend(self.layers_of_steps()?.iter().filter_map(|layer| Digest::parse(&layer.digest).ok()));
         let mut swept = Swept::default();
         for algorithm in ["sha256", "sha512"] {
             sweep_folder(&self.root().join("blobs").join(algorithm), algorithm, &needed, &mut swept)?;

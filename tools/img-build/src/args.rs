@@ -1,0 +1,210 @@
+//! The command line: docker's and buildah's names and meanings.
+
+use crate::images::Pull;
+use crate::report::Form;
+use cli::{Common, ErrorFormat, OutputFormat, Tool};
+use ctr_commit::{Compression, Dialect};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// Build an image from a Dockerfile
+///
+/// The context is a directory, an archive or a Dockerfile on stdin (`-`), a git repository or a URL. Steps that were done before with the same
+/// files, words and base are not done again. Files and times are made the same wherever and whenever the same is built: files are no newer
+/// than the base image, a second more with every step (--timestamp, $SOURCE_DATE_EPOCH).
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "img-build",
+    version,
+    override_usage = "img-build [OPTIONS] [CONTEXT]",
+    after_help = "Examples:\n  img-build -t me/app:1 . | img-push\n  img-build --target test --secret id=npm,src=$HOME/.npmrc .\n  img-build -q https://github.com/docker/getting-started.git | xargs ctr-run --rm\n  img-build -f - -t tools . <<< $'FROM debian:12\\nRUN apt-get update && apt-get install -y jq'\n  img-build --output type=local,dest=out --target artifacts .\n  img-build --print . | jq -r '.key + \" \" + .instruction'"
+)]
+pub struct Args {
+    /// Directory, git or HTTP URL, or `-` for an archive or a Dockerfile on stdin [default: .]
+    #[arg(value_name = "CONTEXT")]
+    pub context: Option<String>,
+
+    /// The Dockerfile; `-` reads it from stdin [default: CONTEXT/Dockerfile, then Containerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<String>,
+
+    /// Name of the image; several may be given
+    #[arg(short, long, value_name = "REFERENCE")]
+    pub tag: Vec<String>,
+
+    /// Build up to this stage [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+
+    /// Value of an ARG; without a value that of the variable of this name
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+
+    /// Another context for COPY --from, mounts and FROM: a directory, a URL, docker-image://REFERENCE
+    #[arg(long, value_name = "NAME=CONTEXT")]
+    pub build_context: Vec<String>,
+
+    /// Platform of the image [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<String>,
+
+    /// Ask the registry for newer base images
+    #[arg(long, value_enum, value_name = "POLICY", num_args = 0..=1, require_equals = true,
+          default_value = "missing", default_missing_value = "always")]
+    pub pull: Pull,
+
+    /// Do every step anew
+    #[arg(long)]
+    pub no_cache: bool,
+
+    /// Do the steps of this stage anew
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+
+    /// A secret for RUN --mount=type=secret; it is in no layer, no history and no log
+    #[arg(long, value_name = "id=ID[,src=FILE|,env=NAME]", help_heading = "Commands")]
+    pub secret: Vec<String>,
+
+    /// An ssh agent's socket for RUN --mount=type=ssh [default socket: $SSH_AUTH_SOCK]
+    #[arg(long, value_name = "ID[=SOCKET]", num_args = 0..=1, require_equals = true, default_missing_value = "default", help_heading = "Commands")]
+    pub ssh: Vec<String>,
+
+    /// Allow to a Dockerfile what it may not by itself: network.host, security.insecure
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',', help_heading = "Commands")]
+    pub allow: Vec<String>,
+
+    /// Network of the commands: default, none, host, or one made by net-create
+    #[arg(long, value_name = "NETWORK", help_heading = "Commands")]
+    pub network: Option<String>,
+
+    /// A line for the commands' /etc/hosts
+    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Commands")]
+    pub add_host: Vec<String>,
+
+    /// Group the commands' control groups are made in
+    #[arg(long, value_name = "PATH", help_heading = "Commands")]
+    pub cgroup_parent: Option<String>,
+
+    /// Resource limits of the commands
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Commands")]
+    pub ulimit: Vec<String>,
+
+    /// Size of the commands' /dev/shm
+    #[arg(long, value_name = "BYTES", help_heading = "Commands")]
+    pub shm_size: Option<String>,
+
+    /// Commands that run at once, of stages that do not need each other [default: as many as there are processors]
+    #[arg(long, value_name = "NUMBER", help_heading = "Commands")]
+    pub jobs: Option<usize>,
+
+    #[command(flatten)]
+    pub limits: ctr_create::limits::LimitFlags,
+
+    /// Add a label
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
+    pub label: Vec<String>,
+
+    /// Add an annotation to the manifest
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
+    pub annotation: Vec<String>,
+
+    /// Media types of the manifest, its configuration and layers
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Dialect::Oci, help_heading = "Image")]
+    pub format: Dialect,
+
+    /// How new layers are packed
+    #[arg(long, value_enum, value_name = "PACKING", default_value_t = Compression::Gzip, help_heading = "Image")]
+    pub compression: Compression,
+
+    /// The time of everything that is made, in seconds since 1970; `now`: files keep their times [default: worked out from the base image]
+    #[arg(long, alias = "source-date-epoch", value_name = "SECONDS|now", help_heading = "Image")]
+    pub timestamp: Option<String>,
+
+    /// Not taken: a step's layer is what makes the next build quick
+    #[arg(long, hide = true)]
+    pub squash: bool,
+
+    /// Not taken yet
+    #[arg(long, hide = true, value_name = "SOURCE")]
+    pub cache_from: Vec<String>,
+
+    /// Not taken yet
+    #[arg(long, hide = true, value_name = "DESTINATION")]
+    pub cache_to: Vec<String>,
+
+    /// json, table: form of what is printed. type=image|registry|docker|oci|local|tar|cacheonly[,dest=PATH][,name=REFERENCE]: what is made;
+    /// DIR alone means type=local, `-` a tar on stdout
+    #[arg(short, long, value_name = "FORMAT|EXPORT", help_heading = "Output")]
+    pub output: Vec<String>,
+
+    /// As --output type=registry
+    #[arg(long, help_heading = "Output")]
+    pub push: bool,
+
+    /// As --output type=image, which is usual
+    #[arg(long, help_heading = "Output")]
+    pub load: bool,
+
+    /// Write the image's id to this file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub iidfile: Option<PathBuf>,
+
+    /// Write digests and names to this file, as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub metadata_file: Option<PathBuf>,
+
+    /// How the build is told of on stderr
+    #[arg(long, value_enum, value_name = "FORM", default_value_t, help_heading = "Output")]
+    pub progress: Form,
+
+    /// Write progress to this descriptor, one JSON object a line
+    #[arg(long, value_name = "FD", help_heading = "Output")]
+    pub progress_fd: Option<i32>,
+
+    /// Print the steps, each with its key and whether it is cached, one JSON object a line, and build nothing
+    #[arg(long, visible_alias = "dry-run", help_heading = "Output")]
+    pub print: bool,
+
+    /// Print what is odd in the Dockerfile, and build nothing
+    #[arg(long, help_heading = "Output")]
+    pub check: bool,
+
+    /// Print the image's id only
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// How errors are written to stderr
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
+    pub error_format: ErrorFormat,
+
+    /// Runs one command, for the build itself
+    #[arg(long, hide = true)]
+    pub run_step: bool,
+
+    #[arg(skip)]
+    common: OnceLock<Common>,
+}
+
+impl Tool for Args {
+    const NAME: &'static str = "img-build";
+
+    fn common(&self) -> &Common {
+        self.common.get_or_init(|| Common {
+            output: self.output.iter().find_map(|text| form(text)),
+            error_format: self.error_format,
+        })
+    }
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
+/// Of `--output`, what is about printing: the rest is about what is made.
+pub fn form(text: &str) -> Option<OutputFormat> {
+    match text {
+        "json" => Some(OutputFormat::Json),
+        "table" => Some(OutputFormat::Table),
+        _ => None,
+    }
+}

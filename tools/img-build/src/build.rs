@@ -1,0 +1,309 @@
+//! All stages of a plan, those that need nothing of each other side by side.
+
+use crate::contexts::Contexts;
+use crate::images::{Found, Images};
+use crate::layer::{Files, Finish};
+use crate::report::Report;
+use crate::stage::{Built, Clock, NO_TIME, Stage};
+use cli::{Explain, Fault, Kind, Result};
+use dockerfile::{Base, Inherited, Lines, Plan, PlannedStage, Problem, Scope};
+use oci::Digest;
+use record::Config;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use store::{Step, Store};
+
+/// What the user asks for beside the plan.
+#[derive(Debug, Default)]
+pub struct Options {
+    pub no_cache: bool,
+    /// Stages that are built anew.
+    pub no_cache_filter: Vec<String>,
+    /// `--allow`.
+    pub allow: Vec<String>,
+    /// `--network`.
+    pub network: Option<String>,
+    /// `src=…` or `env=…` by id.
+    pub secrets: BTreeMap<String, String>,
+    /// Sockets of agents by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// What commands are run with: limits, hosts, devices.
+    pub run: Config,
+    pub time: Time,
+}
+
+/// What time things are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Time {
+    /// Worked out from the base image, so that it is the same everywhere.
+    #[default]
+    Base,
+    At(i64),
+    Now,
+}
+
+/// A line of `--print`, and where it belongs: the stage's place and the step's number in it.
+pub type Printed = ((usize, usize), Value);
+
+/// What all stages share.
+pub struct Builder<'a> {
+    pub store: &'a Store,
+    pub plan: &'a Plan,
+    pub images: &'a Images<'a>,
+    pub contexts: &'a Contexts,
+    pub finish: Finish,
+    pub options: &'a Options,
+    pub report: &'a Report,
+    pub slots: Slots,
+    /// What messages call the Dockerfile.
+    pub dockerfile: &'a str,
+    /// Nothing is made: what would be, by the place of its stage and its number in that.
+    pub printed: Option<Mutex<Vec<Printed>>>,
+}
+
+impl Builder<'_> {
+    /// Builds all of it; returns the target.
+    ///
+    /// # Errors
+    /// What went wrong first. Stages that do not need the one that failed are finished.
+    pub fn build(&self) -> Result<Arc<Built>> {
+        let board = Board::new(self.plan.stages.len());
+        std::thread::scope(|scope| {
+            for place in 0..self.plan.stages.len() {
+                let board = &board;
+                let run = move || {
+                    let mut outcome = Outcome { board, place, built: None, fault: None };
+                    if let Some(others) = board.wait_for(&self.plan.stages[place].depends_on) {
+                        match self.stage(place, &others) {
+                            Ok(built) => outcome.built = Some(Arc::new(built)),
+                            Err(fault) => outcome.fault = Some(fault),
+                        }
+                    }
+                };
+                // A stage more needs a thread more; what it does is mostly to wait.
+                let started = std::thread::Builder::new().name("stage".to_owned()).spawn_scoped(scope, run);
+                if let Err(error) = started {
+                    drop(Outcome {
+                        board,
+                        place,
+                        built: None,
+                        fault: Some(Fault::failed("start a thread").because(error)),
+                    });
+                }
+            }
+        });
+        board.target()
+    }
+
+    fn stage(&self, place: usize, others: &[Option<Arc<Built>>]) -> Result<Built> {
+        let planned = &self.plan.stages[place];
+        let others: Vec<Arc<Built>> = {
+            // Those it does not need are stood in for by nothing.
+            let nothing = Arc::new(self.nothing(place)?);
+            others.iter().map(|other| other.clone().unwrap_or_else(|| Arc::clone(&nothing))).collect()
+        };
+        let built = match &planned.base {
+            Base::Scratch => self.nothing(place)?,
+            Base::Stage(base) => {
+                let base = others
+                    .get(*base)
+                    .ok_or_else(|| Fault::failed("a stage stands on one that is not built"))?;
+                Built { scope: Scope::on(self.plan, place, &base.scope), ..(**base).clone() }
+            }
+            Base::Image { reference, platform } => {
+                let vertex = self.report.start(&format!("[{}] FROM {}", planned.name, reference.familiar()));
+                let found = self.images.find(reference, platform).map_err(|fault| {
+                    vertex.failed(&fault);
+                    fault.within(format!("{}: FROM {}", self.place(planned.lines), reference.familiar()))
+                })?;
+                vertex.done();
+                self.on_image(place, found)?
+            }
+            Base::Context(name) => match self.contexts.named(name, self.images)? {
+                crate::copy::From::Files(Files { base: Some(found), .. }) => self.on_image(place, found)?,
+                _ => {
+                    return Err(Fault::input(format!("the build context {name} is no image to build on"))
+                        .hint("--build-context NAME=docker-image://REFERENCE is one"));
+                }
+            },
+        };
+        Stage { builder: self, planned, place, number: 0, others: &others, built }.build()
+    }
+
+    /// From scratch.
+    fn nothing(&self, place: usize) -> Result<Built> {
+        let platform = &self.plan.stages[place].platform;
+        let mut config = json!({"architecture": platform.architecture, "os": platform.os, "config": {}});
+        if let Some(variant) = &platform.variant {
+            config["variant"] = json!(variant);
+        }
+        let scope =
+            Scope::new(self.plan, place, &Inherited::default()).map_err(|problem| self.blame(problem))?;
+        config["config"]["Env"] = json!(scope.env());
+        Ok(Built { files: Files::none(), config, history: Vec::new(), scope, clock: self.clock(None) })
+    }
+
+    fn on_image(&self, place: usize, found: Arc<Found>) -> Result<Built> {
+        let inherited = Inherited::of(Some(&found.image.config)).map_err(|problem| self.blame(problem))?;
+        let scope = Scope::new(self.plan, place, &inherited).map_err(|problem| self.blame(problem))?;
+        let mut config = found.image.config.clone();
+        let members = config
+            .as_object_mut()
+            .ok_or_else(|| Fault::input("the base image's configuration is no object"))?;
+        // Of the base itself, and of docker's old builds.
+        for stale in ["container", "container_config", "parent", "id", "created", "docker_version"] {
+            members.shift_remove(stale);
+        }
+        if !members.get("config").is_some_and(Value::is_object) {
+            members.insert("config".to_owned(), json!({}));
+        }
+        // Used up by this build.
+        config["config"].as_object_mut().map(|process| process.shift_remove("OnBuild"));
+        config["config"]["Env"] = json!(scope.env());
+        let clock = self.clock(found.image.config.get("created").and_then(Value::as_str));
+        let files = Files::of(found);
+        Ok(Built { files, config, history: Vec::new(), scope, clock })
+    }
+
+    fn clock(&self, created: Option<&str>) -> Clock {
+        match self.options.time {
+            Time::Now => Clock::Real,
+            Time::At(time) => Clock::Stopped(time),
+            Time::Base => {
+                let created = created.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+                let base = created.map_or(NO_TIME, jiff::Timestamp::as_second);
+                Clock::Ticking { base: base.max(NO_TIME), ticks: 0 }
+            }
+        }
+    }
+
+    /// What the cache has for a step.
+    pub fn cached(&self, key: &Digest) -> Result<Option<Step>> {
+        self.store.step(key, &self.finish.settle)
+    }
+
+    pub fn uses_cache(&self, stage: &PlannedStage) -> bool {
+        !self.options.no_cache
+            && !self.options.no_cache_filter.iter().any(|name| name.eq_ignore_ascii_case(&stage.name))
+    }
+
+    /// `Dockerfile:7`.
+    pub fn place(&self, lines: Lines) -> String {
+        format!("{}:{}", self.dockerfile, lines.first)
+    }
+
+    pub fn blame(&self, problem: Problem) -> Fault {
+        Fault::from(problem).within(self.dockerfile.to_owned())
+    }
+}
+
+/// Which stages are done.
+struct Board {
+    state: Mutex<Progress>,
+    changed: Condvar,
+}
+
+struct Progress {
+    built: Vec<Option<Arc<Built>>>,
+    failed: Vec<bool>,
+    first: Option<Fault>,
+}
+
+impl Board {
+    fn new(stages: usize) -> Board {
+        let state = Progress { built: vec![None; stages], failed: vec![false; stages], first: None };
+        Board { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// `None` when one of them failed. Of the others, those that happen to be done are in the list.
+    fn wait_for(&self, needed: &[usize]) -> Option<Vec<Option<Arc<Built>>>> {
+        let mut state = lock(&self.state);
+        loop {
+            if needed.iter().any(|place| state.failed.get(*place) != Some(&false)) {
+                return None;
+            }
+            if needed.iter().all(|place| state.built[*place].is_some()) {
+                return Some(state.built.clone());
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn target(self) -> Result<Arc<Built>> {
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fault) = state.first {
+            return Err(fault);
+        }
+        state.built.into_iter().next_back().flatten().ok_or_else(|| Fault::failed("no stage was built"))
+    }
+}
+
+/// How a stage's thread ended, told even if it panicked: others wait for it.
+struct Outcome<'a> {
+    board: &'a Board,
+    place: usize,
+    built: Option<Arc<Built>>,
+    fault: Option<Fault>,
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.board.state);
+        state.failed[self.place] = self.built.is_none();
+        state.built[self.place] = self.built.take();
+        if let (Some(fault), None) = (self.fault.take(), &state.first) {
+            state.first = Some(fault);
+        }
+        self.board.changed.notify_all();
+    }
+}
+
+/// What a panic elsewhere left is as good as before.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many commands run at once.
+pub struct Slots {
+    free: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// Given back when dropped.
+pub struct Slot<'a>(&'a Slots);
+
+impl Slots {
+    pub fn new(count: usize) -> Slots {
+        Slots { free: Mutex::new(count.max(1)), changed: Condvar::new() }
+    }
+
+    pub fn take(&self) -> Slot<'_> {
+        let free = lock(&self.free);
+        let mut free =
+            self.changed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Slot(self)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.changed.notify_one();
+    }
+}
+
+/// `SOURCE_DATE_EPOCH`.
+///
+/// # Errors
+/// [`Kind::Usage`] for what is no number of seconds.
+pub fn epoch(text: &str) -> Result<i64> {
+    text.trim()
+        .parse::<i64>()
+        .ok()
+        .filter(|seconds| (0..=253_402_300_799).contains(seconds))
+        .ok_or_else(|| Fault::new(Kind::Usage, format!("\"{text}\" is no time in seconds since 1970")))
+        .explain(|| "SOURCE_DATE_EPOCH".into())
+}

@@ -1,0 +1,100 @@
+//! `RUN --mount=type=cache`: plain directories, `cache/mounts/<name>`, that outlive builds.
+
+use crate::copy::{self, Part};
+use crate::stage::Stage;
+use cli::{Explain, Result};
+use dockerfile::mount::{Ownership, Sharing};
+use oci::Digest;
+use rustix::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use store::{Lock, Scratch, Store};
+
+/// A cache in use.
+#[derive(Debug)]
+pub struct Held {
+    pub path: PathBuf,
+    /// Of one that only one command may have.
+    _lock: Option<Lock>,
+}
+
+/// Finds or makes a cache; waits where it is locked by another command.
+pub fn hold(
+    stage: &Stage<'_, '_>,
+    id: &str,
+    sharing: Sharing,
+    mut fill: Option<Part>,
+    ownership: Option<&Ownership>,
+) -> Result<Held> {
+    let store = stage.builder.store;
+    let mut copy_number = 0;
+    loop {
+        let path = place(store, id, copy_number);
+        make(stage, store, &path, fill.as_mut(), ownership)?;
+        let lock = match sharing {
+            Sharing::Shared => None,
+            Sharing::Locked => Some(Lock::directory(&path)?),
+            Sharing::Private => {
+                let Some(lock) = Lock::try_directory(&path)? else {
+                    copy_number += 1;
+                    continue;
+                };
+                Some(lock)
+            }
+        };
+        // Used now: what nobody uses for a month is pruned.
+        if let Ok(dir) = std::fs::File::open(&path) {
+            let _ = dir.set_modified(std::time::SystemTime::now());
+        }
+        return Ok(Held { path, _lock: lock });
+    }
+}
+
+/// Named so that people find it, and by a digest, as ids are paths.
+fn place(store: &Store, id: &str, copy_number: u32) -> PathBuf {
+    let readable: String =
+        id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(60).collect();
+    let digest = Digest::of(id.as_bytes());
+    let mut name = format!("{}-{}", readable.trim_matches('-'), &digest.hex()[..16]);
+    if copy_number > 0 {
+        name = format!("{name}-{copy_number}");
+    }
+    store.root().join("cache/mounts").join(name)
+}
+
+/// Appears whole, with what it begins with.
+fn make(
+    stage: &Stage<'_, '_>,
+    store: &Store,
+    path: &Path,
+    fill: Option<&mut Part>,
+    ownership: Option<&Ownership>,
+) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        store.make_dir(parent)?;
+    }
+    let scratch = Scratch::new(store)?;
+    let new = scratch.path();
+    let failed = || format!("make the cache {}", path.display());
+    std::fs::create_dir(new).explain(failed)?;
+    if let Some(part) = fill {
+        let root = crate::normalise::open_directory(new)?;
+        copy::materialise(stage, part, root.as_fd(), "/")?;
+    }
+    let (uid, gid, mode) = ownership.map_or((0, 0, 0o755), |wanted| (wanted.uid, wanted.gid, wanted.mode));
+    std::os::unix::fs::chown(new, Some(uid), Some(gid))
+        .and_then(|()| std::fs::set_permissions(new, std::fs::Permissions::from_mode(mode)))
+        .explain(failed)?;
+    match std::fs::rename(new, path) {
+        Ok(()) => {
+            scratch.keep();
+            Ok(())
+        }
+        // Another build was first.
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) => Err(error).explain(failed),
+    }
+}

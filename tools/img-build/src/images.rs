@@ -1,0 +1,143 @@
+//! Images that stages stand on and copy from: in the store, or fetched by `img-pull`.
+
+use crate::key::Key;
+use cli::{Explain, Fault, Kind, Result};
+use oci::{Digest, Platform, Reference};
+use record::{Image, Record};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use store::{Settle, Store};
+
+/// When a registry is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Pull {
+    /// What is not in the store is fetched
+    #[default]
+    Missing,
+    /// Ask the registry whether there is a newer one
+    Always,
+    /// Fail if it is not in the store
+    Never,
+    /// As always, but use what is in the store if the registry cannot be reached
+    Newer,
+}
+
+/// An image that is here.
+#[derive(Debug)]
+pub struct Found {
+    pub image: Image,
+    /// Its layers' directories, lowest first; those that others hide are left out.
+    unpacked: OnceLock<std::result::Result<Vec<PathBuf>, String>>,
+}
+
+/// All that this build asked for; each is looked for once.
+pub struct Images<'a> {
+    pub store: &'a Store,
+    pub pull: Pull,
+    /// Further arguments of img-pull.
+    pub words: Vec<String>,
+    found: Mutex<HashMap<String, Arc<Found>>>,
+}
+
+impl<'a> Images<'a> {
+    pub fn new(store: &'a Store, pull: Pull, words: Vec<String>) -> Images<'a> {
+        Images { store, pull, words, found: Mutex::default() }
+    }
+
+    /// # Errors
+    /// When it is nowhere, or may not be fetched.
+    pub fn find(&self, reference: &Reference, platform: &Platform) -> Result<Arc<Found>> {
+        let name = format!("{platform} {}", reference.stored_name());
+        // One at a time: img-pull fetches an image's layers side by side.
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(image) = found.get(&name) {
+            return Ok(Arc::clone(image));
+        }
+        let image = match self.in_store(reference, platform) {
+            Ok(image) if matches!(self.pull, Pull::Missing | Pull::Never) => image,
+            Err(fault) if self.pull == Pull::Never || fault.kind() != Kind::NotFound => return Err(fault),
+            _ => self.pull(reference, platform)?,
+        };
+        let image = Arc::new(Found { image, unpacked: OnceLock::new() });
+        found.insert(name, Arc::clone(&image));
+        Ok(image)
+    }
+
+    fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
+        let entry = self.store.find_reference(reference)?;
+        let image = self.store.load_image(&entry, platform)?;
+        let member = |name: &str| image.config.get(name).and_then(serde_json::Value::as_str);
+        if let (Some(os), Some(architecture)) = (member("os"), member("architecture")) {
+            let has = Platform::of(os, architecture, member("variant"));
+            if platform.rank(&has).is_none() {
+                return Err(Fault::not_found(format!("the store has it for {has}, not for {platform}"))
+                    .on(reference.familiar()));
+            }
+        }
+        Ok(image)
+    }
+
+    fn pull(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
+        let tool = shim::sibling("img-pull")?;
+        let mut command = Command::new(&tool);
+        command.args(["--output", "json", "--progress", "none", "--unpack"]);
+        if self.pull == Pull::Newer {
+            command.args(["--policy", "newer"]);
+        }
+        if *platform != Platform::host() {
+            command.arg("--platform").arg(platform.to_string());
+        }
+        let output = command
+            .args(&self.words)
+            .arg("--")
+            .arg(reference.stored_name())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .explain(|| format!("run {}", tool.display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let kind = match output.status.code() {
+                Some(4) => Kind::NotFound,
+                Some(6) => Kind::Denied,
+                Some(7) => Kind::Retryable,
+                _ => Kind::Failed,
+            };
+            let mut lines = said.lines();
+            let why = lines.next().unwrap_or("img-pull failed").trim_start_matches("img-pull: ").to_owned();
+            let fault = Fault::new(kind, why);
+            return Err(match lines.next().and_then(|line| line.strip_prefix("hint: ")) {
+                Some(hint) => fault.hint(hint),
+                None => fault,
+            });
+        }
+        let text = String::from_utf8(output.stdout).explain(|| "read what img-pull printed".into())?;
+        let record = Record::parse(&text).map_err(|fault| fault.within("read what img-pull printed"))?;
+        record.require("image")
+    }
+}
+
+impl Found {
+    /// The key of its files.
+    pub fn key(&self) -> Digest {
+        let diff_ids: Vec<&str> = self.image.layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+        Key::new("image").with_all("layer", &diff_ids).finish()
+    }
+
+    /// Its layers' directories, lowest first, as an overlay takes them.
+    ///
+    /// # Errors
+    /// When they cannot be unpacked.
+    pub fn unpack(&self, store: &Store, settle: &Settle) -> Result<Vec<PathBuf>> {
+        let done = self.unpacked.get_or_init(|| {
+            let options = img_unpack::Options::default();
+            let unpacked = img_unpack::unpack_with(store, &self.image, &options, settle);
+            let rootfs = unpacked.map_err(|fault| fault.to_string())?.rootfs;
+            Ok(rootfs.layers.iter().map(PathBuf::from).collect())
+        });
+        done.clone().map_err(|why| Fault::failed("unpack").because(why).on(self.image.reference.clone()))
+    }
+}

@@ -1,0 +1,195 @@
+//! Build images from Dockerfiles.
+//!
+//! The Dockerfile becomes a plan (crate `dockerfile`), the plan's stages are built side by side ([`build`]), each step by step ([`stage`]):
+//! found in the cache by its [`key`], or made as a layer on top of those before.
+#![forbid(unsafe_code)]
+
+mod add;
+mod args;
+mod build;
+mod cache_mount;
+mod chosen;
+mod config;
+mod contexts;
+mod copy;
+mod export;
+mod failed;
+mod image;
+mod images;
+mod key;
+mod layer;
+mod normalise;
+mod print;
+mod report;
+mod request;
+mod run;
+mod run_step;
+mod runner;
+mod ssh;
+mod stage;
+mod workdir;
+
+pub use args::Args;
+
+use build::{Builder, Slots};
+use cli::{Context, Explain, Fault, Result};
+use context::web::Web;
+use contexts::Contexts;
+use dockerfile::Dockerfile;
+use export::Export;
+use image::Sayings;
+use images::Images;
+use layer::Finish;
+use oci::{Platform, Reference};
+use record::Record;
+use report::Report;
+use serde_json::json;
+use std::fs::File;
+use std::sync::Arc;
+use store::{Settle, Store};
+
+pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    if args.run_step {
+        return runner::run();
+    }
+    request::refuse(args)?;
+    let (exports, names) = exports(args)?;
+    let store = Store::from_env()?;
+    rootfs::allow_many_files();
+    let web = Web::new(&store, registry::Client::new(registry::Options::default()));
+    let opened = contexts::open(args.context.as_deref(), args.file.as_deref(), &store, &web)?;
+    let blame = |problem: dockerfile::Problem| Fault::from(problem).within(opened.name.clone());
+    if args.check {
+        return print::check(args, context, &opened);
+    }
+    let dockerfile = Dockerfile::parse(&opened.dockerfile).map_err(blame)?;
+    let platform = match &args.platform {
+        Some(text) => Platform::parse(text)?,
+        None => Platform::host(),
+    };
+    let mut asked = request::request(args, &platform)?;
+    let options = request::options(args)?;
+    let images = Images::new(&store, args.pull, Vec::new());
+    let plan =
+        request::plan(&dockerfile, &mut asked, &images).map_err(|fault| fault.within(opened.name.clone()))?;
+    let options = request::with_epoch(options, args, &plan)?;
+    let report = Report::new(if args.quiet { report::Form::Quiet } else { args.progress }, events(args)?);
+    plan.warnings.iter().for_each(|warning| report.warn(warning));
+    let named = request::contexts(args)?;
+    let name = opened.name.clone();
+    let contexts = Contexts::new(opened.context, opened.scratch, named, &store, web, platform);
+    let settle = Arc::new(Settle::new());
+    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let builder = Builder {
+        store: &store,
+        plan: &plan,
+        images: &images,
+        contexts: &contexts,
+        finish: Finish { store: store.clone(), settle: Arc::clone(&settle), compression: args.compression },
+        options: &options,
+        report: &report,
+        slots: Slots::new(jobs),
+        dockerfile: &name,
+        printed: args.print.then(Default::default),
+    };
+    if args.print {
+        return print::plan(context, &builder);
+    }
+    let built = builder.build();
+    contexts.remember();
+    let result = built.and_then(|built| {
+        exports.iter().try_for_each(|export| export.files(&builder, &built))?;
+        // Until the last one is stored; in the cache it is then, too.
+        let layers = built.files.layers()?;
+        if !exports.iter().any(Export::needs_image) {
+            return Ok(());
+        }
+        let sayings = sayings(args)?;
+        let documents = image::documents(&built, &layers, &sayings)?;
+        let (_, details) = image::store(&store, &documents, &names, &settle)?;
+        exports.iter().try_for_each(|export| export.image(details.image.digest.as_str(), &names))?;
+        tell(args, context, &details, &names, exports.iter().any(Export::is_stdout))
+    });
+    drop(builder);
+    // Whoever waits for a thread to pack has waited.
+    if let Ok(settle) = Arc::try_unwrap(settle) {
+        settle.finish();
+    }
+    result
+}
+
+fn exports(args: &Args) -> Result<(Vec<Export>, Vec<Reference>)> {
+    let mut names = args.tag.clone();
+    let mut exports = Vec::new();
+    for text in args.output.iter().filter(|text| args::form(text).is_none()) {
+        exports.push(export::parse(text, &mut names)?);
+    }
+    if args.push {
+        exports.push(Export::Image { push: true });
+    }
+    if exports.is_empty() || args.load {
+        exports.push(Export::Image { push: false });
+    }
+    if exports.iter().filter(|export| export.is_stdout()).count() > 1 {
+        return Err(Fault::usage("--output: stdout can take one archive only"));
+    }
+    let mut references: Vec<Reference> = Vec::new();
+    for name in &names {
+        let reference = oci::reference::new_name(name)?;
+        if !references.contains(&reference) {
+            references.push(reference);
+        }
+    }
+    Ok((exports, references))
+}
+
+fn events(args: &Args) -> Result<Option<File>> {
+    let open = |number| {
+        sys::descriptor::inherited(number)
+            .map(File::from)
+            .explain_as(cli::Kind::Usage, || format!("--progress-fd {number}"))
+    };
+    args.progress_fd.map(open).transpose()
+}
+
+fn sayings(args: &Args) -> Result<Sayings> {
+    Ok(Sayings {
+        labels: cli::words::pairs("--label", &args.label, true)?,
+        annotations: cli::words::pairs("--annotation", &args.annotation, false)?,
+        format: match args.format {
+            ctr_commit::Dialect::Oci => oci::Format::Oci,
+            ctr_commit::Dialect::Docker => oci::Format::Docker,
+        },
+    })
+}
+
+fn tell(
+    args: &Args,
+    context: &mut Context,
+    details: &store::ImageDetails,
+    names: &[Reference],
+    is_stdout: bool,
+) -> Result<()> {
+    let id = details.id.as_str();
+    let write = |path: &std::path::Path, text: &str| {
+        std::fs::write(path, text).explain(|| format!("write {}", path.display()))
+    };
+    if let Some(path) = &args.iidfile {
+        write(path, id)?;
+    }
+    if let Some(path) = &args.metadata_file {
+        let list: Vec<String> = names.iter().map(Reference::stored_name).collect();
+        let metadata = json!({
+            "containerimage.digest": details.image.digest,
+            "containerimage.config.digest": id,
+            "image.name": list.join(","),
+        });
+        write(path, &format!("{metadata:#}\n"))?;
+    }
+    if is_stdout {
+        return Ok(());
+    }
+    let mut record = Record::new();
+    record.set("image", &details.image)?;
+    context.print_result(&record, id, &format!("built {}", details.image.reference))
+}

@@ -1,0 +1,295 @@
+//! What a build is doing, for people and for programs.
+
+use cli::Fault;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// Lines kept of what a command writes, and how long one is.
+const KEPT_LINES: usize = 200;
+const LONGEST_LINE: usize = 4096;
+
+/// How it is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// Colours if stderr is a terminal, else as plain
+    #[default]
+    Auto,
+    /// A line for everything that happens, numbered by step
+    Plain,
+    /// With colours, terminal or not
+    Tty,
+    /// One JSON object a line on stderr
+    Json,
+    /// Errors only
+    Quiet,
+}
+
+pub struct Report {
+    form: Form,
+    colours: bool,
+    /// Where events go as well.
+    events: Option<Mutex<File>>,
+    next: AtomicUsize,
+    began: Instant,
+    /// Which step's lines were written last: another's begin with its name.
+    last: Mutex<usize>,
+}
+
+/// A step that is told of.
+pub struct Vertex<'r> {
+    report: &'r Report,
+    number: usize,
+    name: String,
+    began: Instant,
+    output: Mutex<Output>,
+}
+
+#[derive(Default)]
+struct Output {
+    /// What has no line end yet.
+    partial: Vec<u8>,
+    lines: VecDeque<String>,
+}
+
+impl Report {
+    pub fn new(form: Form, events: Option<File>) -> Report {
+        let is_terminal = io::stderr().is_terminal();
+        let colours = form == Form::Tty
+            || (form == Form::Auto && is_terminal && std::env::var_os("NO_COLOR").is_none());
+        Report {
+            form,
+            colours,
+            events: events.map(Mutex::new),
+            next: AtomicUsize::new(1),
+            began: Instant::now(),
+            last: Mutex::new(0),
+        }
+    }
+
+    /// Begins a step.
+    pub fn start(&self, name: &str) -> Vertex<'_> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = clean(name);
+        self.event(json!({"event": "start", "step": number, "item": name}));
+        let vertex = Vertex { report: self, number, name, began: Instant::now(), output: Mutex::default() };
+        vertex.line(&vertex.name, Colour::Name);
+        vertex
+    }
+
+    /// One nobody is told of.
+    pub fn nobody(&self) -> Vertex<'_> {
+        Vertex {
+            report: self,
+            number: 0,
+            name: String::new(),
+            began: Instant::now(),
+            output: Mutex::default(),
+        }
+    }
+
+    pub fn warn(&self, text: &str) {
+        self.event(json!({"event": "warning", "message": text}));
+        if !matches!(self.form, Form::Quiet | Form::Json) {
+            self.print(0, &format!("warning: {}", clean(text)), Colour::Warning);
+        }
+    }
+
+    /// Seconds since the build began.
+    pub fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    fn event(&self, mut event: Value) {
+        if self.events.is_none() && self.form != Form::Json {
+            return;
+        }
+        if let Some(members) = event.as_object_mut() {
+            members.insert("tool".to_owned(), json!("img-build"));
+            members.insert("seconds".to_owned(), json!(self.seconds()));
+        }
+        let line = format!("{event}\n");
+        match &self.events {
+            // Its reader may be gone.
+            Some(file) => {
+                let _ = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
+            }
+            None => {
+                let _ = io::stderr().lock().write_all(line.as_bytes());
+            }
+        }
+    }
+
+    fn print(&self, number: usize, text: &str, colour: Colour) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = String::new();
+        if *last != number && *last != 0 {
+            line.push('\n');
+        }
+        *last = number;
+        if number > 0 {
+            let _ = write!(line, "#{number} ");
+        }
+        let _ = match colour.code().filter(|_| self.colours) {
+            Some(code) => writeln!(line, "\x1b[{code}m{text}\x1b[0m"),
+            None => writeln!(line, "{text}"),
+        };
+        let _ = io::stderr().lock().write_all(line.as_bytes());
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Colour {
+    Name,
+    Plain,
+    Good,
+    Warning,
+    Bad,
+}
+
+impl Colour {
+    fn code(self) -> Option<u8> {
+        match self {
+            Colour::Name => Some(1),
+            Colour::Plain => None,
+            Colour::Good => Some(34),
+            Colour::Warning => Some(33),
+            Colour::Bad => Some(31),
+        }
+    }
+}
+
+impl Vertex<'_> {
+    /// It was made before.
+    pub fn cached(&self) {
+        if self.number == 0 {
+            return;
+        }
+        self.report.event(json!({"event": "present", "step": self.number, "item": self.name}));
+        self.line("CACHED", Colour::Good);
+    }
+
+    pub fn done(&self) {
+        if self.number == 0 {
+            return;
+        }
+        self.flush();
+        let seconds = self.began.elapsed().as_secs_f64();
+        self.report.event(json!({"event": "done", "step": self.number, "item": self.name}));
+        self.line(&format!("DONE {seconds:.1}s"), Colour::Good);
+    }
+
+    pub fn failed(&self, fault: &Fault) {
+        self.flush();
+        self.report.event(
+            json!({"event": "failed", "step": self.number, "item": self.name, "message": fault.to_string()}),
+        );
+        self.line("FAILED", Colour::Bad);
+    }
+
+    /// What its command writes: whole lines are told of as they come.
+    pub fn output(&self, bytes: &[u8]) {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        for byte in bytes {
+            if *byte == b'\n' || output.partial.len() >= LONGEST_LINE {
+                let line = std::mem::take(&mut output.partial);
+                self.told(&mut output, &line);
+            }
+            if *byte != b'\n' {
+                output.partial.push(*byte);
+            }
+        }
+    }
+
+    fn flush(&self) {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        if !output.partial.is_empty() {
+            let line = std::mem::take(&mut output.partial);
+            self.told(&mut output, &line);
+        }
+    }
+
+    fn told(&self, output: &mut Output, line: &[u8]) {
+        let text = clean(&String::from_utf8_lossy(line));
+        self.report.event(json!({"event": "output", "step": self.number, "line": text}));
+        self.line(&format!("{:.3} {text}", self.began.elapsed().as_secs_f64()), Colour::Plain);
+        if output.lines.len() == KEPT_LINES {
+            output.lines.pop_front();
+        }
+        output.lines.push_back(text);
+    }
+
+    /// What it wrote last.
+    pub fn last_lines(&self, count: usize) -> Vec<String> {
+        self.flush();
+        let output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.lines.iter().skip(output.lines.len().saturating_sub(count)).cloned().collect()
+    }
+
+    fn line(&self, text: &str, colour: Colour) {
+        if !matches!(self.report.form, Form::Quiet | Form::Json) {
+            self.report.print(self.number, text, colour);
+        }
+    }
+}
+
+/// No control character of a container's reaches the terminal; of a line that is written over, the last writing counts.
+fn clean(text: &str) -> String {
+    let text = text.trim_end_matches(['\r', '\n']);
+    let text = text.rsplit('\r').next().unwrap_or(text);
+    let mut clean = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            // Colours and cursor movements (ECMA-48) go as a whole.
+            '\x1b' => {
+                if characters.next_if_eq(&'[').is_some() {
+                    while characters.next_if(|c| !('@'..='~').contains(c)).is_some() {}
+                    characters.next();
+                }
+            }
+            '\t' => clean.push('\t'),
+            control if control.is_control() => clean.push('\u{fffd}'),
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminals_are_not_told_what_to_do() {
+        for (text, shown) in [
+            ("plain", "plain"),
+            ("\x1b[1;31mred\x1b[0m", "red"),
+            ("10%\r20%\r100%", "100%"),
+            ("line\r\n", "line"),
+            ("\x1b]0;title\x07x", "]0;title\u{fffd}x"),
+            ("a\tb\u{9b}c", "a\tb\u{fffd}c"),
+            ("\x1b", ""),
+            ("\x1b[", ""),
+        ] {
+            assert_eq!(clean(text), shown, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_lines_are_kept() {
+        let report = Report::new(Form::Quiet, None);
+        let vertex = report.start("step");
+        for number in 0..300 {
+            vertex.output(format!("{number}\n").as_bytes());
+        }
+        vertex.output(b"no end");
+        assert_eq!(vertex.last_lines(2), ["299", "no end"]);
+        assert_eq!(vertex.last_lines(1000).len(), KEPT_LINES);
+    }
+}

@@ -1,0 +1,327 @@
+//! RUN: the command with its mounts, and what its key is.
+
+use crate::copy::{self, From, Part};
+use crate::key::Key;
+use crate::layer::Unfinished;
+use crate::report::Vertex;
+use crate::run::{self, Wanted};
+use crate::stage::{Clock, Stage};
+use crate::{cache_mount, ssh};
+use cli::{Explain, Fault, Result};
+use context::Options;
+use dockerfile::instruction::{Network, Security};
+use dockerfile::mount::Ownership;
+use dockerfile::scope::{InlineFile, Mount, Run};
+use dockerfile::{Source, Step};
+use record::MountWish;
+use rustix::fd::AsFd;
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The variable that tells programs what time to write into files (reproducible-builds.org).
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+/// What is copied to be mounted, a directory or a file.
+const SHOWN: &str = "/shown";
+
+pub fn run(stage: &mut Stage<'_, '_>, run: &Run, step: &Step, vertex: &Vertex<'_>) -> Result<()> {
+    check_allowed(stage, run)?;
+    let mut binds: Vec<Option<Part>> = Vec::new();
+    let clock = stage.built.clock;
+    let mut key = Key::new("run")
+        .with("files", stage.built.files.key.as_str())
+        .with_all("argv", &run.argv)
+        .with_all("env", &run.env)
+        .with("workdir", &run.workdir)
+        .with("user", &run.user)
+        .with("network", format!("{:?}", run.network))
+        .with("security", format!("{:?}", run.security))
+        .with("time", clock.text());
+    for device in &run.devices {
+        key = key.with("device", &device.name);
+    }
+    if let Some(script) = &run.script {
+        key = key.with("script", &script.content).with("script mode", script.mode.to_string());
+    }
+    for mount in &run.mounts {
+        key = key.with("mount", describe(mount));
+        let mut part = bind(stage, mount)?;
+        if part.as_ref().is_some_and(|part| part.is_unknown(stage)) {
+            stage.unknown(step);
+            return Ok(());
+        }
+        if let Some(part) = &mut part {
+            key = key.with("chosen", part.digest(stage)?.as_str());
+        }
+        binds.push(part);
+    }
+    let key = key.finish();
+    stage.layer(&key, step, vertex, false, |stage, unfinished, lower| {
+        execute(stage, run, step, vertex, binds, unfinished, lower, clock)
+    })
+}
+
+fn check_allowed(stage: &Stage<'_, '_>, run: &Run) -> Result<()> {
+    let allowed = &stage.builder.options.allow;
+    let refuse = |what: &str, entitlement: &str| {
+        Err(Fault::new(cli::Kind::Denied, format!("{what} is not allowed to a Dockerfile by itself"))
+            .hint(format!("--allow {entitlement} allows it")))
+    };
+    if run.security == Security::Insecure && !allowed.iter().any(|name| name == "security.insecure") {
+        return refuse("--security=insecure", "security.insecure");
+    }
+    let host = stage.builder.options.network.as_deref() == Some("host");
+    if run.network == Network::Host && !host && !allowed.iter().any(|name| name == "network.host") {
+        return refuse("--network=host", "network.host");
+    }
+    Ok(())
+}
+
+/// What a mount's key is, without what it has in it. Of secrets only the name: another value is no reason to run a command again.
+fn describe(mount: &Mount) -> String {
+    match mount {
+        Mount::Bind { path, target, read_only, .. } => format!("bind {path:?} {target:?} {read_only}"),
+        Mount::Cache { id, target, read_only, .. } => format!("cache {id:?} {target:?} {read_only}"),
+        Mount::Tmpfs { target, size, .. } => format!("tmpfs {target:?} {size:?}"),
+        Mount::Secret { id, target, env, .. } => format!("secret {id:?} {target:?} {env:?}"),
+        Mount::Ssh { id, target, .. } => format!("ssh {id:?} {target:?}"),
+    }
+}
+
+/// What a bind mount shows.
+fn bind(stage: &Stage<'_, '_>, mount: &Mount) -> Result<Option<Part>> {
+    let Mount::Bind { source, path, .. } = mount else { return Ok(None) };
+    Ok(Some(part(stage, source, path)?))
+}
+
+fn part(stage: &Stage<'_, '_>, source: &Source, path: &str) -> Result<Part> {
+    Ok(Part::new(copy::source(stage, source)?, vec![path.to_owned()], Options::default()))
+}
+
+/// Mounts as they are collected.
+struct Mounts<'s, 'a, 'b> {
+    stage: &'s Stage<'a, 'b>,
+    scratch: PathBuf,
+    wanted: Wanted,
+    /// Held until the command has ended.
+    caches: Vec<cache_mount::Held>,
+    agents: Vec<ssh::Agent>,
+}
+
+#[allow(clippy::too_many_arguments)]
+fn execute(
+    stage: &Stage<'_, '_>,
+    run: &Run,
+    step: &Step,
+    vertex: &Vertex<'_>,
+    binds: Vec<Option<Part>>,
+    unfinished: &mut Unfinished,
+    lower: &[PathBuf],
+    clock: Clock,
+) -> Result<Vec<Vec<u8>>> {
+    let builder = stage.builder;
+    let scratch = unfinished.scratch.path().join("mounts");
+    std::fs::create_dir(&scratch).explain(|| format!("make directory {}", scratch.display()))?;
+    let mut mounts =
+        Mounts { stage, scratch, wanted: wanted(stage, run, clock), caches: Vec::new(), agents: Vec::new() };
+    for (mount, bind) in run.mounts.iter().zip(binds) {
+        mounts.add(mount, bind).map_err(|fault| fault.within("--mount"))?;
+    }
+    if let Some(script) = &run.script {
+        mounts.script(script)?;
+    }
+    let Mounts { wanted, caches, agents, .. } = mounts;
+    let slot = builder.slots.take();
+    let mut output = |bytes: &[u8]| vertex.output(bytes);
+    let ended = run::run(builder.store, lower, unfinished, wanted, &mut output)?;
+    drop((slot, caches, agents));
+    if ended.code == 0 {
+        return Ok(ended.mounted_on);
+    }
+    Err(crate::failed::fault(stage, run, step, vertex, unfinished, &ended))
+}
+
+fn wanted(stage: &Stage<'_, '_>, run: &Run, clock: Clock) -> Wanted {
+    let options = &stage.builder.options;
+    let mut config = options.run.clone();
+    config.command = Some(run.argv.clone());
+    config.env = run.env.iter().chain(&run.proxies).cloned().collect();
+    config.workdir = Some(run.workdir.clone());
+    config.user = Some(run.user.clone()).filter(|user| !user.is_empty());
+    config.devices.extend(run.devices.iter().map(|device| device.name.clone()));
+    config.privileged = run.security == Security::Insecure;
+    let has_epoch = run.env.iter().any(|pair| pair.starts_with("SOURCE_DATE_EPOCH="));
+    if let (Clock::Ticking { base, ticks }, false) = (clock, has_epoch) {
+        config.env.push(format!("{EPOCH}={}", base.saturating_add(ticks + 1)));
+    }
+    let network = match (run.network, options.network.as_deref()) {
+        (Network::None, _) | (Network::Default, Some("none")) => {
+            config.network = Some("none".to_owned());
+            None
+        }
+        (Network::Host, _) | (Network::Default, Some("host")) => {
+            config.network = Some("host".to_owned());
+            None
+        }
+        (Network::Default, None | Some("default")) => Some("bridge".to_owned()),
+        (Network::Default, Some(name)) => Some(name.to_owned()),
+    };
+    Wanted { config, images: HashMap::new(), network }
+}
+
+impl Mounts<'_, '_, '_> {
+    fn add(&mut self, mount: &Mount, bind: Option<Part>) -> Result<()> {
+        match mount {
+            Mount::Bind { target, read_only, source, path } => {
+                let part = bind.ok_or_else(|| Fault::failed("a bind mount without a source"))?;
+                self.bind(part, source, path, target, *read_only)
+            }
+            Mount::Cache { id, sharing, source, path, target, read_only, ownership } => {
+                let fill = match source {
+                    Source::Scratch => None,
+                    source => Some(part(self.stage, source, path)?),
+                };
+                let held = cache_mount::hold(self.stage, id, *sharing, fill, ownership.as_ref())?;
+                self.host(&held.path, target, *read_only);
+                self.caches.push(held);
+                Ok(())
+            }
+            Mount::Tmpfs { target, size, read_only } => {
+                self.push(record::Mount {
+                    kind: Some("tmpfs".to_owned()),
+                    target: target.clone(),
+                    size: size.and_then(|size| i64::try_from(size).ok()).map(record::Quantity::Integer),
+                    read_only: *read_only,
+                    ..record::Mount::default()
+                });
+                Ok(())
+            }
+            Mount::Secret { id, target, env, required, ownership } => {
+                self.secret(id, target.as_deref(), env.as_deref(), *required, ownership)
+            }
+            Mount::Ssh { id, target, env, required, ownership } => {
+                self.ssh(id, target, env.as_deref(), *required, ownership)
+            }
+        }
+    }
+
+    fn push(&mut self, mount: record::Mount) {
+        self.wanted.config.mounts.push(MountWish::Mount(mount));
+    }
+
+    fn host(&mut self, source: &Path, target: &str, read_only: bool) {
+        self.push(record::Mount {
+            kind: Some("bind".to_owned()),
+            source: Some(source.display().to_string()),
+            target: target.to_owned(),
+            read_only,
+            ..record::Mount::default()
+        });
+    }
+
+    /// What is only read of a stage or an image is shown as it is; all else is copied, so that what is ignored is not seen and
+    /// what is written is lost.
+    fn bind(
+        &mut self,
+        mut part: Part,
+        source: &Source,
+        path: &str,
+        target: &str,
+        read_only: bool,
+    ) -> Result<()> {
+        let builder = self.stage.builder;
+        if read_only && let From::Files(files) = copy::source(self.stage, source)? {
+            let name = format!("files-{}", self.wanted.images.len());
+            let subpath = path.trim_matches('/');
+            self.wanted.images.insert(name.clone(), files.lower(builder.store, &builder.finish.settle)?);
+            self.push(record::Mount {
+                kind: Some("image".to_owned()),
+                source: Some(name),
+                target: target.to_owned(),
+                subpath: Some(subpath.to_owned()).filter(|path| !path.is_empty()),
+                read_only: true,
+                ..record::Mount::default()
+            });
+            return Ok(());
+        }
+        let place = self.place()?;
+        let root = crate::normalise::open_directory(&place)?;
+        copy::materialise(self.stage, &mut part, root.as_fd(), SHOWN)?;
+        self.host(&place.join(SHOWN.trim_start_matches('/')), target, read_only);
+        Ok(())
+    }
+
+    /// An empty directory.
+    fn place(&self) -> Result<PathBuf> {
+        let number = self.wanted.config.mounts.len();
+        let place = self.scratch.join(number.to_string());
+        std::fs::create_dir(&place).explain(|| format!("make directory {}", place.display()))?;
+        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755))
+            .explain(|| format!("set the mode of {}", place.display()))?;
+        Ok(place)
+    }
+
+    fn script(&mut self, script: &InlineFile) -> Result<()> {
+        let path = self.place()?.join("script");
+        std::fs::write(&path, &script.content)
+            .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(script.mode)))
+            .explain(|| format!("write {}", path.display()))?;
+        self.host(&path, &script.path, true);
+        Ok(())
+    }
+
+    fn secret(
+        &mut self,
+        id: &str,
+        target: Option<&str>,
+        env: Option<&str>,
+        required: bool,
+        ownership: &Ownership,
+    ) -> Result<()> {
+        let Some(source) = self.stage.builder.options.secrets.get(id) else {
+            if required {
+                return Err(Fault::not_found(format!("there is no secret {id}"))
+                    .hint(format!("--secret id={id},src=FILE or --secret id={id},env=VARIABLE")));
+            }
+            return Ok(());
+        };
+        if let Some(target) = target {
+            if target.contains(',') {
+                return Err(Fault::input(format!("the secret's target {target} has a comma in it")));
+            }
+            let Ownership { uid, gid, mode } = ownership;
+            self.wanted
+                .config
+                .secrets
+                .push(format!("id={id},{source},target={target},uid={uid},gid={gid},mode={mode:o}"));
+        }
+        if let Some(variable) = env {
+            self.wanted.config.secrets.push(format!("id={id},{source},type=env,target={variable}"));
+        }
+        Ok(())
+    }
+
+    fn ssh(
+        &mut self,
+        id: &str,
+        target: &str,
+        env: Option<&str>,
+        required: bool,
+        ownership: &Ownership,
+    ) -> Result<()> {
+        let Some(upstream) = self.stage.builder.options.ssh.get(id) else {
+            if required {
+                return Err(Fault::not_found(format!("there is no ssh agent {id}"))
+                    .hint(format!("--ssh {id}, with $SSH_AUTH_SOCK set, or --ssh {id}=SOCKET")));
+            }
+            return Ok(());
+        };
+        let socket = self.place()?.join("agent");
+        self.agents.push(ssh::Agent::new(&socket, upstream, ownership)?);
+        self.host(&socket, target, false);
+        if let Some(variable) = env {
+            self.wanted.config.env.push(format!("{variable}={target}"));
+        }
+        Ok(())
+    }
+}
