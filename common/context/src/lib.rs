@@ -5,13 +5,17 @@
 //! read when something asks for their content.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod chmod;
+mod content;
 mod files;
 pub mod git;
 pub mod ignore;
 mod memory;
+mod resolve;
 mod select;
 mod source;
+mod walk;
 pub mod web;
 mod write;
 

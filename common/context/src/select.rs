@@ -1,7 +1,20 @@
 //! What COPY chooses.
 
-use fault::Result;
+use crate::content::{self, Known, digest_of};
+use crate::files::{Bytes, Context, Given, Inner, Place};
+use crate::ignore::pattern::{Pattern, Syntax};
+use crate::ignore::rules::{Rules, clean};
+use crate::resolve::{components, resolve, split};
+use crate::walk::{Entry, Facts, Filter, walk};
+use fault::{Fault, Result};
+use layer::ItemKind;
 use oci::Digest;
+use oci::digest::{Algorithm, Hasher};
+use rootfs::{failed, names, show};
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, FileType, readlinkat, statat};
+use rustix::io::Errno;
+use std::sync::{Arc, OnceLock};
 
 /// How sources are understood.
 #[derive(Clone, Debug, Default)]
@@ -10,36 +23,378 @@ pub struct Options {
     pub parents: bool,
     /// `--exclude`, each a pattern as in an ignore file, relative to the source.
     pub exclude: Vec<String>,
-    /// Sources may be patterns (Go's `filepath.Match`): COPY and ADD have it on, `--mount=from` and heredocs off.
+    /// Sources may be patterns (Go's `filepath.Match`): COPY and ADD have it on, heredocs off.
     pub wildcards: bool,
 }
 
 /// Files that were chosen, as they were then.
 #[derive(Clone, Debug)]
-pub struct Selection {}
+pub struct Selection {
+    pub(crate) picks: Vec<Pick>,
+    pub(crate) place: Option<Arc<Inner>>,
+    /// What files were when they were read, pick by pick.
+    pub(crate) read: OnceLock<Vec<Vec<Known>>>,
+}
+
+/// What one source, or one file that a pattern fits, stands for.
+#[derive(Clone, Debug)]
+pub(crate) struct Pick {
+    /// Its name at the destination, unless that is another; of a directory, whose contents are copied, it has no meaning.
+    pub name: Vec<u8>,
+    /// Where it is in the root, without links.
+    pub path: Vec<u8>,
+    /// A directory and what is in it, or one file, whose path is empty.
+    pub entries: Vec<Entry>,
+    pub given: Option<Given>,
+}
+
+impl Pick {
+    pub fn is_directory(&self) -> bool {
+        self.entries.first().is_some_and(|top| top.kind == Some(ItemKind::Directory))
+    }
+
+    /// Path of an entry in the root.
+    pub fn whole(&self, entry: &Entry) -> Vec<u8> {
+        match (self.path.is_empty(), entry.path.is_empty()) {
+            (true, _) => entry.path.to_vec(),
+            (false, true) => self.path.clone(),
+            (false, false) => [self.path.as_slice(), b"/", &entry.path].concat(),
+        }
+    }
+}
 
 impl Selection {
+    pub(crate) fn of<S: AsRef<[u8]>>(
+        context: &Context,
+        sources: &[S],
+        options: &Options,
+    ) -> Result<Selection> {
+        let mut picks = Vec::new();
+        let place = match &context.0 {
+            Place::Given(files) => {
+                for source in sources {
+                    picks.push(pick_given(files, source.as_ref())?);
+                }
+                None
+            }
+            Place::Tree(inner) => {
+                let exclude = Rules::new(&options.exclude).map_err(|fault| fault.within("--exclude"))?;
+                let chooser = Chooser { inner, exclude, options };
+                for source in sources {
+                    chooser.choose(source.as_ref(), &mut picks)?;
+                }
+                Some(Arc::clone(inner))
+            }
+        };
+        Ok(Selection { picks, place, read: OnceLock::new() })
+    }
+
     /// What the result of copying depends on: names as far as they are kept, kinds, permissions, link targets, attributes, contents; owners
     /// only where they are kept. No times, and nothing of this machine.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub fn digest(&self) -> Result<Digest> {
-        Digest::parse("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let read = self.read()?;
+        for (pick, read) in self.picks.iter().zip(read) {
+            // Contents of a directory are the same by whatever name it has.
+            text(&mut hasher, if pick.is_directory() { b"/" } else { &pick.name });
+            hasher.update(&(pick.entries.len() as u64).to_be_bytes());
+            for (entry, read) in pick.entries.iter().zip(read) {
+                self.add(&mut hasher, entry, read);
+            }
+        }
+        Ok(hasher.finish())
     }
 
-    /// Whether nothing was chosen: patterns that match nothing choose nothing, without a complaint, as with docker.
+    fn add(&self, hasher: &mut Hasher, entry: &Entry, read: &Known) {
+        let is_top = entry.path.is_empty();
+        let kind = match entry.kind {
+            Some(ItemKind::Directory) if is_top => return,
+            Some(ItemKind::Directory) => b'd',
+            Some(ItemKind::Symlink) => b'l',
+            Some(ItemKind::CharDevice) => b'c',
+            Some(ItemKind::BlockDevice) => b'b',
+            Some(ItemKind::Fifo) => b'p',
+            Some(_) => b'f',
+            // Not copied.
+            None => return,
+        };
+        text(hasher, &entry.path);
+        hasher.update(&[kind]);
+        let facts = &read.facts;
+        if kind != b'l' {
+            hasher.update(&facts.mode.to_be_bytes());
+        }
+        if self.place.as_ref().is_some_and(|inner| !inner.is_local) {
+            hasher.update(&facts.uid.to_be_bytes());
+            hasher.update(&facts.gid.to_be_bytes());
+        }
+        match kind {
+            b'l' => text(hasher, &entry.link),
+            b'c' | b'b' => {
+                hasher.update(&facts.number.0.to_be_bytes());
+                hasher.update(&facts.number.1.to_be_bytes());
+            }
+            b'f' | b'd' => hasher.update(&read.fingerprint),
+            _ => {}
+        }
+    }
+
+    /// Reads what has not been read yet.
+    fn read(&self) -> Result<&Vec<Vec<Known>>> {
+        if let Some(read) = self.read.get() {
+            return Ok(read);
+        }
+        let read = self.picks.iter().map(|pick| self.read_pick(pick)).collect::<Result<Vec<_>>>()?;
+        Ok(self.read.get_or_init(|| read))
+    }
+
+    fn read_pick(&self, pick: &Pick) -> Result<Vec<Known>> {
+        match (&pick.given, &self.place) {
+            (Some(given), _) => {
+                let fingerprint = match &given.bytes {
+                    Bytes::Here(bytes) => digest_of(bytes),
+                    Bytes::File(_, digest, _) => *digest,
+                };
+                Ok(pick.entries.iter().map(|entry| Known { fingerprint, facts: entry.facts }).collect())
+            }
+            (None, Some(inner)) => {
+                let entries: Vec<_> = pick.entries.iter().map(|entry| (pick.whole(entry), entry)).collect();
+                content::fingerprints(inner, &entries)
+            }
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether nothing was chosen, as when nothing fits a pattern.
     pub fn is_empty(&self) -> bool {
-        true
+        self.picks.is_empty()
     }
 
     /// How many things are copied, directories included.
     pub fn count(&self) -> usize {
-        0
+        self.copied().count()
     }
 
     /// Bytes of content.
     pub fn bytes(&self) -> u64 {
-        0
+        let files = self.copied().filter(|entry| entry.kind == Some(ItemKind::File));
+        files.fold(0, |sum, entry| sum.saturating_add(entry.facts.size))
     }
+
+    fn copied(&self) -> impl Iterator<Item = &Entry> {
+        self.picks
+            .iter()
+            .flat_map(|pick| &pick.entries)
+            .filter(|entry| entry.kind != Some(ItemKind::Directory) || !entry.path.is_empty())
+    }
+}
+
+fn text(hasher: &mut Hasher, text: &[u8]) {
+    hasher.update(&(text.len() as u64).to_be_bytes());
+    hasher.update(text);
+}
+
+fn pick_given(files: &[Given], source: &[u8]) -> Result<Pick> {
+    let path = clean(&[b"/", source].concat())[1..].to_vec();
+    let file = files
+        .iter()
+        .find(|file| file.name == path)
+        .ok_or_else(|| Fault::not_found(format!("{} is not there", show(source))))?;
+    let size = match &file.bytes {
+        Bytes::Here(bytes) => bytes.len() as u64,
+        Bytes::File(_, _, size) => *size,
+    };
+    let facts = Facts {
+        device: 0,
+        inode: 0,
+        links: 1,
+        mode: file.mode,
+        uid: 0,
+        gid: 0,
+        size,
+        mtime: file.mtime,
+        ctime: file.mtime,
+        number: (0, 0),
+    };
+    let entry = Entry { path: Box::default(), kind: Some(ItemKind::File), facts, link: Box::default() };
+    Ok(Pick { name: split(&path).1.to_vec(), path, entries: vec![entry], given: Some(file.clone()) })
+}
+
+struct Chooser<'a> {
+    inner: &'a Inner,
+    exclude: Rules,
+    options: &'a Options,
+}
+
+impl Chooser<'_> {
+    fn choose(&self, source: &[u8], picks: &mut Vec<Pick>) -> Result<()> {
+        if source.contains(&0) {
+            return Err(Fault::input(format!("{} holds a NUL", show(source))));
+        }
+        if self.options.parents {
+            return self.choose_with_parents(source, picks);
+        }
+        for path in self.expand(source)? {
+            self.take(&path, source, picks)?;
+        }
+        Ok(())
+    }
+
+    /// The paths a source stands for: itself, or those a pattern fits.
+    fn expand(&self, source: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let path = clean(&[b"/", source].concat())[1..].to_vec();
+        let parts: Vec<&[u8]> = components(&path).collect();
+        let first = parts.iter().position(|part| has_wildcards(part));
+        let Some(first) = first.filter(|_| self.options.wildcards) else { return Ok(vec![path]) };
+        let patterns = parts[first..]
+            .iter()
+            .map(|part| Pattern::new(part, Syntax::Match))
+            .collect::<Result<Vec<_>>>()
+            .map_err(|fault| fault.on(show(source)))?;
+        let found = resolve(self.inner.root.as_fd(), &parts[..first].join(&b'/'))?;
+        if found.kind != Some(FileType::Directory) {
+            return Ok(Vec::new());
+        }
+        let mut matches = Vec::new();
+        self.fitting(found.path, &patterns, &mut matches)?;
+        Ok(matches)
+    }
+
+    /// What in a directory, and in those below it, fits one pattern for each level.
+    fn fitting(&self, dir: Vec<u8>, patterns: &[Pattern], matches: &mut Vec<Vec<u8>>) -> Result<()> {
+        let Some((pattern, rest)) = patterns.split_first() else {
+            matches.push(dir);
+            return Ok(());
+        };
+        let fd = match crate::resolve::open_dir(self.inner.root.as_fd(), &dir) {
+            Ok(fd) => fd,
+            // No directory, or none any more.
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(failed("open", &dir, error)),
+        };
+        let found = names(&fd).map_err(|error| failed("read the directory", &dir, error))?;
+        drop(fd);
+        for name in found.iter().filter(|name| pattern.fits(name.to_bytes())) {
+            let mut path = dir.clone();
+            crate::resolve::push(&mut path, name.to_bytes())?;
+            let rules = &self.inner.ignore.rules;
+            if rules.find(&path).is_some() && !rules.excepts_below(&path) {
+                continue;
+            }
+            self.fitting(path, rest, matches)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what a path leads to.
+    fn take(&self, path: &[u8], source: &[u8], picks: &mut Vec<Pick>) -> Result<()> {
+        let found = resolve(self.inner.root.as_fd(), path).map_err(|fault| fault.on(show(source)))?;
+        let rules = &self.inner.ignore.rules;
+        if let Some(link) = found.links.iter().find(|link| rules.find(link).is_some()) {
+            return Err(self.missing(source, link));
+        }
+        let Some(kind) = found.kind.filter(|_| !found.is_blocked) else {
+            return Err(self.missing(source, path));
+        };
+        let name = split(path).1;
+        if kind == FileType::Directory {
+            let entries = walk(self.inner.root.as_fd(), &found.path, &self.filter(None))?;
+            if entries.is_empty() {
+                return Err(self.missing(source, &found.path));
+            }
+            picks.push(Pick { name: name.to_vec(), path: found.path, entries, given: None });
+            return Ok(());
+        }
+        if rules.find(&found.path).is_some() {
+            return Err(self.missing(source, &found.path));
+        }
+        if self.exclude.find(name).is_some() {
+            return Ok(());
+        }
+        let entry = self.look(&found.path)?;
+        picks.push(Pick { name: name.to_vec(), path: found.path, entries: vec![entry], given: None });
+        Ok(())
+    }
+
+    fn filter<'a>(&'a self, include: Option<&'a Rules>) -> Filter<'a> {
+        Filter { ignore: &self.inner.ignore.rules, exclude: &self.exclude, include }
+    }
+
+    /// Something that is no directory, nor a link.
+    fn look(&self, path: &[u8]) -> Result<Entry> {
+        let (dir, name) = split(path);
+        let dir = crate::resolve::open_dir(self.inner.root.as_fd(), dir)
+            .map_err(|error| failed("open", dir, error))?;
+        let stat =
+            statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| failed("look at", path, error))?;
+        let kind = rootfs::kind_of(&stat);
+        let link = match kind {
+            Some(ItemKind::Symlink) => {
+                readlinkat(&dir, name, Vec::new()).map_err(|error| failed("read", path, error))?.into_bytes()
+            }
+            _ => Vec::new(),
+        };
+        Ok(Entry { path: Box::default(), kind, facts: Facts::of(&stat), link: link.into() })
+    }
+
+    /// Of each source what is below its pivot, by its whole path from there on.
+    fn choose_with_parents(&self, source: &[u8], picks: &mut Vec<Pick>) -> Result<()> {
+        let pivot = source.windows(3).position(|part| part == b"/./");
+        let (base, pattern) = pivot.map_or((&b""[..], source), |at| (&source[..at], &source[at + 3..]));
+        let pattern = clean(&[b"/", pattern].concat())[1..].to_vec();
+        if pattern.is_empty() {
+            return self.expand(base)?.iter().try_for_each(|path| self.take(path, source, picks));
+        }
+        let include = Rules::new(&[&pattern]).map_err(|fault| fault.on(show(source)))?;
+        let before = picks.len();
+        for path in self.expand(base)? {
+            let found = resolve(self.inner.root.as_fd(), &path).map_err(|fault| fault.on(show(source)))?;
+            if found.kind != Some(FileType::Directory) {
+                if has_wildcards(base) {
+                    continue;
+                }
+                return Err(self.missing(source, &path));
+            }
+            let entries = walk(self.inner.root.as_fd(), &found.path, &self.filter(Some(&include)))?;
+            if entries.len() > 1 {
+                picks.push(Pick { name: split(&path).1.to_vec(), path: found.path, entries, given: None });
+            }
+        }
+        if picks.len() == before && !has_wildcards(base) && !has_wildcards(&pattern) {
+            let whole = [base, b"/", &pattern].concat();
+            // What is excluded was there.
+            if self.exclude.find(&pattern).is_none() {
+                return Err(self.missing(source, &clean(&[b"/", whole.as_slice()].concat())[1..]));
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&self, source: &[u8], path: &[u8]) -> Fault {
+        let ignore = &self.inner.ignore;
+        let fault = Fault::not_found(match self.inner.is_local {
+            true => format!("{} is not in the context", show(source)),
+            false => format!("{} is not there", show(source)),
+        });
+        match ignore.rules.find(path) {
+            Some(pattern) => fault.hint(format!("{} leaves it out by {:?}", ignore.name(), show(pattern))),
+            None => fault,
+        }
+    }
+}
+
+/// As docker looks for them: what has a `\` in front is none.
+fn has_wildcards(name: &[u8]) -> bool {
+    let mut bytes = name.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            b'*' | b'?' | b'[' => return true,
+            _ => {}
+        }
+    }
+    false
 }

@@ -12,7 +12,7 @@ use fault::{Fault, Result};
 use oci::Digest;
 use oci::digest::Hasher;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, Mode, Timestamps, ftruncate, mknodat, seek, symlinkat};
+use rustix::fs::{FileType, Mode, Timespec, Timestamps, ftruncate, mknodat, seek, symlinkat};
 use rustix::io::Errno;
 use std::io::{BufRead, Read};
 use std::path::PathBuf;
@@ -50,6 +50,10 @@ pub struct Target {
     layers: usize,
     /// Names are names: nothing is a whiteout.
     plain: bool,
+    /// Whose everything is, whatever the archive says.
+    owner: Option<(u32, u32)>,
+    /// When everything was modified, whatever the archive says.
+    time: Option<Timespec>,
 }
 
 impl Target {
@@ -75,7 +79,21 @@ impl Target {
             written: None,
             layers: 0,
             plain: false,
+            owner: None,
+            time: None,
         }
+    }
+
+    /// Everything belongs to them.
+    #[must_use]
+    pub fn owned_by(self, uid: u32, gid: u32) -> Target {
+        Target { owner: Some((uid, gid)), ..self }
+    }
+
+    /// Everything was modified then, in seconds since 1970.
+    #[must_use]
+    pub fn dated(self, seconds: i64) -> Target {
+        Target { time: Some(Timespec { tv_sec: seconds, tv_nsec: 0 }), ..self }
     }
 
     /// What cannot be set goes into this file, a line of JSON for each entry. It is made when there is something to write.
@@ -193,9 +211,12 @@ fn one_entry<R: BufRead>(
         kind: kind_of(entry.kind),
         device: entry.device,
         mode: entry.mode,
-        uid: entry.uid,
-        gid: entry.gid,
-        times: Timestamps { last_access: entry.atime.unwrap_or(entry.mtime), last_modification: entry.mtime },
+        uid: target.owner.map_or(entry.uid, |(uid, _)| uid),
+        gid: target.owner.map_or(entry.gid, |(_, gid)| gid),
+        times: Timestamps {
+            last_access: target.time.or(entry.atime).unwrap_or(entry.mtime),
+            last_modification: target.time.unwrap_or(entry.mtime),
+        },
         xattrs: &entry.xattrs,
     };
     if path.is_empty() {

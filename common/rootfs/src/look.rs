@@ -145,8 +145,12 @@ pub fn time(stat: &Stat) -> Time {
     Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
 }
 
-/// Attributes in the order of their names, but for overlayfs' own and the machine's.
-fn xattrs(path: &str) -> rustix::io::Result<Vec<Xattr>> {
+/// Attributes in the order of their names, but for overlayfs' own and the machine's. `path` is followed if it is a link, as one of
+/// `/proc/self/fd` has to be.
+///
+/// # Errors
+/// What the kernel says.
+pub fn xattrs(path: &str) -> rustix::io::Result<Vec<Xattr>> {
     let mut few = [0; 1024];
     let mut many = Vec::new();
     let names = match rustix::fs::listxattr(path, &mut few[..]) {

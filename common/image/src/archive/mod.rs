@@ -7,4 +7,5 @@ pub mod write;
 
 pub use contents::{Contents, Keeper, Member, blob_path};
 pub use images::{ArchivedImage, images};
+pub use inflate::{Packing, inflated};
 pub use write::Writer;
