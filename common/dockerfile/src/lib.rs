@@ -21,6 +21,9 @@ mod stage;
 mod suggest;
 mod text;
 
+#[cfg(test)]
+mod corpora;
+
 pub use instruction::{Instruction, triggers};
 pub use lint::{Checked, Finding, check};
 pub use parser::{File, Node, parse};

@@ -13,8 +13,8 @@ pub const EXPANSION_DEPTH: usize = 100;
 pub const WORD_BYTES: usize = 4 << 20;
 /// What matching the patterns of one word may cost, in comparisons.
 pub const PATTERN_WORK: usize = 50_000_000;
-/// Bytes of all variables together; the kernel takes 6 MiB for arguments and environment at most (execve(2)).
-pub const ENVIRONMENT_BYTES: usize = 6 << 20;
+/// Bytes of all variables together: what the kernel takes for arguments and environment with the usual stack (execve(2)).
+pub const ENVIRONMENT_BYTES: usize = 2 << 20;
 /// Bytes of the history the steps of a stage make.
 pub const HISTORY_BYTES: usize = 16 << 20;
 /// Ports of one `EXPOSE`: every port of three protocols.

@@ -1,6 +1,15 @@
 //! The instructions with their arguments, as written: variables are expanded in a [`crate::Scope`].
 
-use crate::{Dockerfile, File, Located, Problem};
+mod flags;
+mod health;
+mod read;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use read::stages;
+pub use read::triggers;
+
 use serde::Serialize;
 use std::time::Duration;
 
@@ -146,18 +155,4 @@ pub struct Healthcheck {
     pub start_period: Duration,
     pub start_interval: Duration,
     pub retries: u32,
-}
-
-/// The instructions that `ONBUILD` of a base image asks for.
-///
-/// # Errors
-/// More than one instruction, `ONBUILD`, `FROM` and `MAINTAINER`, and whatever is wrong with an instruction.
-pub fn triggers(expressions: &[String]) -> Result<Vec<Located<Instruction>>, Problem> {
-    let _ = expressions;
-    todo!()
-}
-
-pub(crate) fn stages(file: &File) -> Result<Dockerfile, Problem> {
-    let _ = file;
-    todo!()
 }

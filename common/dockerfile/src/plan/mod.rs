@@ -1,7 +1,17 @@
 //! Which stages a target needs, in which order, and where their files come from.
 
+pub(crate) mod arguments;
+pub(crate) mod environment;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+pub use resolve::plan;
+pub(crate) use resolve::plan_all;
+
 use crate::instruction::Instruction;
-use crate::{Dockerfile, Lines, Located, Problem};
+use crate::{Lines, Located, Problem};
+use environment::Environment;
 use oci::{Platform, Reference};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +45,29 @@ impl Request {
             triggers: BTreeMap::new(),
         }
     }
+
+    /// Takes a `--build-arg`: `NAME=value`, or `NAME` with the value it has in the environment, if it has any.
+    ///
+    /// # Errors
+    /// No name.
+    pub fn build_arg(
+        &mut self,
+        text: &str,
+        environment: impl FnOnce(&str) -> Option<String>,
+    ) -> Result<(), Problem> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, environment(text)),
+        };
+        if name.is_empty() {
+            return Err(Problem::new("a build argument has no name").hint("--build-arg NAME=value"));
+        }
+        match value {
+            Some(value) => self.build_args.insert(name.to_owned(), value),
+            None => self.build_args.remove(name),
+        };
+        Ok(())
+    }
 }
 
 /// The stages that are built, each after those it needs. The last one is the target.
@@ -53,6 +86,11 @@ pub struct Plan {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Globals {
     pub escape: char,
+    /// Those of the platforms, and what the file sets before its first `FROM`.
+    pub args: Environment,
+    pub build_args: BTreeMap<String, String>,
+    /// `NAME=value`.
+    pub proxies: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -112,11 +150,4 @@ pub enum Source {
     },
     /// A `--build-context`, named as the user named it.
     Context(String),
-}
-
-/// # Errors
-/// A target or a base that is not there, stages that need later ones, malformed names and platforms.
-pub fn plan(dockerfile: &Dockerfile, request: &Request) -> Result<Plan, Problem> {
-    let _ = (dockerfile, request);
-    todo!()
 }

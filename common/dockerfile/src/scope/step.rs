@@ -2,7 +2,7 @@
 
 use crate::instruction::{Device, Healthcheck, Network, Security};
 use crate::mount::{Ownership, Sharing};
-use crate::{Lines, Source};
+use crate::{Finding, Lines, Source};
 use serde::Serialize;
 
 /// An instruction resolved.
@@ -16,15 +16,8 @@ pub struct Step {
     /// Whether the history's entry has a layer (`empty_layer` is the opposite).
     pub layer: bool,
     pub action: Action,
-    /// Variables that were used and not set.
-    pub undefined: Vec<Undefined>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Undefined {
-    pub name: String,
-    /// The one that is set and looks like it.
-    pub meant: Option<String>,
+    /// What BuildKit would warn of that depends on values: variables that are not set, a relative `WORKDIR`, odd ports.
+    pub findings: Vec<Finding>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
