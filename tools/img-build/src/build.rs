@@ -110,7 +110,7 @@ impl Builder<'_> {
                 let base = others
                     .get(*base)
                     .ok_or_else(|| Fault::failed("a stage stands on one that is not built"))?;
-                Built { scope: Scope::on(self.plan, place, &base.scope), ..(**base).clone() }
+                Built { scope: Scope::on(&base.scope), ..(**base).clone() }
             }
             Base::Image { reference, platform } => {
                 let vertex = self.report.start(&format!("[{}] FROM {}", planned.name, reference.familiar()));
@@ -119,10 +119,10 @@ impl Builder<'_> {
                     fault.within(format!("{}: FROM {}", self.place(planned.lines), reference.familiar()))
                 })?;
                 vertex.done();
-                self.on_image(place, found)?
+                self.on_image(found)?
             }
             Base::Context(name) => match self.contexts.named(name, self.images)? {
-                crate::copy::From::Files(Files { base: Some(found), .. }) => self.on_image(place, found)?,
+                crate::copy::From::Files(Files { base: Some(found), .. }) => self.on_image(found)?,
                 _ => {
                     return Err(Fault::input(format!("the build context {name} is no image to build on"))
                         .hint("--build-context NAME=docker-image://REFERENCE is one"));
@@ -139,15 +139,14 @@ impl Builder<'_> {
         if let Some(variant) = &platform.variant {
             config["variant"] = json!(variant);
         }
-        let scope =
-            Scope::new(self.plan, place, &Inherited::default()).map_err(|problem| self.blame(problem))?;
+        let scope = Scope::new(self.plan, &Inherited::default()).map_err(|problem| self.blame(problem))?;
         config["config"]["Env"] = json!(scope.env());
         Ok(Built { files: Files::none(), config, history: Vec::new(), scope, clock: self.clock(None) })
     }
 
-    fn on_image(&self, place: usize, found: Arc<Found>) -> Result<Built> {
-        let inherited = Inherited::of(Some(&found.image.config)).map_err(|problem| self.blame(problem))?;
-        let scope = Scope::new(self.plan, place, &inherited).map_err(|problem| self.blame(problem))?;
+    fn on_image(&self, found: Arc<Found>) -> Result<Built> {
+        let inherited = Inherited::of(&found.image.config).map_err(|problem| self.blame(problem))?;
+        let scope = Scope::new(self.plan, &inherited).map_err(|problem| self.blame(problem))?;
         let mut config = found.image.config.clone();
         let members = config
             .as_object_mut()

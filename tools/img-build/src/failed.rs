@@ -28,14 +28,12 @@ pub fn fault(
         code => format!("ended with status {code}"),
     };
     let mut message = format!("the command {why}");
+    // All of it is on the terminal already, unless that was not wanted.
     let last = vertex.last_lines(LAST_LINES);
-    if !last.is_empty() {
-        message.push_str("; it wrote last:");
-        for line in last {
-            message.push_str("\n    ");
-            message.push_str(&line);
-        }
+    if let Some(line) = last.iter().rev().find(|line| !line.trim().is_empty()) {
+        message = format!("{message}: {}", line.trim());
     }
+    stage.builder.report.repeat(&step.title, &last);
     let fault = Fault::failed(message);
     match keep(stage, run, step, unfinished, ended) {
         Ok(path) => fault.hint(format!(

@@ -43,7 +43,11 @@ pub fn check(args: &crate::Args, context: &mut Context, opened: &Opened) -> Resu
         None => Platform::host(),
     };
     let request = request::request(args, &platform)?;
-    let facts = dockerfile::lint::Facts { is_ignored: &|_| false, env_of: &|_, _| None };
+    let facts = dockerfile::lint::Facts {
+        is_ignored: &|_| false,
+        image: &|_, _| None,
+        all_stages: args.target.is_none(),
+    };
     let checked = dockerfile::check(&file, &request, &facts);
     for finding in &checked.findings {
         let line = match context.mode() {

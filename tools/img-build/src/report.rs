@@ -100,6 +100,15 @@ impl Report {
         }
     }
 
+    /// What a command that failed wrote last, where nobody was told of it as it came.
+    pub fn repeat(&self, title: &str, lines: &[String]) {
+        if self.form == Form::Quiet && !lines.is_empty() {
+            let text =
+                lines.iter().fold(format!("{}:\n", clean(title)), |text, line| text + "  " + line + "\n");
+            let _ = io::stderr().lock().write_all(text.as_bytes());
+        }
+    }
+
     /// Seconds since the build began.
     pub fn seconds(&self) -> f64 {
         self.began.elapsed().as_secs_f64()

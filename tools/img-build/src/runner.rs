@@ -16,6 +16,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as Pipe};
+use std::sync::Arc;
 use store::{ContainerDir, Store};
 
 /// The hidden option that makes a runner of the tool.
@@ -91,12 +92,10 @@ fn execute(order: &Order) -> std::result::Result<Report, Why> {
         process.env.extend(ready.env);
     }
     let trees = placed(&spec, ready.trees).map_err(plain)?;
-    let rootfs = RootFs::Overlay {
-        lower: order.lower.clone(),
-        upper: order.upper.clone(),
-        work: order.work.clone(),
-        volatile: true,
-    };
+    // Not by the container's first process: layers are known here by descriptors of this mount namespace.
+    let writable = sys::overlay::Writable { upper: &order.upper, work: &order.work, volatile: true };
+    let mounted = sys::overlay::mount(&order.lower, Some(writable)).map_err(plain)?;
+    let rootfs = RootFs::Detached(Arc::new(mounted));
     let created = runtime::create(Options {
         id: &order.id,
         bundle: &order.bundle,

@@ -98,8 +98,9 @@ impl Stage<'_, '_> {
         let total = self.planned.instructions.len();
         for (number, instruction) in self.planned.instructions.iter().enumerate() {
             let step = self.built.scope.step(instruction).map_err(|problem| self.builder.blame(problem))?;
-            for undefined in &step.undefined {
-                self.builder.report.warn(&undefined_variable(&step, undefined));
+            for finding in &step.findings {
+                let place = self.builder.place(finding.lines);
+                self.builder.report.warn(&format!("{place}: {} ({})", finding.message, finding.rule));
             }
             self.number = number + 1;
             if self.builder.printed.is_some() {
@@ -228,10 +229,4 @@ fn dockerfile_line(text: &str) -> String {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
     }
-}
-
-fn undefined_variable(step: &Step, undefined: &dockerfile::scope::Undefined) -> String {
-    let meant =
-        undefined.meant.as_ref().map(|meant| format!(" (did you mean ${meant}?)")).unwrap_or_default();
-    format!("{}: the variable ${} is not set{meant}", step.lines, undefined.name)
 }
