@@ -7,12 +7,12 @@ use crate::{Ignore, Memory};
 use fault::{Explain, Fault, Kind, Result};
 use layer::Time;
 use rootfs::{failed, show};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FileType, OFlags};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Files to choose from. Cheap to clone: all clones share what is known of them.
@@ -48,7 +48,7 @@ pub(crate) struct Given {
 pub(crate) enum Bytes {
     Here(Arc<[u8]>),
     /// A file of ours with this digest and size.
-    File(PathBuf, [u8; 32], u64),
+    File(Arc<File>, [u8; 32], u64),
 }
 
 impl Context {
@@ -154,11 +154,14 @@ fn read_given(files: &[Given], path: &[u8], limit: u64) -> Result<Option<Vec<u8>
     let Some(file) = files.iter().find(|file| file.name == name[1..]) else { return Ok(None) };
     match &file.bytes {
         Bytes::Here(bytes) => read_bounded(&bytes[..], limit, path).map(Some),
-        Bytes::File(from, ..) => {
-            let file = File::open(from).explain(|| format!("open {}", from.display()))?;
-            read_bounded(file, limit, path).map(Some)
-        }
+        Bytes::File(file, ..) => read_bounded(reopen(file)?, limit, path).map(Some),
     }
+}
+
+/// The same file with a position of its own.
+pub(crate) fn reopen(file: &File) -> Result<File> {
+    let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::open(by_number).explain(|| "open what was fetched".into())
 }
 
 pub(crate) fn read_bounded(from: impl Read, limit: u64, path: &[u8]) -> Result<Vec<u8>> {

@@ -26,12 +26,14 @@ mod route;
 mod scope;
 mod transport;
 mod upload;
+mod web;
 
 pub use blob::Sink;
 pub use listing::Referrer;
 pub use reader::BlobReader;
 pub use repository::{Fetched, Repository, still_wrong};
 pub use upload::{Mount, Session, Stored};
+pub use web::Page;
 
 use fault::Result;
 use oci::Reference;

@@ -146,8 +146,7 @@ impl Transport {
     ) -> Result<Result<Response<Body>, Broken>> {
         let mut url = request.url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
-            let is_owner = origin(&url) == origin(request.owner);
-            let response = match self.send_once(request, &url, is_owner, content)? {
+            let response = match self.send_single(request, &url, content)? {
                 Ok(response) => response,
                 Err(broken) => return Ok(Err(broken)),
             };
@@ -176,6 +175,17 @@ impl Transport {
             url = next;
         }
         Err(Fault::input("the registry redirects in circles"))
+    }
+
+    /// Sends a request to where it was redirected, and follows no redirect from there.
+    pub(crate) fn send_single(
+        &self,
+        request: &Request<'_>,
+        url: &str,
+        content: &mut Content<'_>,
+    ) -> Result<Result<Response<Body>, Broken>> {
+        let is_owner = origin(url) == origin(request.owner);
+        self.send_once(request, url, is_owner, content)
     }
 
     /// Whether an address may lead to one that is not encrypted.

@@ -5,7 +5,7 @@ mod unpack;
 
 use crate::Chmod;
 use crate::content::{Known, attributes};
-use crate::files::Bytes;
+use crate::files::{Bytes, reopen};
 use crate::resolve::Opener;
 use crate::select::{Pick, Selection};
 use crate::walk::{Entry, Facts};
@@ -268,8 +268,8 @@ impl<'a> Source<'a> {
             _ => return Ok(opened),
         };
         let Some(opener) = &mut self.opener else {
-            if let Some(Bytes::File(path, ..)) = self.pick.given.as_ref().map(|given| &given.bytes) {
-                opened.file = Some(File::open(path).explain(|| format!("open {}", path.display()))?);
+            if let Some(Bytes::File(file, ..)) = self.pick.given.as_ref().map(|given| &given.bytes) {
+                opened.file = Some(reopen(file)?);
             }
             return Ok(opened);
         };

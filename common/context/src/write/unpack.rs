@@ -2,7 +2,7 @@
 
 use super::{Ownership, Times, Writer};
 use crate::archive::{Packed, is_archive};
-use crate::files::Bytes;
+use crate::files::{Bytes, reopen};
 use crate::select::Pick;
 use fault::{Explain, Result};
 use rootfs::{failed, show};
@@ -26,7 +26,7 @@ impl Writer<'_> {
                 )
             }
             (None, Some(given)) => match &given.bytes {
-                Bytes::File(path, ..) => File::open(path).explain(|| format!("open {}", path.display()))?,
+                Bytes::File(file, ..) => reopen(file)?,
                 Bytes::Here(_) => return Ok(false),
             },
             (None, None) => return Ok(false),

@@ -1,1 +1,10 @@
+//! Contexts on disk: what is chosen, what it is by digest, what is written.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stderr)]
 
+mod archives;
+mod copy;
+mod digest;
+mod hostile;
+mod memory;
+mod place;
