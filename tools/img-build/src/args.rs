@@ -178,8 +178,8 @@ pub struct Args {
     pub error_format: ErrorFormat,
 
     /// Runs one command, for the build itself
-    #[arg(long, hide = true)]
-    pub run_step: bool,
+    #[arg(long, hide = true, value_name = "CONTAINER", require_equals = true)]
+    pub run_step: Option<PathBuf>,
 
     #[arg(skip)]
     common: OnceLock<Common>,

@@ -6,6 +6,8 @@ use cli::{Explain, Result};
 use dockerfile::mount::{Ownership, Sharing};
 use oci::Digest;
 use rustix::fd::AsFd;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use store::{Lock, Scratch, Store};
@@ -88,13 +90,13 @@ fn make(
     std::os::unix::fs::chown(new, Some(uid), Some(gid))
         .and_then(|()| std::fs::set_permissions(new, std::fs::Permissions::from_mode(mode)))
         .explain(failed)?;
-    match std::fs::rename(new, path) {
+    // rename(2) would put it in place of an empty one that another build holds the lock of.
+    match renameat_with(CWD, new, CWD, path, RenameFlags::NOREPLACE) {
         Ok(()) => {
             scratch.keep();
             Ok(())
         }
-        // Another build was first.
-        Err(_) if path.is_dir() => Ok(()),
+        Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error).explain(failed),
     }
 }

@@ -49,7 +49,7 @@ use std::sync::Arc;
 use store::{Settle, Store};
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    if args.run_step {
+    if args.run_step.is_some() {
         return runner::run();
     }
     request::refuse(args)?;

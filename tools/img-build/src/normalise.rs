@@ -130,12 +130,13 @@ fn directory() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
 }
 
-/// Opens a directory of layers.
+/// Opens a directory of our own; its path may be a descriptor's in `/proc`.
 ///
 /// # Errors
 /// When it is not there.
 pub fn open_directory(path: &Path) -> Result<OwnedFd> {
-    openat(CWD, path, directory(), Mode::empty()).explain(|| format!("open {}", path.display()))
+    openat(CWD, path, directory() - OFlags::NOFOLLOW, Mode::empty())
+        .explain(|| format!("open {}", path.display()))
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ fn start(order: &Order, output: &mut dyn FnMut(&[u8])) -> Result<Report> {
     let mut child = Command::new(&program)
         // The program may be one of many tools in a file.
         .arg0("img-build")
-        .arg(FLAG)
+        .arg(format!("{FLAG}={}", order.bundle.join(&order.id).display()))
         // A Ctrl-C is the build's, which ends its commands in order.
         .process_group(0)
         .stdin(Stdio::piped())

@@ -19,7 +19,8 @@ use std::process::{Command, Stdio as Pipe};
 use std::sync::Arc;
 use store::{ContainerDir, Store};
 
-/// The hidden option that makes a runner of the tool.
+/// The hidden option that makes a runner of the tool. Its value ends with the container's id, by which `ctr-prune` knows that somebody
+/// looks after the container.
 pub const FLAG: &str = "--run-step";
 const MAX_ORDER: u64 = 32 << 20;
 /// Of the interface in the container.

@@ -28,7 +28,7 @@ fn a_failed_command_is_shown_and_can_be_entered() {
     for (text, words) in [
         ("FROM bb:1\nRUN /not/there\n", "127"),
         ("FROM bb:1\nRUN [\"/not/there\"]\n", "127"),
-        ("FROM bb:1\nRUN kill -9 $$\n", "signal 9"),
+        ("FROM bb:1\nRUN sleep 9 & kill -9 $!; wait $!\n", "signal 9"),
     ] {
         let ran = dockerfile(&place, text, "").expect(1);
         assert!(ran.stderr.contains(words), "{text}: {}", ran.stderr);
@@ -110,7 +110,7 @@ fn killed_at_any_moment_the_cache_is_good_and_nothing_is_left() {
         assert_eq!(place.sh("img-inspect anew:1 | jq -r .image.digest").expect(0).stdout, digest, "{moment}");
     }
     // The runners see that the build is gone, and go.
-    place.sh("for i in $(seq 250); do pgrep -f -- --run-step >/dev/null || exit 0; sleep 0.02; done; pgrep -af -- --run-step; exit 1").expect(0);
+    place.sh("for i in $(seq 250); do pgrep -f '[-]-run-step=.*'$(basename $DIR) >/dev/null || exit 0; sleep 0.02; done; pgrep -af '[-]-run-step'; exit 1").expect(0);
     place.store().sweep_scratch().unwrap();
     assert_eq!(std::fs::read_dir(place.root().join("tmp")).unwrap().count(), 0);
     machine::assert_unmounted(&place);
