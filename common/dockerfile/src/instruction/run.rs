@@ -17,14 +17,14 @@ pub fn run(node: &Node, command: Command) -> Result<Run, Problem> {
         command,
         heredocs: node.heredocs.clone(),
         mounts: flags.many("mount").iter().map(|text| mount::Flag::read(text)).collect::<Result<_, _>>()?,
-        network: network(flags.many("network").pop())?,
-        security: security(flags.many("security").pop())?,
+        network: network(flags.many("network").pop().as_deref())?,
+        security: security(flags.many("security").pop().as_deref())?,
         devices: flags.many("device").iter().map(|text| device(text)).collect::<Result<_, _>>()?,
     })
 }
 
-fn network(mode: Option<String>) -> Result<Network, Problem> {
-    match mode.as_deref() {
+fn network(mode: Option<&str>) -> Result<Network, Problem> {
+    match mode {
         None | Some("default") => Ok(Network::Default),
         Some("none") => Ok(Network::None),
         Some("host") => Ok(Network::Host),
@@ -35,8 +35,8 @@ fn network(mode: Option<String>) -> Result<Network, Problem> {
     }
 }
 
-fn security(mode: Option<String>) -> Result<Security, Problem> {
-    match mode.as_deref() {
+fn security(mode: Option<&str>) -> Result<Security, Problem> {
+    match mode {
         None | Some("sandbox") => Ok(Security::Sandbox),
         Some("insecure") => Ok(Security::Insecure),
         Some(other) => {

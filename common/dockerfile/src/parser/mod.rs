@@ -16,7 +16,6 @@ use crate::instruction::Heredoc;
 use crate::{Lines, Problem, limits};
 use directive::Directives;
 use std::borrow::Cow;
-use std::slice::SplitInclusive;
 
 /// The instructions of a file in their order, known or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +67,7 @@ pub fn parse(text: &[u8]) -> Result<File, Problem> {
     }
     let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
     let mut parser = Parser {
-        rest: text.split_inclusive(is_line_end as fn(&u8) -> bool),
+        rest: text,
         line: 0,
         directives: Directives::default(),
         comments: Vec::new(),
@@ -89,12 +88,8 @@ pub fn parse(text: &[u8]) -> Result<File, Problem> {
     Ok(parser.file)
 }
 
-fn is_line_end(byte: &u8) -> bool {
-    *byte == b'\n'
-}
-
 struct Parser<'a> {
-    rest: SplitInclusive<'a, u8, fn(&u8) -> bool>,
+    rest: &'a [u8],
     /// Of the last line that was read.
     line: u32,
     directives: Directives,
@@ -105,7 +100,12 @@ struct Parser<'a> {
 impl<'a> Parser<'a> {
     /// The next line with its end.
     fn next(&mut self) -> Result<Option<&'a [u8]>, Problem> {
-        let Some(line) = self.rest.next() else { return Ok(None) };
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let end = self.rest.iter().position(|byte| *byte == b'\n').map_or(self.rest.len(), |end| end + 1);
+        let (line, rest) = self.rest.split_at(end);
+        self.rest = rest;
         self.line += 1;
         if without_end(line).len() > limits::LINE_BYTES {
             let what = format!("the line is longer than {} bytes", limits::LINE_BYTES);

@@ -2,10 +2,12 @@
 
 use super::environment::Environment;
 use super::{Globals, Request};
-use crate::shell::{Lex, Variables};
-use crate::{Dockerfile, Instruction, Problem, suggest};
+use crate::shell::{Lex, Variables, Work};
+use crate::{Dockerfile, Instruction, Problem, limits, suggest};
 use oci::Platform;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// What `ARG`s bring into scope without a value of their own.
 pub(crate) const PLATFORM_ARGS: [&str; 11] = [
@@ -33,6 +35,7 @@ pub(super) fn globals(dockerfile: &Dockerfile, request: &Request, target: &str) 
         args: global_args(dockerfile, request, target, &request.build_args)?,
         build_args: request.build_args.clone(),
         proxies: proxies(&request.build_args),
+        work: Arc::new(AtomicUsize::new(limits::PATTERN_WORK)),
     })
 }
 
@@ -48,12 +51,13 @@ pub(crate) fn global_args(
         args.set(name, request.build_args.get(name).cloned().unwrap_or(value))?;
     }
     let lex = Lex::new(dockerfile.escape);
+    let mut work = Work(limits::PATTERN_WORK);
     for located in &dockerfile.global_args {
         let locate = |problem: Problem| problem.at(located.lines).of(&located.text);
         for arg in &located.value {
             let value = match (build_args.get(&arg.name), &arg.default) {
                 (Some(value), _) => value.clone(),
-                (None, Some(default)) => lex.word(default, &args).map_err(locate)?.text,
+                (None, Some(default)) => lex.word_within(default, &args, &mut work).map_err(locate)?.text,
                 (None, None) => continue,
             };
             args.set(&arg.name, value).map_err(locate)?;

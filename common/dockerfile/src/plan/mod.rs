@@ -16,6 +16,7 @@ use oci::{Platform, Reference};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// What the user asks for.
 #[derive(Clone, Debug)]
@@ -91,6 +92,8 @@ pub(crate) struct Globals {
     pub build_args: BTreeMap<String, String>,
     /// `NAME=value`.
     pub proxies: Vec<String>,
+    /// What is left of [`crate::limits::PATTERN_WORK`].
+    pub work: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -206,10 +206,6 @@ impl<'a> Planner<'a> {
 
     /// An image's name, or what may have been meant for one.
     fn image(&self, name: &str, before: usize) -> Result<Reference, Problem> {
-        if self.stages[before..].iter().any(|stage| is_named(stage, name)) {
-            return Err(Problem::new(format!("the stage {name:?} is not there yet"))
-                .hint("stages come before those that use them"));
-        }
         let names = self.stages[..before].iter().filter_map(|stage| stage.name.as_deref());
         Reference::parse(name).map_err(|fault| {
             let problem = Problem::new(fault.to_string());
@@ -291,6 +287,10 @@ impl<'a> Planner<'a> {
                 Base::Context(context) if self.is_replaced(stage) => Source::Context(context.clone()),
                 _ => Source::Stage(stage),
             });
+        }
+        if self.stages[index..].iter().any(|stage| is_named(stage, from)) {
+            return Err(Problem::new(format!("the stage {from:?} is not there yet"))
+                .hint("stages come before those that use them"));
         }
         if from == "scratch" {
             return Ok(Source::Scratch);

@@ -46,6 +46,7 @@ impl Scope {
                 for port in ports {
                     let (more, unset) = self.lex.words(port, &self.variables)?;
                     words.unset.extend(unset);
+                    words.grow(more.iter().map(String::len).sum())?;
                     separate.extend(more);
                 }
                 let ports = expose::ports(&separate, words.lines, &mut words.findings)?;
@@ -109,15 +110,10 @@ impl Scope {
     /// All pairs see the variables as they were before the instruction.
     fn pairs(&self, pairs: &[Pair], words: &mut Words) -> Result<Vec<(String, String)>, Problem> {
         let mut expanded = Vec::new();
-        let mut bytes = 0;
         for pair in pairs {
             let (name, value) = (self.word(&pair.name, words)?, self.word(&pair.value, words)?);
             if name.is_empty() {
                 return Err(Problem::new(format!("the name {:?} is empty", pair.name)));
-            }
-            bytes += name.len() + value.len();
-            if bytes > crate::limits::WORD_BYTES {
-                return Err(Problem::new(format!("it grows beyond {} bytes", crate::limits::WORD_BYTES)));
             }
             expanded.push((name, value));
         }

@@ -60,7 +60,7 @@ impl Scope {
         let mut history = String::new();
         for (flag, value) in [("chown", &chown), ("chmod", &chmod)] {
             if let Some(value) = value {
-                history.push_str(&format!(" --{flag}={value}"));
+                history.extend([" --", flag, "=", value]);
             }
         }
         let heredocs = placement.heredocs.iter().map(|heredoc| format!("<<{}", heredoc.name));
@@ -108,9 +108,7 @@ impl Scope {
         let mut content = heredoc.content.clone();
         if heredoc.expand {
             let lex = Lex { skip_quotes: true, ..Lex::new('\\') };
-            let expanded = lex.word(&content, &self.variables)?;
-            words.unset.extend(expanded.unset);
-            content = expanded.text;
+            content = self.expand(lex, &content, words)?;
         }
         Ok(InlineFile { path: name.to_owned(), mode: 0o644, content })
     }
@@ -145,9 +143,10 @@ fn check_checksum(checksum: &str, sources: &[AddSource]) -> Result<(), Problem> 
 impl AddSource {
     /// What docker takes a source for: an HTTP address that ends in `.git` is a repository; a name that could be a file is one.
     pub fn of(source: &str) -> AddSource {
+        let is_repository = url_path(source).as_bytes().ends_with(b".git");
         let scheme = source.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         match scheme.as_deref() {
-            Some("http" | "https") if url_path(source).ends_with(".git") => AddSource::Git(source.to_owned()),
+            Some("http" | "https") if is_repository => AddSource::Git(source.to_owned()),
             Some("http" | "https") => AddSource::Http(source.to_owned()),
             Some("git" | "ssh") => AddSource::Git(source.to_owned()),
             None if is_ssh_location(source) => AddSource::Git(source.to_owned()),

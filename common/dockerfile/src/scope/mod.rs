@@ -16,10 +16,11 @@ use crate::instruction::{Arg, Instruction};
 use crate::lint::Rule;
 use crate::plan::Globals;
 use crate::plan::environment::Environment;
-use crate::shell::{Lex, Variables};
+use crate::shell::{Lex, Variables, Work};
 use crate::{Finding, Lines, Plan, PlannedInstruction, Problem, limits, suggest, text};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Where programs are looked for when an image does not say.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -134,6 +135,7 @@ impl Scope {
             lines: located.lines,
             unset: BTreeSet::new(),
             findings: Vec::new(),
+            bytes: 0,
         };
         let (action, history) = match &located.value {
             Instruction::Run(run) => self.run(run, &instruction.sources, &mut words)?,
@@ -157,8 +159,17 @@ impl Scope {
 
     /// One word of an instruction, expanded.
     fn word(&self, word: &str, words: &mut Words) -> Result<String, Problem> {
-        let expanded = self.lex.word(word, &self.variables)?;
+        self.expand(self.lex, word, words)
+    }
+
+    fn expand(&self, lex: Lex, word: &str, words: &mut Words) -> Result<String, Problem> {
+        // Scopes of one plan may be read at the same time; what they lose count of does not matter.
+        let mut work = Work(self.globals.work.load(Ordering::Relaxed));
+        let expanded = lex.word_within(word, &self.variables, &mut work);
+        self.globals.work.store(work.0, Ordering::Relaxed);
+        let expanded = expanded?;
         words.unset.extend(expanded.unset);
+        words.grow(expanded.text.len())?;
         Ok(expanded.text)
     }
 
@@ -179,12 +190,11 @@ impl Scope {
     fn set_env(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         self.variables.set(name, value.to_owned())?;
         let variable = format!("{name}={value}");
-        match self.env_places.get(name) {
-            Some(place) => self.env[*place] = variable,
-            None => {
-                self.env_places.insert(name.to_owned(), self.env.len());
-                self.env.push(variable);
-            }
+        if let Some(place) = self.env_places.get(name) {
+            self.env[*place] = variable;
+        } else {
+            self.env_places.insert(name.to_owned(), self.env.len());
+            self.env.push(variable);
         }
         Ok(())
     }
@@ -254,4 +264,16 @@ struct Words {
     lines: Lines,
     unset: BTreeSet<String>,
     findings: Vec<Finding>,
+    bytes: usize,
+}
+
+impl Words {
+    /// Many short words may name one long variable.
+    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        self.bytes += bytes;
+        if self.bytes > limits::WORD_BYTES {
+            return Err(Problem::new(format!("its words grow beyond {} bytes", limits::WORD_BYTES)));
+        }
+        Ok(())
+    }
 }

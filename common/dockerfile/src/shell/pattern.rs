@@ -159,14 +159,13 @@ impl<'a> Matcher<'a> {
 
 /// Adds a state, and the one behind it where a star may be nothing.
 fn enter(tokens: &[Token], entered: &mut [usize], moment: usize, states: &mut Vec<usize>, state: usize) {
-    for state in state..=tokens.len() {
-        if entered[state] == moment {
-            return;
-        }
+    let mut state = state;
+    while entered[state] != moment {
         entered[state] = moment;
         states.push(state);
         if tokens.get(state) != Some(&Token::Star) {
             return;
         }
+        state += 1;
     }
 }
