@@ -71,10 +71,10 @@ pub fn checkout(store: &Store, url: &GitUrl) -> Result<Checkout> {
     let git = git.within(&git_dir, &tree);
     let format = if found.hash.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
     git.run(&["init", "--quiet", "--template=", format])?;
-    fetch(&git, url, &found, keeps)?;
-    let commit =
-        git.run(&["rev-parse", "--verify", "--end-of-options", "FETCH_HEAD^{commit}"])?.trim().to_owned();
-    if commit != found.commit() {
+    let fetched = fetch(&git, url, &found, keeps)?;
+    let commit = format!("{fetched}^{{commit}}");
+    let commit = git.run(&["rev-parse", "--verify", "--end-of-options", &commit])?.trim().to_owned();
+    if found.reference.is_some() && commit != found.commit() {
         return Err(Fault::retryable(format!("it became {commit} while it was fetched")).on(url.shown()));
     }
     git.run(&["checkout", "--quiet", "--force", "--detach", &commit])?;
@@ -165,8 +165,8 @@ fn ask_default(git: &Git, url: &GitUrl) -> Result<Found> {
     Ok(found)
 }
 
-/// Brings the commit, as `FETCH_HEAD`.
-fn fetch(git: &Git, url: &GitUrl, found: &Found, keeps: bool) -> Result<()> {
+/// Brings the commit; tells by what name git knows it now.
+fn fetch<'a>(git: &Git, url: &GitUrl, found: &'a Found, keeps: bool) -> Result<&'a str> {
     let spec = match &found.reference {
         // Who keeps the repository finds the reference in it.
         Some(reference) if keeps && reference.starts_with("refs/") => format!("+{reference}:{reference}"),
@@ -175,12 +175,12 @@ fn fetch(git: &Git, url: &GitUrl, found: &Found, keeps: bool) -> Result<()> {
     };
     let shallow =
         ["fetch", "--quiet", "--update-head-ok", "--no-tags", "--depth=1", "--", &url.remote, &spec];
-    let Err(fault) = git.run(&shallow) else { return Ok(()) };
+    let Err(fault) = git.run(&shallow) else { return Ok("FETCH_HEAD") };
     let said = fault.to_string();
     if said.contains("shallow") || said.contains("--depth") {
         let whole: Vec<&str> = shallow.iter().copied().filter(|word| *word != "--depth=1").collect();
         match git.run(&whole) {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok("FETCH_HEAD"),
             Err(fault) if found.reference.is_some() => return Err(fault),
             Err(_) => {}
         }
@@ -194,7 +194,7 @@ fn fetch(git: &Git, url: &GitUrl, found: &Found, keeps: bool) -> Result<()> {
     git.run(&["cat-file", "-e", &commit]).map_err(|_| {
         Fault::not_found(format!("the repository has no commit {}", found.hash)).on(url.shown())
     })?;
-    git.run(&["update-ref", "--no-deref", "FETCH_HEAD", &found.hash]).map(drop)
+    Ok(&found.hash)
 }
 
 /// A subdirectory, which no link leads to.

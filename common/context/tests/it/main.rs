@@ -5,6 +5,9 @@
 mod archives;
 mod copy;
 mod digest;
+mod git;
 mod hostile;
 mod memory;
 mod place;
+mod server;
+mod web;
