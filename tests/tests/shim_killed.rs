@@ -35,6 +35,10 @@ impl Case {
             "ctr-stop -q -t 1 c && ctr-start -q c && [ $(jq -r .container.status <<<$(ctr-inspect c)) = running ] && ctr-exec c true && ctr-rm -q -f c",
             "ctr-start -q c; ctr-rm -q -f c",
             "ctr-restart -q -t 1 c && ctr-exec c true && ctr-rm -q -f c",
+            // As when another tool looks at it or clears it up at the same time, which needs its shim's lock.
+            "flock -x $STAVES_RUN/containers/*/lock sleep 0.3 & ctr-stop -q -t 0 c && ctr-start -q c && \
+             [ $(jq -r .container.status <<<$(ctr-inspect c)) = running ] && ctr-exec c true && wait && ctr-rm -q -f c",
+            "flock -s $STAVES_RUN/containers/*/lock sleep 0.3 & sleep 0.1; ctr-start -q c; ctr-rm -q -f c; wait",
             "ctr-ls --all -q | xargs ctr-stop -q -t 1 && ctr-prune -q -f --created",
         ] {
             self.bench.sh(set_up).expect(0);

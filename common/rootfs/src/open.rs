@@ -66,6 +66,8 @@ impl Root {
                 }
             } else {
                 store.make_dir(&dir.run)?;
+                // The lock makes what is written look true, so nothing false may be.
+                shim::clear(dir, PATIENCE)?;
                 // Held by others for a moment to see whether it is, so it is tried again.
                 if let Some(lock) = Lock::try_exclusive(&dir.run.join("lock"))? {
                     if !dir.exists() {

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use store::{ContainerDir, LastRun, Lock, Status, Subject};
+use store::{ContainerDir, LastRun, LiveState, Lock, Status, Subject};
 
 /// Until when to wait; `None` means for ever.
 pub type Deadline = Option<Instant>;
@@ -208,6 +208,16 @@ pub fn lost_shim(dir: &ContainerDir) -> bool {
     true
 }
 
+/// [`ContainerDir::status`] when it can be relied on. A container's lock is held by its shim, and now and then by who clears away what a
+/// killed one left: until that is done, what it has written seems to be true ("paused", of what has ended).
+pub fn settled_status(dir: &ContainerDir) -> Result<Status> {
+    // What has no state never had a shim, or has one that is just beginning; a shim listens before it writes its state.
+    if dir.live_state()?.is_some() && dir.has_shim() && Client::connect(dir)?.is_none() {
+        lost_shim(dir);
+    }
+    dir.status()
+}
+
 /// Clears away what a killed shim left of a container's last run, for the next one: processes that are only waiting to die,
 /// the control group with what is still in it, the state. Of a container that has ended properly nothing is there.
 ///
@@ -219,14 +229,14 @@ pub fn clear(dir: &ContainerDir, patience: Duration) -> Result<()> {
             .on(dir.id.as_str())
             .hint("ctr-stop ends it, ctr-restart starts it again"));
     }
+    let deadline = Instant::now() + patience;
     if let Some(orphan) = Orphan::of(dir)? {
         orphan.signal(SIGKILL)?;
-        if !orphan.ended_by(Instant::now().checked_add(patience))? {
+        if !orphan.ended_by(Some(deadline))? {
             return Err(Fault::retryable("what is left of its last run does not end").on(dir.id.as_str()));
         }
     }
-    // Somebody looks after it again.
-    let Some(_lock) = Lock::try_exclusive(&dir.run.join("lock"))? else { return Ok(()) };
+    let Some(_lock) = lock_stale(dir, &state, deadline)? else { return Ok(()) };
     if !state.cgroup.is_empty() {
         let group = cgroup::Cgroup::open(&state.cgroup)?;
         if group.directories().iter().any(|directory| directory.exists()) {
@@ -243,6 +253,36 @@ pub fn clear(dir: &ContainerDir, patience: Duration) -> Result<()> {
             Err(error).explain(|| format!("clear away {}", dir.run.join("state.json").display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// The lock of a container whose state was left by a shim that is gone; `None` where a shim looks after it again, which writes a
+/// state of its own, or the state is gone.
+///
+/// Whoever looks whether there is a shim shares the lock for that moment, and who copies has it for longer. A state that stayed behind
+/// for their sake would be taken for the truth as long as they hold it.
+fn lock_stale(dir: &ContainerDir, state: &LiveState, deadline: Instant) -> Result<Option<Lock>> {
+    loop {
+        let lock = Lock::try_exclusive(&dir.run.join("lock"))?;
+        let same = dir.live_state()?.is_some_and(|now| {
+            (now.shim_pid, now.pid, now.pid_started) == (state.shim_pid, state.pid, state.pid_started)
+        });
+        if !same {
+            return Ok(None);
+        }
+        if lock.is_some() {
+            return Ok(lock);
+        }
+        // A shim that was started meanwhile.
+        if Client::connect(dir)?.is_some() {
+            return Ok(None);
+        }
+        if Instant::now() >= deadline {
+            return Err(Fault::retryable("what is left of its last run is held by another program")
+                .on(dir.id.as_str())
+                .hint("ctr-cp, ctr-export or ctr-commit works on it: try again when it is done"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

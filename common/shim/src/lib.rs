@@ -8,7 +8,7 @@ pub mod log_files;
 mod wire;
 
 pub use client::{Client, Prepared, start_shim};
-pub use end::{Deadline, Orphan, Waited, clear, end, ended_record, lost_shim, outcome};
+pub use end::{Deadline, Orphan, Waited, clear, end, ended_record, lost_shim, outcome, settled_status};
 pub use sys::process::sibling;
 pub use wire::{MAX_PACKET, Packet, address_of, listen, receive, send};
 

@@ -51,7 +51,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
 }
 
 fn require_running(dir: &ContainerDir) -> Result<()> {
-    match dir.status()? {
+    match shim::settled_status(dir)? {
         Status::Running | Status::Paused | Status::Restarting => Ok(()),
         status if Orphan::of(dir)?.is_none() => Err(not_running(dir, status)),
         _ => Ok(()),

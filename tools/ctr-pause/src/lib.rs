@@ -117,7 +117,7 @@ fn turn_orphan(verb: Verb, dir: &ContainerDir) -> Result<()> {
 
 /// docker's words. The shim, which knows for certain, looks again.
 fn check(verb: Verb, dir: &ContainerDir) -> Result<()> {
-    let fault = match (verb, dir.status()?) {
+    let fault = match (verb, shim::settled_status(dir)?) {
         (Verb::Pause, Status::Running) | (Verb::Unpause, Status::Paused) => return Ok(()),
         (Verb::Pause, Status::Paused) => {
             Fault::conflict("the container is paused already").hint("ctr-unpause lets it run on")

@@ -13,6 +13,8 @@ use store::{ContainerDir, Lock, Store, is_id};
 pub const PARENT: &str = "staves";
 /// For so long a group may be empty before its first process joins it.
 const BETWEEN_STEPS: Duration = Duration::from_secs(1);
+/// How long what a killed shim left may take to die.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// More ancestors than any process has.
 const MAX_ANCESTORS: usize = 4096;
 
@@ -64,6 +66,10 @@ impl Remains {
 
     pub fn remove(&self, store: &Store) -> Result<()> {
         let dir = store.container_dir(&self.id);
+        // What a killed shim has written would look true as long as the lock is held.
+        if dir.bundle.exists() {
+            shim::clear(&dir, PATIENCE)?;
+        }
         // Held meanwhile, so that nobody starts the container into a group that is being removed.
         let has_run = dir.bundle.exists() && dir.run.is_dir();
         let lock = if has_run { Lock::try_exclusive(&dir.run.join("lock"))? } else { None };

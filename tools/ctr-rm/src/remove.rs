@@ -111,7 +111,7 @@ fn steps(facts: &Facts, options: Options) -> Result<Vec<Step>> {
 
 impl Facts {
     fn of(store: &Store, dir: &ContainerDir, record: &Record) -> Result<Facts> {
-        let status = dir.status()?;
+        let status = shim::settled_status(dir)?;
         let runs = matches!(status, Status::Running | Status::Paused | Status::Restarting);
         let live = dir.live_state()?;
         let attachments = record.networks().unwrap_or_default();

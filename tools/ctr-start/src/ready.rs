@@ -1,6 +1,6 @@
 //! A container that waits to be started, whatever state it was in.
 
-use crate::{config_of, is_running};
+use crate::config_of;
 use fault::{Explain, Fault, Result};
 use record::Record;
 use shim::Client;
@@ -28,11 +28,12 @@ fn ready(
     if let (Some(record), Some(config)) = (record, config_of(record)?) {
         ctr_create::update(store, dir, record, config, warn)?;
     }
-    if dir.status()? == Status::Paused {
-        return Err(Fault::conflict("the container is paused").hint("ctr-unpause lets it run on"));
-    }
-    if is_running(dir)? {
-        return Ok(None);
+    match shim::settled_status(dir)? {
+        Status::Paused => {
+            return Err(Fault::conflict("the container is paused").hint("ctr-unpause lets it run on"));
+        }
+        Status::Running | Status::Restarting => return Ok(None),
+        Status::Created | Status::Exited => {}
     }
     if let Some(client) = Client::connect(dir)? {
         return Ok(Some(client));

@@ -117,7 +117,7 @@ impl Plan {
 
 /// Whether there is anything to stop, an init that outlived its shim included.
 pub fn runs(dir: &ContainerDir) -> Result<bool> {
-    Ok(match dir.status()? {
+    Ok(match shim::settled_status(dir)? {
         Status::Running | Status::Paused | Status::Restarting => true,
         Status::Created | Status::Exited => Orphan::of(dir)?.is_some(),
     })
