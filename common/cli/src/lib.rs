@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod context;
+pub mod moment;
 pub mod progress;
 mod table;
 pub mod words;

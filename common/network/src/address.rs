@@ -123,6 +123,7 @@ fn candidates<'c>(
     fixed.into_iter().chain(chosen).filter(move |address| {
         network.pool_of(*address).is_some_and(|pool| pool.subnet.is_host(*address))
             && !network.pools.iter().any(|pool| pool.gateway == *address)
+            && !network.reserved.contains(address)
     })
 }
 
@@ -140,6 +141,11 @@ fn check_fixed(network: &Definition, wanted: &Wanted<'_>) -> Result<()> {
         };
         if pool.gateway == *address || !pool.subnet.is_host(*address) {
             return Err(Fault::input(format!("address {address} is the network's own"))
+                .on(network.name.as_str())
+                .hint("choose another one"));
+        }
+        if network.reserved.contains(address) {
+            return Err(Fault::conflict(format!("address {address} is kept for somebody else (net-create --aux-address)"))
                 .on(network.name.as_str())
                 .hint("choose another one"));
         }

@@ -32,6 +32,8 @@ pub struct Asked {
     /// Each is of the subnet that contains it, and so are ranges.
     pub gateways: Vec<String>,
     pub ranges: Vec<String>,
+    /// Kept for others, by name.
+    pub reserved: BTreeMap<String, String>,
     pub internal: bool,
     pub isolate: bool,
     pub mtu: Option<u32>,
@@ -70,7 +72,7 @@ impl Asked {
             parent: self.parent.clone(),
             mode: self.mode.clone(),
             device: self.device.clone().unwrap_or_default(),
-            subnets: subnets(&self.subnets, &self.gateways, &self.ranges)?,
+            subnets: subnets(&self.subnets, &self.gateways, &self.ranges, &self.reserved)?,
             ..File::default()
         };
         let plugin = match self.driver.as_str() {
@@ -114,6 +116,7 @@ impl Asked {
             ("--parent", self.parent.is_some()),
             ("--mode", self.mode.is_some()),
             ("--device", self.device.is_some()),
+            ("--aux-address", !self.reserved.is_empty()),
         ];
         if let Some((flag, _)) = said.iter().find(|(_, given)| *given) {
             return Err(Fault::usage(format!("CNI plugins are told by their configuration, not by {flag}"))
@@ -137,7 +140,12 @@ impl Asked {
 }
 
 /// Puts together what was given apart: a gateway and a range are of the subnet they lie in.
-fn subnets(subnets: &[String], gateways: &[String], ranges: &[String]) -> Result<Vec<FileSubnet>> {
+fn subnets(
+    subnets: &[String],
+    gateways: &[String],
+    ranges: &[String],
+    reserved: &BTreeMap<String, String>,
+) -> Result<Vec<FileSubnet>> {
     let as_usage = |fault: Fault| fault.as_kind(Kind::Usage);
     let parsed: Vec<Subnet> =
         subnets.iter().map(|text| Subnet::parse(text)).collect::<Result<_>>().map_err(as_usage)?;
@@ -145,8 +153,8 @@ fn subnets(subnets: &[String], gateways: &[String], ranges: &[String]) -> Result
         .iter()
         .map(|subnet| FileSubnet { subnet: subnet.to_string(), ..FileSubnet::default() })
         .collect();
-    if list.is_empty() && (!gateways.is_empty() || !ranges.is_empty()) {
-        return Err(Fault::usage("--gateway and --ip-range are of a --subnet, and there is none"));
+    if list.is_empty() && !(gateways.is_empty() && ranges.is_empty() && reserved.is_empty()) {
+        return Err(Fault::usage("--gateway, --ip-range and --aux-address are of a --subnet, and there is none"));
     }
     for text in gateways {
         let address: IpAddr =
@@ -167,6 +175,15 @@ fn subnets(subnets: &[String], gateways: &[String], ranges: &[String]) -> Result
         if list[place].ip_range.replace(range.to_string()).is_some() {
             return Err(Fault::usage(format!("subnet {} has two ranges", parsed[place])));
         }
+    }
+    for (name, text) in reserved {
+        let address: IpAddr =
+            text.parse().explain_as(Kind::Usage, || format!("--aux-address {name}={text} is no address"))?;
+        let place = parsed.iter().position(|subnet| subnet.contains(address));
+        let place = place.ok_or_else(|| {
+            Fault::usage(format!("--aux-address {name}={text} is in none of the network's subnets"))
+        })?;
+        list[place].aux_addresses.insert(name.clone(), address.to_string());
     }
     Ok(list)
 }
@@ -239,6 +256,10 @@ fn is_as_asked(present: &File, asked: &File) -> bool {
     let mut want = asked.subnets.iter().map(FileSubnet::check);
     present.driver == asked.driver
         && want.all(|pool| pool.is_ok_and(|pool| have.contains(&pool)))
+        && asked.subnets.iter().all(|subnet| {
+            subnet.aux_addresses.is_empty()
+                || present.subnets.iter().any(|present| present.aux_addresses == subnet.aux_addresses)
+        })
         && (present.internal, present.isolate) == (asked.internal, asked.isolate)
         && (asked.mtu.is_none() || present.mtu == asked.mtu)
         && (asked.labels.is_empty() || present.labels == asked.labels)
@@ -406,13 +427,17 @@ mod tests {
             asked.subnets = vec!["fd00:7::/64".into(), "10.7.0.0/24".into()];
             asked.gateways = vec!["10.7.0.254".into()];
             asked.ranges = vec!["10.7.0.128/25".into()];
+            asked.reserved = [("router".into(), "10.7.0.130".into()), ("six".into(), "fd00:7:0::5".into())].into();
         });
         let file = made(&asked, false, &Taken::default()).unwrap();
         assert_eq!(file.subnets[0].gateway.as_deref(), Some("fd00:7::1"));
         assert_eq!(file.subnets[1].gateway.as_deref(), Some("10.7.0.254"));
         assert_eq!(file.subnets[1].ip_range.as_deref(), Some("10.7.0.128/25"));
+        assert_eq!(file.subnets[1].aux_addresses["router"], "10.7.0.130");
+        assert_eq!(file.subnets[0].aux_addresses["six"], "fd00:7::5");
+        assert_eq!(file.check().unwrap().reserved.len(), 2);
         // Only IPv6 stays so, unless both are asked for.
-        let only = Asked { subnets: vec!["fd00:7::/64".into()], gateways: vec![], ranges: vec![], ..asked };
+        let only = Asked { name: asked.name, driver: asked.driver, subnets: vec!["fd00:7::/64".into()], ..Asked::default() };
         assert_eq!(made(&only, false, &Taken::default()).unwrap().subnets.len(), 1);
         assert_eq!(made(&only, true, &Taken::default()).unwrap().subnets[0].subnet, "10.90.0.0/24");
     }
@@ -439,6 +464,11 @@ mod tests {
             |a| (a.subnets, a.gateways) = (vec!["10.1.0.0/24".into()], vec!["10.2.0.1".into()]),
             |a| (a.subnets, a.ranges) = (vec!["10.1.0.0/24".into()], vec!["10.1.0.0/16".into()]),
             |a| a.subnets = vec!["10.1.0.1/24".into()],
+            |a| a.reserved = [("router".into(), "10.1.0.2".into())].into(),
+            |a| {
+                (a.subnets, a.reserved) =
+                    (vec!["10.1.0.0/24".into()], [("router".into(), "10.2.0.2".into())].into());
+            },
             |a| a.driver = "overlay".into(),
             |a| a.driver = "../evil".into(),
             |a| a.driver = "cni".into(),

@@ -17,6 +17,8 @@ pub const DEFAULT: &str = "bridge";
 const LARGEST: u64 = 1 << 20;
 /// Most subnets, and most name servers, of a network.
 const MOST: usize = 128;
+/// Most addresses of a subnet that are kept for others.
+const MOST_RESERVED: usize = 1024;
 
 /// Content of `network.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,6 +80,9 @@ pub struct FileSubnet {
     /// Containers that ask for no address get one of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_range: Option<String>,
+    /// What no container gets, as somebody else has it: a name for people, and the address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aux_addresses: BTreeMap<String, String>,
 }
 
 /// `dns`.
@@ -99,6 +104,8 @@ pub struct Definition {
     /// The bridge's interface name on the host; empty with other drivers.
     pub device: String,
     pub pools: Vec<Pool>,
+    /// `aux_addresses` of all subnets.
+    pub reserved: Vec<IpAddr>,
     pub internal: bool,
     pub isolate: bool,
     pub mtu: Option<u32>,
@@ -259,7 +266,13 @@ impl File {
     #[must_use]
     pub fn with_pools(mut self, pools: &[Pool]) -> File {
         (self.subnet, self.gateway) = (None, None);
-        self.subnets = pools.iter().map(FileSubnet::from).collect();
+        let before = std::mem::take(&mut self.subnets);
+        let kept = |pool: &Pool| {
+            let same = before.iter().find(|old| Subnet::parse(&old.subnet).is_ok_and(|old| old == pool.subnet));
+            same.map(|old| old.aux_addresses.clone()).unwrap_or_default()
+        };
+        self.subnets =
+            pools.iter().map(|pool| FileSubnet { aux_addresses: kept(pool), ..FileSubnet::from(pool) }).collect();
         self
     }
 
@@ -296,9 +309,14 @@ impl File {
         if self.subnets.len() > MOST || self.dns.servers.len() > MOST {
             return Err(Fault::input(format!("more than {MOST} subnets or name servers")));
         }
-        let first = self.subnet.map(|subnet| FileSubnet { subnet, gateway: self.gateway, ip_range: None });
+        let first = self.subnet.map(|subnet| FileSubnet {
+            subnet,
+            gateway: self.gateway,
+            ..FileSubnet::default()
+        });
         let pools =
             first.iter().chain(&self.subnets).map(FileSubnet::check).collect::<Result<Vec<Pool>>>()?;
+        let reserved = self.subnets.iter().map(FileSubnet::reserved).collect::<Result<Vec<_>>>()?.concat();
         for (index, pool) in pools.iter().enumerate() {
             if let Some(other) = pools[..index].iter().find(|other| other.subnet.overlaps(pool.subnet)) {
                 return Err(Fault::input(format!("subnets {} and {} overlap", other.subnet, pool.subnet)));
@@ -319,6 +337,7 @@ impl File {
             driver,
             device: self.device,
             pools,
+            reserved,
             internal: self.internal,
             isolate: self.isolate,
             mtu: self.mtu,
@@ -348,6 +367,28 @@ impl FileSubnet {
         }
         Ok(Pool { subnet, gateway, range })
     }
+
+    /// `aux_addresses`: hosts of the subnet, each once.
+    fn reserved(&self) -> Result<Vec<IpAddr>> {
+        if self.aux_addresses.len() > MOST_RESERVED {
+            return Err(Fault::input(format!("more than {MOST_RESERVED} aux_addresses of {}", self.subnet)));
+        }
+        let Pool { subnet, gateway, .. } = self.check()?;
+        let mut reserved: Vec<IpAddr> = Vec::new();
+        for (name, text) in &self.aux_addresses {
+            let address: IpAddr = text.parse().map_err(|error| {
+                Fault::input(format!("address \"{text}\" of {name}")).because(error)
+            })?;
+            if !subnet.is_host(address) {
+                return Err(Fault::input(format!("address {address} of {name} is no host address of {subnet}")));
+            }
+            if address == gateway || reserved.contains(&address) {
+                return Err(Fault::input(format!("address {address} of {name} is taken twice in {subnet}")));
+            }
+            reserved.push(address);
+        }
+        Ok(reserved)
+    }
 }
 
 impl From<&Pool> for FileSubnet {
@@ -356,6 +397,7 @@ impl From<&Pool> for FileSubnet {
             subnet: pool.subnet.to_string(),
             gateway: Some(pool.gateway.to_string()),
             ip_range: pool.range.map(|range| range.to_string()),
+            aux_addresses: BTreeMap::new(),
         }
     }
 }
@@ -462,6 +504,10 @@ mod tests {
             serde_json::json!([{"subnet": "10.89.4.0/24"}]),
             serde_json::json!([{"subnet": "10.90.0.0/24", "ip_range": "10.91.0.0/25"}]),
             serde_json::json!([{"subnet": "10.90.0.0/24", "gateway": "fd00::1"}]),
+            serde_json::json!([{"subnet": "10.90.0.0/24", "aux_addresses": {"router": "10.91.0.2"}}]),
+            serde_json::json!([{"subnet": "10.90.0.0/24", "aux_addresses": {"router": "10.90.0.1"}}]),
+            serde_json::json!([{"subnet": "10.90.0.0/24", "aux_addresses": {"a": "10.90.0.2", "b": "10.90.0.2"}}]),
+            serde_json::json!([{"subnet": "10.90.0.0/24", "aux_addresses": {"a": "printer"}}]),
         ] {
             assert!(changed(&[("subnets", wrong.clone())]).is_err(), "{wrong}");
         }

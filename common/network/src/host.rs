@@ -250,7 +250,7 @@ impl<'a> Host<'a> {
         let ready = read(&self.store.run().join("networks").join(name).join("ready"))?;
         let subnets = ready.pools.into_iter();
         let subnets =
-            subnets.map(|(subnet, gateway)| FileSubnet { subnet, gateway: Some(gateway), ip_range: None });
+            subnets.map(|(subnet, gateway)| FileSubnet { subnet, gateway: Some(gateway), ..FileSubnet::default() });
         let file = definition::File {
             name: name.to_owned(),
             driver: "bridge".into(),

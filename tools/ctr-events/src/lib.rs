@@ -69,7 +69,7 @@ impl Tool for Args {
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let now = Timestamp::now();
     let moment =
-        |text: &Option<String>| text.as_deref().map(|text| ctr_logs::moment::parse(text, now)).transpose();
+        |text: &Option<String>| text.as_deref().map(|text| cli::moment::parse(text, now)).transpose();
     let (since, until) = (moment(&args.since)?, moment(&args.until)?);
     let filters = Filters::parse(&args.filters)?;
     let follow = args.follow || until.is_some_and(|until| until > now);

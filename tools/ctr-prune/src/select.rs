@@ -55,7 +55,7 @@ impl Filters {
         for text in texts {
             match text.split_once('=') {
                 Some(("until", time)) => {
-                    let time = ctr_logs::moment::parse(time, now)?;
+                    let time = cli::moment::parse(time, now)?;
                     filters.until = Some(filters.until.map_or(time, |until| until.min(time)));
                 }
                 Some((key @ ("label" | "label!"), label)) => {

@@ -1,7 +1,10 @@
 //! Remove images nobody needs, and what dead tools left.
 #![forbid(unsafe_code)]
 
+mod filter;
+
 use cli::{Common, Context, OutputMode, Result, Tool};
+use filter::Filters;
 use record::Record;
 use serde_json::json;
 use std::fmt::Write;
@@ -16,12 +19,17 @@ use store::{Cached, Entry, ImageUsers, Store};
 #[command(
     name = "img-prune",
     version,
-    after_help = "Examples:\n  img-prune\n  img-prune --all | jq .pruned.reclaimed_bytes\n  img-prune --all --dry-run"
+    after_help = "Examples:\n  img-prune\n  img-prune --all | jq .pruned.reclaimed_bytes\n  img-prune --all --filter until=240h --filter label!=keep --dry-run"
 )]
 pub struct Args {
     /// All images that no container uses, not only those without a name
     #[arg(short, long)]
     pub all: bool,
+
+    /// Only images for which this holds: until=TIME (created before), label=KEY[=VALUE], label!=KEY[=VALUE]; dangling=false is
+    /// --all; can be given several times
+    #[arg(long = "filter", value_name = "KEY=VALUE")]
+    pub filters: Vec<String>,
 
     /// The whole cache, not only what is of no use in it; it is made again
     #[arg(long)]
@@ -64,7 +72,8 @@ struct Pruned {
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;
-    let unused = plan(&store, args.all)?;
+    let filters = Filters::parse(&args.filters)?;
+    let unused = plan(&store, filters.all.unwrap_or(args.all), &filters)?;
     if args.dry_run {
         for entry in &unused {
             let step = json!({"step": "delete", "image": entry.digest().as_str(), "name": entry.name()});
@@ -95,12 +104,12 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     print(&pruned, context)
 }
 
-fn plan(store: &Store, all: bool) -> Result<Vec<Entry>> {
+fn plan(store: &Store, all: bool, filters: &Filters) -> Result<Vec<Entry>> {
     let users = store.image_users()?;
     let entries = store.images()?;
     Ok(entries
         .into_iter()
-        .filter(|entry| (all || entry.name().is_none()) && !is_used(entry, &users))
+        .filter(|entry| (all || entry.name().is_none()) && !is_used(entry, &users) && filters.hold(store, entry))
         .collect())
 }
 

@@ -112,3 +112,30 @@ fn what_is_of_no_use_in_the_cache() {
     assert_eq!(count(&place, "cache/seccomp"), 0);
     assert!(store(&place).find_image("a").is_ok());
 }
+
+#[test]
+fn filters_by_age_and_label() {
+    let place = Place::new();
+    // Created 2026-01-02T03:04:05Z, labelled name=NAME.
+    for (name, data) in [("old", b"a"), ("kept", b"b")] {
+        put(&place, name, &[tar(&[(name, data)])]);
+    }
+    let left = || store(&place).images().unwrap().len();
+    for filter in ["until=2026-01-02T03:04:05Z", "until=1767323045", "label=name=new", "label!=name", "dangling=true"] {
+        prune(&place, &["--all", "--filter", filter]).expect(0);
+        assert_eq!(left(), 2, "{filter}");
+    }
+    // Without a name only, unless it is said otherwise.
+    prune(&place, &["--filter", "until=1h"]).expect(0);
+    assert_eq!(left(), 2);
+    let filters = ["--all", "--filter", "until=2026-01-02T03:04:06Z", "--filter", "label!=name=kept"];
+    let dry = prune(&place, &[&filters[..], &["--dry-run"]].concat()).expect(0);
+    assert!(dry.stdout.lines().count() == 1 && dry.stdout.contains("old"), "{}", dry.stdout);
+    prune(&place, &filters).expect(0);
+    assert!(left() == 1 && store(&place).find_image("kept").is_ok());
+    prune(&place, &["--filter", "dangling=false"]).expect(0);
+    assert_eq!(left(), 0);
+    for wrong in ["until=soon", "colour=red", "dangling=maybe", "label"] {
+        prune(&place, &["--filter", wrong]).expect(2);
+    }
+}

@@ -47,6 +47,10 @@ pub struct Args {
     #[arg(long = "ip-range", value_name = "SUBNET", help_heading = "Addresses")]
     pub ranges: Vec<String>,
 
+    /// Address in a subnet that no container gets, as something else has it: a router, a printer; can be given several times
+    #[arg(long = "aux-address", value_name = "NAME=ADDRESS", help_heading = "Addresses")]
+    pub reserved: Vec<String>,
+
     /// Both families: a subnet of IPv4 and one of IPv6, given or chosen
     #[arg(long, help_heading = "Addresses")]
     pub ipv6: bool,
@@ -133,6 +137,7 @@ impl Args {
             subnets: self.subnets.clone(),
             gateways: self.gateways.clone(),
             ranges: self.ranges.clone(),
+            reserved: pairs("address", &self.reserved, false)?,
             internal: self.internal,
             isolate: self.isolate,
             mtu: self.mtu,
@@ -149,7 +154,7 @@ impl Args {
 
     /// Whether anything was said that a record would have to be read without.
     fn says_something(&self) -> bool {
-        let texts = [&self.subnets, &self.gateways, &self.ranges, &self.labels, &self.options];
+        let texts = [&self.subnets, &self.gateways, &self.ranges, &self.reserved, &self.labels, &self.options];
         let single = [&self.driver, &self.parent, &self.mode, &self.device];
         texts.iter().any(|list| !list.is_empty())
             || single.iter().any(|one| one.is_some())

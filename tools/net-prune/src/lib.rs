@@ -1,10 +1,11 @@
 //! Remove what containers that are gone left of their networks.
 #![forbid(unsafe_code)]
 
+use cli::moment::{is_before, take_until};
 use cli::words::confirmed;
 use cli::{Common, Context, Kind, OutputMode, Result, Table, Tool};
 use net_ls::Filters;
-use network::{DEFAULT, Host, Pruned};
+use network::{DEFAULT, Host, Info, Pruned};
 use record::Record;
 use serde_json::{Map, Value};
 use store::Store;
@@ -23,7 +24,7 @@ const QUESTION: &str = "This will remove all networks that no container asks for
     version,
     after_help = "Examples:
   net-prune
-  net-prune --unused --filter label!=keep
+  net-prune --unused --filter until=24h --filter label!=keep
   net-prune | jq -r '.pruned | select(.kind == \"lease\") | .name'"
 )]
 pub struct Args {
@@ -38,7 +39,7 @@ pub struct Args {
     #[arg(short, long)]
     pub force: bool,
 
-    /// Of unused networks only those for which this holds: label=KEY[=VALUE], label!=KEY[=VALUE], name=, driver=
+    /// Of unused networks only those for which this holds: until=TIME (made before), label=KEY[=VALUE], label!=KEY[=VALUE], name=, driver=
     #[arg(long = "filter", value_name = "KEY=VALUE", requires = "unused")]
     pub filters: Vec<String>,
 
@@ -64,7 +65,7 @@ impl Tool for Args {
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let filters = Filters::parse(&args.filters)?;
+    let filters = Chosen::parse(&args.filters)?;
     let store = Store::from_env()?;
     let host = Host::new(&store)?;
     if args.unused && !args.dry_run && !args.force && !confirmed(QUESTION)? {
@@ -121,12 +122,29 @@ fn table(pruned: &[Pruned]) -> Table {
     table
 }
 
+/// `--filter`: which of the unused ones go.
+struct Chosen {
+    until: Option<jiff::Timestamp>,
+    others: Filters,
+}
+
+impl Chosen {
+    fn parse(filters: &[String]) -> Result<Chosen> {
+        let mut filters = filters.to_vec();
+        Ok(Chosen { until: take_until(&mut filters)?, others: Filters::parse(&filters)? })
+    }
+
+    fn hold(&self, info: &Info) -> bool {
+        is_before(info.file.created_at.as_deref(), self.until) && self.others.hold(info)
+    }
+}
+
 /// docker's `network prune`, but that a container which does not run counts, too: its next start needs the network.
 fn remove_unused(
     args: &Args,
     context: &mut Context,
     host: &Host<'_>,
-    filters: &Filters,
+    filters: &Chosen,
 ) -> Result<Vec<Pruned>> {
     let mut networks = network::list(host, |fault| context.report(&fault))?;
     networks.retain(|info| !info.in_use && info.file.name != DEFAULT && filters.hold(info));

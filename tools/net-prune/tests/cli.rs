@@ -74,6 +74,14 @@ fn unused_networks_go_when_asked_for() {
     place.container(&"1".repeat(64), "one", &json!({"config": {"network": "wished"}}));
     place.container(&"2".repeat(64), "two", &json!({"networks": [{"name": "attached"}]}));
     assert_eq!(prune(&place, "").expect(0).stdout, "");
+    // By age: what has none is not older than anything.
+    let mut aged: serde_json::Value = serde_json::from_str(&network("aged", "10.7.7.0/24")).unwrap();
+    aged["created_at"] = json!("2026-01-02T03:04:05Z");
+    put(&place, "aged", &aged.to_string());
+    assert_eq!(prune(&place, "--unused --filter until=2026-01-02T03:04:05Z").expect(0).stdout, "");
+    assert_eq!(prune(&place, "--unused --filter until=24h --filter label=x").expect(0).stdout, "");
+    assert_eq!(kinds(&prune(&place, "--unused --filter until=1767323046").expect(0)), ["network aged"]);
+    prune(&place, "--unused --filter until=soon").expect(2);
     let all = ["network free", "network kept"];
     assert_eq!(kinds(&prune(&place, "--dry-run --unused").expect(0)), all);
     assert_eq!(kinds(&prune(&place, "--unused --filter label!=l=kept").expect(0)), ["network free"]);

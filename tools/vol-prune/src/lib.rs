@@ -1,6 +1,7 @@
 //! Remove volumes nobody uses.
 #![forbid(unsafe_code)]
 
+use cli::moment::{is_before, take_until};
 use cli::words::confirmed;
 use cli::{Common, Context, Kind, OutputMode, Result, Tool};
 use record::Record;
@@ -26,7 +27,8 @@ pub struct Args {
     #[arg(short, long)]
     pub force: bool,
 
-    /// Remove only those for which this holds: label=KEY[=VALUE], label!=KEY[=VALUE], name=, driver=; all=true is --all
+    /// Remove only those for which this holds: until=TIME (made before), label=KEY[=VALUE], label!=KEY[=VALUE], name=, driver=; all=true
+    /// is --all
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     pub filters: Vec<String>,
 
@@ -59,8 +61,9 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (all, others): (Vec<String>, Vec<String>) =
         args.filters.iter().cloned().partition(|text| matches!(text.as_str(), "all=true" | "all=1"));
     let all = args.all || !all.is_empty();
-    let others: Vec<String> =
+    let mut others: Vec<String> =
         others.into_iter().filter(|text| !matches!(text.as_str(), "all=false" | "all=0")).collect();
+    let until = take_until(&mut others)?;
     let filters = Filters::parse(&others)?;
     let store = Store::from_env()?;
     let which = if all { "all volumes" } else { "all volumes without a name" };
@@ -71,7 +74,10 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let users = volume::users(&store)?;
     let mut found = volume::list(&store, |fault| context.report(&fault))?;
     found.retain(|info| {
-        (all || info.anonymous) && !users.contains_key(&info.name) && filters.hold(info, false)
+        (all || info.anonymous)
+            && !users.contains_key(&info.name)
+            && is_before(info.created_at.as_deref(), until)
+            && filters.hold(info, false)
     });
     let mut reclaimed = 0u64;
     let mut count = 0;

@@ -24,6 +24,10 @@ fn what_nobody_uses_goes_and_names_stay_unless_all_go() {
     put(&place, "anonymous", &json!({"anonymous": true}));
     put(&place, "used", &json!({"anonymous": true}));
     place.container(&"1".repeat(64), "web", &json!({"volumes": [{"name": "used", "target": "/d"}]}));
+    put(&place, "aged", &json!({"created_at": "2026-01-02T03:04:05Z"}));
+    assert_eq!(prune(&place, "-q -a --filter until=2026-01-02").expect(0).stdout, "");
+    assert_eq!(prune(&place, "-q -a --filter until=24h --filter label!=x").expect(0).stdout, "aged\n");
+    prune(&place, "--filter until=soon").expect(2);
     let planned = prune(&place, "--dry-run -a").expect(0);
     assert_eq!(planned.stdout.lines().count(), 3, "{}", planned.stdout);
     assert_eq!(prune(&place, "-q").expect(0).stdout, "anonymous\n");

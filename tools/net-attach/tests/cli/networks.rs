@@ -191,6 +191,22 @@ fn what_cannot_be_had_changes_nothing() {
 }
 
 #[test]
+fn addresses_of_others_are_given_to_no_container() {
+    isolated("networks::addresses_of_others_are_given_to_no_container", |lab| {
+        let kept = json!({"router": "10.90.0.2", "printer": "10.90.0.3", "scale": "10.90.0.4", "door": "10.90.0.5"});
+        network(lab, "lan", &json!({"subnets": [{"subnet": "10.90.0.0/29", "aux_addresses": kept}]}));
+        let (one, two) = (lab.container(1, "{}"), lab.container(2, "{}"));
+        let refused = lab.tool("net-attach", &["--network", "lan:ip=10.90.0.2", &one.name]);
+        assert_eq!(refused.status, 5, "{}", refused.stderr);
+        assert!(refused.stderr.contains("kept for somebody else"), "{}", refused.stderr);
+        let record = attach(lab, &["--network", "lan", &one.name]);
+        assert_eq!(record["networks"][0]["addresses"], json!(["10.90.0.6/29"]));
+        let refused = lab.tool("net-attach", &["--network", "lan", &two.name]);
+        assert!(refused.status == 5 && refused.stderr.contains("no free address"), "{}", refused.stderr);
+    });
+}
+
+#[test]
 fn a_network_without_a_way_anywhere() {
     isolated("networks::a_network_without_a_way_anywhere", |lab| {
         network(lab, "dark", &json!({"driver": "none", "device": ""}));

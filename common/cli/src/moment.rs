@@ -1,6 +1,6 @@
-//! `--since` and `--until`: a moment as people write it.
+//! A moment as people write it: `--since`, `--until`, and the filter `until=`.
 
-use cli::{Fault, Result};
+use crate::{Fault, Result};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +17,28 @@ pub fn parse(text: &str, now: Timestamp) -> Result<Timestamp> {
             "for example 2026-01-02T15:04:05Z, 2026-01-02, 1767366245.5, or for so long ago 10m or 1h30m",
         )
     })
+}
+
+/// Takes the filters `until=TIME` out of those of a command line. The earliest counts, as all filters must hold.
+pub fn take_until(filters: &mut Vec<String>) -> Result<Option<Timestamp>> {
+    let now = Timestamp::now();
+    let mut until: Option<Timestamp> = None;
+    let mut failed = None;
+    filters.retain(|filter| {
+        let Some(text) = filter.strip_prefix("until=") else { return true };
+        match parse(text, now) {
+            Ok(moment) => until = Some(until.map_or(moment, |until| until.min(moment))),
+            Err(fault) => failed = Some(fault),
+        }
+        false
+    });
+    failed.map_or(Ok(until), Err)
+}
+
+/// Whether what was made at `created` is older than `until`. What is of unknown age is not older than anything.
+pub fn is_before(created: Option<&str>, until: Option<Timestamp>) -> bool {
+    let Some(until) = until else { return true };
+    created.and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|created| created < until)
 }
 
 fn seconds(text: &str) -> Option<Timestamp> {
@@ -71,5 +93,17 @@ mod tests {
         // In whatever zone this machine is, a day is a day.
         let day = parse("2026-01-02", now).unwrap();
         assert_eq!(parse("2026-01-02T00:00:00", now).unwrap(), day);
+    }
+
+    #[test]
+    fn the_earliest_of_several_filters_counts() {
+        let mut filters: Vec<String> =
+            ["label=a", "until=2026-01-02T00:00:00Z", "until=1767225600", "name=x"].map(str::to_owned).into();
+        let until = take_until(&mut filters).unwrap();
+        assert_eq!(until.unwrap().to_string(), "2026-01-01T00:00:00Z");
+        assert_eq!(filters, ["label=a", "name=x"]);
+        assert!(is_before(Some("2025-12-31T23:59:59Z"), until) && !is_before(Some("2026-01-01T00:00:00Z"), until));
+        assert!(!is_before(None, until) && !is_before(Some("long ago"), until) && is_before(None, None));
+        assert!(take_until(&mut vec!["until=soon".to_owned(), "until=1h".to_owned()]).is_err());
     }
 }
