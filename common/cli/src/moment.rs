@@ -102,7 +102,9 @@ mod tests {
         let until = take_until(&mut filters).unwrap();
         assert_eq!(until.unwrap().to_string(), "2026-01-01T00:00:00Z");
         assert_eq!(filters, ["label=a", "name=x"]);
-        assert!(is_before(Some("2025-12-31T23:59:59Z"), until) && !is_before(Some("2026-01-01T00:00:00Z"), until));
+        assert!(
+            is_before(Some("2025-12-31T23:59:59Z"), until) && !is_before(Some("2026-01-01T00:00:00Z"), until)
+        );
         assert!(!is_before(None, until) && !is_before(Some("long ago"), until) && is_before(None, None));
         assert!(take_until(&mut vec!["until=soon".to_owned(), "until=1h".to_owned()]).is_err());
     }

@@ -145,9 +145,11 @@ fn check_fixed(network: &Definition, wanted: &Wanted<'_>) -> Result<()> {
                 .hint("choose another one"));
         }
         if network.reserved.contains(address) {
-            return Err(Fault::conflict(format!("address {address} is kept for somebody else (net-create --aux-address)"))
-                .on(network.name.as_str())
-                .hint("choose another one"));
+            return Err(Fault::conflict(format!(
+                "address {address} is kept for somebody else (net-create --aux-address)"
+            ))
+            .on(network.name.as_str())
+            .hint("choose another one"));
         }
     }
     Ok(())

@@ -154,7 +154,9 @@ fn subnets(
         .map(|subnet| FileSubnet { subnet: subnet.to_string(), ..FileSubnet::default() })
         .collect();
     if list.is_empty() && !(gateways.is_empty() && ranges.is_empty() && reserved.is_empty()) {
-        return Err(Fault::usage("--gateway, --ip-range and --aux-address are of a --subnet, and there is none"));
+        return Err(Fault::usage(
+            "--gateway, --ip-range and --aux-address are of a --subnet, and there is none",
+        ));
     }
     for text in gateways {
         let address: IpAddr =
@@ -427,7 +429,8 @@ mod tests {
             asked.subnets = vec!["fd00:7::/64".into(), "10.7.0.0/24".into()];
             asked.gateways = vec!["10.7.0.254".into()];
             asked.ranges = vec!["10.7.0.128/25".into()];
-            asked.reserved = [("router".into(), "10.7.0.130".into()), ("six".into(), "fd00:7:0::5".into())].into();
+            asked.reserved =
+                [("router".into(), "10.7.0.130".into()), ("six".into(), "fd00:7:0::5".into())].into();
         });
         let file = made(&asked, false, &Taken::default()).unwrap();
         assert_eq!(file.subnets[0].gateway.as_deref(), Some("fd00:7::1"));
@@ -437,7 +440,12 @@ mod tests {
         assert_eq!(file.subnets[0].aux_addresses["six"], "fd00:7::5");
         assert_eq!(file.check().unwrap().reserved.len(), 2);
         // Only IPv6 stays so, unless both are asked for.
-        let only = Asked { name: asked.name, driver: asked.driver, subnets: vec!["fd00:7::/64".into()], ..Asked::default() };
+        let only = Asked {
+            name: asked.name,
+            driver: asked.driver,
+            subnets: vec!["fd00:7::/64".into()],
+            ..Asked::default()
+        };
         assert_eq!(made(&only, false, &Taken::default()).unwrap().subnets.len(), 1);
         assert_eq!(made(&only, true, &Taken::default()).unwrap().subnets[0].subnet, "10.90.0.0/24");
     }

@@ -268,11 +268,14 @@ impl File {
         (self.subnet, self.gateway) = (None, None);
         let before = std::mem::take(&mut self.subnets);
         let kept = |pool: &Pool| {
-            let same = before.iter().find(|old| Subnet::parse(&old.subnet).is_ok_and(|old| old == pool.subnet));
+            let same =
+                before.iter().find(|old| Subnet::parse(&old.subnet).is_ok_and(|old| old == pool.subnet));
             same.map(|old| old.aux_addresses.clone()).unwrap_or_default()
         };
-        self.subnets =
-            pools.iter().map(|pool| FileSubnet { aux_addresses: kept(pool), ..FileSubnet::from(pool) }).collect();
+        self.subnets = pools
+            .iter()
+            .map(|pool| FileSubnet { aux_addresses: kept(pool), ..FileSubnet::from(pool) })
+            .collect();
         self
     }
 
@@ -309,11 +312,8 @@ impl File {
         if self.subnets.len() > MOST || self.dns.servers.len() > MOST {
             return Err(Fault::input(format!("more than {MOST} subnets or name servers")));
         }
-        let first = self.subnet.map(|subnet| FileSubnet {
-            subnet,
-            gateway: self.gateway,
-            ..FileSubnet::default()
-        });
+        let first =
+            self.subnet.map(|subnet| FileSubnet { subnet, gateway: self.gateway, ..FileSubnet::default() });
         let pools =
             first.iter().chain(&self.subnets).map(FileSubnet::check).collect::<Result<Vec<Pool>>>()?;
         let reserved = self.subnets.iter().map(FileSubnet::reserved).collect::<Result<Vec<_>>>()?.concat();
@@ -376,11 +376,13 @@ impl FileSubnet {
         let Pool { subnet, gateway, .. } = self.check()?;
         let mut reserved: Vec<IpAddr> = Vec::new();
         for (name, text) in &self.aux_addresses {
-            let address: IpAddr = text.parse().map_err(|error| {
-                Fault::input(format!("address \"{text}\" of {name}")).because(error)
-            })?;
+            let address: IpAddr = text
+                .parse()
+                .map_err(|error| Fault::input(format!("address \"{text}\" of {name}")).because(error))?;
             if !subnet.is_host(address) {
-                return Err(Fault::input(format!("address {address} of {name} is no host address of {subnet}")));
+                return Err(Fault::input(format!(
+                    "address {address} of {name} is no host address of {subnet}"
+                )));
             }
             if address == gateway || reserved.contains(&address) {
                 return Err(Fault::input(format!("address {address} of {name} is taken twice in {subnet}")));

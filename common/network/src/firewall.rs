@@ -1,6 +1,7 @@
 //! The nftables table `staves`: rules made once since boot by nft(8), elements for published ports by netlink.
 
 mod element;
+mod firewalld;
 mod foreign;
 mod rules;
 
@@ -47,7 +48,6 @@ const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
 const HOOK_NUMBER: u16 = 1;
-const HOOK_FORWARD: u32 = 2;
 const POLICY_DROP: u32 = 0;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
@@ -150,6 +150,7 @@ impl Firewall {
         if self.has_table()? {
             rules::forget_subnets(network);
         }
+        firewalld::forget(&self.chains().explain(|| "list firewall chains".into())?, &network.device);
         Ok(())
     }
 
@@ -242,8 +243,10 @@ struct Chain {
     family: u8,
     table: String,
     name: String,
-    /// It is where forwarded packets pass, and drops those none of its rules accepts.
-    drops_forwarded: bool,
+    /// Where it is, if that concerns us.
+    hook: Option<foreign::Hook>,
+    /// Its policy is to drop.
+    drops: bool,
 }
 
 impl Chain {
@@ -257,7 +260,8 @@ impl Chain {
             family,
             table: text(attribute(attributes, LIST_CHAINS_TABLE)?).to_owned(),
             name: text(attribute(attributes, CHAIN_NAME)?).to_owned(),
-            drops_forwarded: hook == Some(HOOK_FORWARD) && policy == Some(POLICY_DROP),
+            hook: hook.and_then(foreign::Hook::of),
+            drops: policy == Some(POLICY_DROP),
         })
     }
 }

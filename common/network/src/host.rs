@@ -47,6 +47,9 @@ pub struct Ready {
     pub internal: bool,
     #[serde(default)]
     pub isolate: bool,
+    /// It has a resolver.
+    #[serde(default)]
+    pub names: bool,
     /// Inode of the host's network namespace: in another one nothing is ready.
     pub netns: u64,
 }
@@ -249,8 +252,11 @@ impl<'a> Host<'a> {
     pub fn made_as(&self, name: &str) -> Option<Definition> {
         let ready = read(&self.store.run().join("networks").join(name).join("ready"))?;
         let subnets = ready.pools.into_iter();
-        let subnets =
-            subnets.map(|(subnet, gateway)| FileSubnet { subnet, gateway: Some(gateway), ..FileSubnet::default() });
+        let subnets = subnets.map(|(subnet, gateway)| FileSubnet {
+            subnet,
+            gateway: Some(gateway),
+            ..FileSubnet::default()
+        });
         let file = definition::File {
             name: name.to_owned(),
             driver: "bridge".into(),
@@ -312,6 +318,7 @@ impl<'a> Host<'a> {
             mtu: network.mtu,
             internal: network.internal,
             isolate: network.isolate,
+            names: network.dns.enabled,
             netns: self.namespace.identity.1,
         }
     }
@@ -330,7 +337,7 @@ impl<'a> Host<'a> {
         let _shared = locked(&self.store.run().join("networks"), FlockOperation::LockShared)?;
         if network.driver == Driver::Bridge {
             firewall::make_table(network, lock)?;
-            for note in firewall::open_ways(self.firewall()?, lock)? {
+            for note in firewall::open_ways(self.firewall()?, network, lock)? {
                 self.note(note);
             }
         }

@@ -91,7 +91,8 @@ fn parse_tail(text: &str) -> std::result::Result<Tail, String> {
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let now = Timestamp::now();
-    let moment = |text: &Option<String>| text.as_deref().map(|text| cli::moment::parse(text, now)).transpose();
+    let moment =
+        |text: &Option<String>| text.as_deref().map(|text| cli::moment::parse(text, now)).transpose();
     let window = Window { since: moment(&args.since)?, until: moment(&args.until)? };
     let store = Store::from_env()?;
     let subjects: Vec<Subject> = context.input(&args.containers)?.into_subjects();

@@ -109,7 +109,9 @@ fn plan(store: &Store, all: bool, filters: &Filters) -> Result<Vec<Entry>> {
     let entries = store.images()?;
     Ok(entries
         .into_iter()
-        .filter(|entry| (all || entry.name().is_none()) && !is_used(entry, &users) && filters.hold(store, entry))
+        .filter(|entry| {
+            (all || entry.name().is_none()) && !is_used(entry, &users) && filters.hold(store, entry)
+        })
         .collect())
 }
 

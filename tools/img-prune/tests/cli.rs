@@ -121,7 +121,9 @@ fn filters_by_age_and_label() {
         put(&place, name, &[tar(&[(name, data)])]);
     }
     let left = || store(&place).images().unwrap().len();
-    for filter in ["until=2026-01-02T03:04:05Z", "until=1767323045", "label=name=new", "label!=name", "dangling=true"] {
+    for filter in
+        ["until=2026-01-02T03:04:05Z", "until=1767323045", "label=name=new", "label!=name", "dangling=true"]
+    {
         prune(&place, &["--all", "--filter", filter]).expect(0);
         assert_eq!(left(), 2, "{filter}");
     }

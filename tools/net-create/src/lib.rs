@@ -154,7 +154,8 @@ impl Args {
 
     /// Whether anything was said that a record would have to be read without.
     fn says_something(&self) -> bool {
-        let texts = [&self.subnets, &self.gateways, &self.ranges, &self.reserved, &self.labels, &self.options];
+        let texts =
+            [&self.subnets, &self.gateways, &self.ranges, &self.reserved, &self.labels, &self.options];
         let single = [&self.driver, &self.parent, &self.mode, &self.device];
         texts.iter().any(|list| !list.is_empty())
             || single.iter().any(|one| one.is_some())

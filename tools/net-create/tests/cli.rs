@@ -209,14 +209,17 @@ fn damaged_definitions_are_told_of_and_in_nobodys_way() {
 #[test]
 fn addresses_of_others_are_kept_for_them() {
     let place = Place::new();
-    let ask = "--subnet 10.7.0.0/29 --subnet fd00:7::/64 --aux-address router=10.7.0.2 --aux-address six=fd00:7::9";
+    let ask =
+        "--subnet 10.7.0.0/29 --subnet fd00:7::/64 --aux-address router=10.7.0.2 --aux-address six=fd00:7::9";
     let made = create(&place, &format!("{ask} lan")).expect(0).json();
     assert_eq!(made["networks"][0]["subnets"][0]["aux_addresses"], json!({"router": "10.7.0.2"}));
     assert_eq!(file(&place, "lan")["subnets"][1]["aux_addresses"], json!({"six": "fd00:7::9"}));
     // The same again is the same; other addresses are another network.
     create(&place, &format!("{ask} lan")).expect(0);
     create(&place, "--subnet 10.7.0.0/29 --aux-address router=10.7.0.3 lan").expect(5);
-    for wrong in ["router=10.8.0.2", "router=10.7.1.1", "router", "=10.7.1.2", "a=10.7.1.2 --aux-address b=10.7.1.2"] {
+    for wrong in
+        ["router=10.8.0.2", "router=10.7.1.1", "router", "=10.7.1.2", "a=10.7.1.2 --aux-address b=10.7.1.2"]
+    {
         create(&place, &format!("--subnet 10.7.1.0/24 --aux-address {wrong} other")).expect(2);
     }
     create(&place, "--aux-address router=10.7.1.2 other").expect(2);

@@ -45,7 +45,7 @@ fn other_firewalls() -> Row {
     let chains: Vec<&str> = obstacles.iter().map(|one| one.chain.as_str()).collect();
     let mut remedies: Vec<&str> = obstacles.iter().map(|one| one.remedy.as_str()).collect();
     remedies.dedup();
-    let what = format!("forwarded packets are dropped unless a rule accepts them: {}", chains.join(", "));
+    let what = format!("packets are dropped unless a rule accepts them: {}", chains.join(", "));
     Row::warn(NAME, what, remedies.join("; "))
 }
 

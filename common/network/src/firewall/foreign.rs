@@ -4,10 +4,11 @@
 //! drops all it does not know: docker sets the policy of iptables' FORWARD to DROP if it finds forwarding switched off, ufw does
 //! so always. Packets our rules let through carry a mark while they pass these chains, and one rule for that mark is added to
 //! iptables' tables where it is needed: in docker's chain for such rules, which docker never empties, or else in
-//! FORWARD. The mark is given to what our rules have judged, so that the rule opens nothing they keep shut.
+//! FORWARD, and in INPUT for questions to networks' resolvers. The mark is given to what our rules have judged, so that the rule opens nothing they keep shut.
 
 use super::rules::nft;
-use super::{Chain, Firewall, TABLE};
+use super::{Chain, Firewall, TABLE, firewalld};
+use crate::definition::Definition;
 use fault::{Explain, Result};
 use std::fs::File;
 use std::process::{Command, Output, Stdio};
@@ -45,32 +46,84 @@ const TABLES: [Tables; 2] = [
     },
 ];
 
-const FORWARD: &str = "FORWARD";
 /// docker's chain for rules of others; it comes before docker's own.
 const DOCKER_USER: &str = "DOCKER-USER";
 
-/// Sees to it that other tables let pass what ours does. What the user should hear of.
-pub fn open_ways(firewall: &Firewall, lock: &File) -> Result<Vec<String>> {
-    let chains = firewall.chains().explain(|| "list firewall chains".into())?;
-    let mut notes = Vec::new();
-    for tables in &TABLES {
-        if chains.iter().any(|chain| tables.is_forward(chain) && chain.drops_forwarded) {
-            let known = |name: &str| chains.iter().any(|chain| tables.is_filter(chain) && chain.name == name);
-            let chain = if known(DOCKER_USER) { DOCKER_USER } else { FORWARD };
-            notes.extend(tables.open(&tables.programs, chain, Some(lock)));
-        }
-        if tables.has_legacy() && tables.legacy_drops() {
-            let known = works(&tables.legacy, &["-n", "-L", DOCKER_USER]);
-            let chain = if known { DOCKER_USER } else { FORWARD };
-            notes.extend(tables.open(&tables.legacy, chain, None));
+/// Where packets of containers meet other firewalls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// Questions to a network's resolver.
+    Input,
+    Forward,
+}
+
+impl Hook {
+    /// linux/netfilter.h
+    pub(super) fn of(number: u32) -> Option<Hook> {
+        match number {
+            1 => Some(Hook::Input),
+            2 => Some(Hook::Forward),
+            _ => None,
         }
     }
-    notes.extend(chains.iter().filter(|chain| drops_ours(chain)).map(|chain| {
-        format!(
-            "firewall chain {} drops forwarded packets it does not know; for containers to reach other hosts: {}",
+
+    /// iptables' chain.
+    fn chain(self) -> &'static str {
+        match self {
+            Hook::Input => "INPUT",
+            Hook::Forward => "FORWARD",
+        }
+    }
+
+    fn drops(self) -> &'static str {
+        match self {
+            Hook::Input => "drops incoming packets it does not know",
+            Hook::Forward => "drops forwarded packets it does not know",
+        }
+    }
+
+    /// What is lost.
+    fn purpose(self) -> &'static str {
+        match self {
+            Hook::Input => "for containers to find each other by their names",
+            Hook::Forward => "for containers to reach other hosts",
+        }
+    }
+}
+
+/// Sees to it that other tables let pass what ours does. What the user should hear of.
+pub fn open_ways(firewall: &Firewall, network: &Definition, lock: &File) -> Result<Vec<String>> {
+    let chains = firewall.chains().explain(|| "list firewall chains".into())?;
+    let mut notes: Vec<String> = firewalld::trust(&chains, &network.device).into_iter().collect();
+    let names = network.dns.enabled;
+    for tables in &TABLES {
+        let of_family = if tables.family == 10 { network.has_ipv6() } else { network.has_ipv4() };
+        for hook in [Hook::Forward, Hook::Input] {
+            if hook == Hook::Input && !(names && of_family) {
+                continue;
+            }
+            let known = |name: &str| chains.iter().any(|chain| tables.is_filter(chain) && chain.name == name);
+            if tables.drops(&chains, hook) {
+                let chain =
+                    if hook == Hook::Forward && known(DOCKER_USER) { DOCKER_USER } else { hook.chain() };
+                notes.extend(tables.open(&tables.programs, hook, chain, Some(lock)));
+            }
+            if tables.has_legacy() && refuses_the_rest(&tables.legacy, hook.chain()) {
+                let known = hook == Hook::Forward && works(&tables.legacy, &["-n", "-L", DOCKER_USER]);
+                let chain = if known { DOCKER_USER } else { hook.chain() };
+                notes.extend(tables.open(&tables.legacy, hook, chain, None));
+            }
+        }
+    }
+    notes.extend(chains.iter().filter_map(|chain| {
+        let hook = drops_ours(chain).filter(|hook| names || *hook == Hook::Forward)?;
+        Some(format!(
+            "firewall chain {} {}; {}: {}",
             full_name(chain),
+            hook.drops(),
+            hook.purpose(),
             insertion(chain)
-        )
+        ))
     }));
     Ok(notes)
 }
@@ -90,23 +143,26 @@ pub fn obstacles() -> Result<Vec<Obstacle>> {
     let chains = firewall.chains().explain(|| "list firewall chains".into())?;
     let mut obstacles = Vec::new();
     for tables in &TABLES {
-        let drops = chains.iter().any(|chain| tables.is_forward(chain) && chain.drops_forwarded);
-        let (programs, there) = if drops {
-            (&tables.programs, true)
-        } else {
-            (&tables.legacy, tables.has_legacy() && tables.legacy_drops())
-        };
-        let passed = |chain: &&str| works(programs, &[&["-C", *chain][..], &rule()].concat());
-        if there && ![DOCKER_USER, FORWARD].iter().any(passed) {
-            obstacles.push(Obstacle {
-                chain: format!("{} filter {FORWARD}", tables.name),
-                remedy: "net-attach adds a rule for packets of containers when it makes a network ready; for networks \
-                         that are: net-reload"
-                    .into(),
-            });
+        for hook in [Hook::Forward, Hook::Input] {
+            let (programs, there) = if tables.drops(&chains, hook) {
+                (&tables.programs, true)
+            } else {
+                (&tables.legacy, tables.has_legacy() && refuses_the_rest(&tables.legacy, hook.chain()))
+            };
+            let passed = |chain: &&str| works(programs, &[&["-C", *chain][..], &rule()].concat());
+            let ways = if hook == Hook::Forward { &[DOCKER_USER, "FORWARD"][..] } else { &["INPUT"] };
+            if there && !ways.iter().any(passed) {
+                obstacles.push(Obstacle {
+                    chain: format!("{} filter {}", tables.name, hook.chain()),
+                    remedy:
+                        "net-attach adds a rule for packets of containers when it makes a network ready; for \
+                             networks that are: net-reload"
+                            .into(),
+                });
+            }
         }
     }
-    obstacles.extend(chains.iter().filter(|chain| drops_ours(chain)).map(|chain| Obstacle {
+    obstacles.extend(chains.iter().filter(|chain| drops_ours(chain).is_some()).map(|chain| Obstacle {
         chain: full_name(chain),
         remedy: format!("if it has no such rule yet: {}", insertion(chain)),
     }));
@@ -127,7 +183,7 @@ fn insertion(chain: &Chain) -> String {
 pub fn close_ways(firewall: &Firewall) -> Result<()> {
     let chains = firewall.chains().explain(|| "list firewall chains".into())?;
     for tables in &TABLES {
-        for chain in [DOCKER_USER, FORWARD] {
+        for chain in [DOCKER_USER, "FORWARD", "INPUT"] {
             if chains.iter().any(|found| tables.is_filter(found) && found.name == chain) {
                 close(&tables.programs, chain);
             }
@@ -140,8 +196,23 @@ pub fn close_ways(firewall: &Firewall) -> Result<()> {
 }
 
 /// A chain that is none of iptables' and drops what it does not know.
-fn drops_ours(chain: &Chain) -> bool {
-    chain.drops_forwarded && chain.table != TABLE && !TABLES.iter().any(|tables| tables.is_forward(chain))
+fn drops_ours(chain: &Chain) -> Option<Hook> {
+    let of_iptables =
+        || TABLES.iter().any(|tables| tables.is_at(chain, Hook::Forward) || tables.is_at(chain, Hook::Input));
+    chain.hook.filter(|_| chain.drops && chain.table != TABLE && !of_iptables())
+}
+
+/// Whether iptables' chain drops what none of its rules accepts, by its policy or by its last rule.
+fn refuses_the_rest(programs: &[&str], chain: &str) -> bool {
+    run(programs, &["-S", chain])
+        .is_some_and(|output| ends_in_refusal(&String::from_utf8_lossy(&output.stdout), chain))
+}
+
+fn ends_in_refusal(listed: &str, chain: &str) -> bool {
+    let last = listed.lines().filter_map(|line| line.strip_prefix(&format!("-A {chain} "))).next_back();
+    let is_refusal =
+        |rule: &str| rule == "-j DROP" || rule == "-j REJECT" || rule.starts_with("-j REJECT --reject-with ");
+    listed.lines().any(|line| line == format!("-P {chain} DROP")) || last.is_some_and(is_refusal)
 }
 
 /// linux/netfilter.h; other families forward nothing of ours.
@@ -161,8 +232,14 @@ impl Tables {
         chain.family == self.family && chain.table == "filter"
     }
 
-    fn is_forward(&self, chain: &Chain) -> bool {
-        self.is_filter(chain) && chain.name == FORWARD
+    fn is_at(&self, chain: &Chain, hook: Hook) -> bool {
+        self.is_filter(chain) && chain.name == hook.chain()
+    }
+
+    /// Whether packets of ours are lost there. The policy is known already; rules are asked for.
+    fn drops(&self, chains: &[Chain], hook: Hook) -> bool {
+        let there = chains.iter().find(|chain| self.is_at(chain, hook) && chain.hook == Some(hook));
+        there.is_some_and(|chain| chain.drops || refuses_the_rest(&self.programs, hook.chain()))
     }
 
     /// Only then: the programs load the kernel's modules for the older tables.
@@ -171,13 +248,8 @@ impl Tables {
             .is_ok_and(|names| names.lines().any(|name| name == "filter"))
     }
 
-    fn legacy_drops(&self) -> bool {
-        let listed = run(&self.legacy, &["-S", FORWARD]);
-        listed.is_some_and(|output| String::from_utf8_lossy(&output.stdout).contains("-P FORWARD DROP"))
-    }
-
     /// The note about it, if something was done or could not be.
-    fn open(&self, programs: &[&str], chain: &str, lock: Option<&File>) -> Option<String> {
+    fn open(&self, programs: &[&str], hook: Hook, chain: &str, lock: Option<&File>) -> Option<String> {
         if works(programs, &[&["-C", chain][..], &rule()].concat()) {
             return None;
         }
@@ -188,15 +260,18 @@ impl Tables {
             let (set, to) = (format!("meta mark & {MARK:#x} != 0"), format!("{family} filter {chain}"));
             added = nft(&format!("insert rule {to} {set} accept comment \"{TABLE}\"\n"), lock).is_ok();
         }
+        let at = hook.chain();
         Some(if added {
             format!(
-                "another firewall drops forwarded packets it does not know (chain FORWARD of table {family} filter); a rule \
-                 for those that table {TABLE} lets pass was added to its chain {chain}"
+                "another firewall {} (chain {at} of table {family} filter); a rule for those that table {TABLE} lets pass was \
+                 added to its chain {chain}",
+                hook.drops()
             )
         } else {
             format!(
-                "another firewall drops forwarded packets it does not know, and a rule could not be added; for containers \
-                 to reach other hosts: {} -I {chain} {}",
+                "another firewall {}, and a rule could not be added; {}: {} -I {chain} {}",
+                hook.drops(),
+                hook.purpose(),
                 programs.last().unwrap_or(&"iptables"),
                 rule().join(" ")
             )
@@ -242,16 +317,41 @@ mod tests {
 
     #[test]
     fn chains_of_others_are_told_apart() {
-        let chain = |family, table: &str, name: &str, drops_forwarded| Chain {
+        let chain = |family, table: &str, name: &str, hook, drops| Chain {
             family,
             table: table.into(),
             name: name.into(),
-            drops_forwarded,
+            hook,
+            drops,
         };
-        assert!(drops_ours(&chain(1, "filter", "forward", true)));
-        assert!(!drops_ours(&chain(1, "filter", "forward", false)));
-        assert!(!drops_ours(&chain(2, "filter", FORWARD, true)));
-        assert!(!drops_ours(&chain(1, TABLE, "forward", true)));
-        assert!(TABLES[1].is_forward(&chain(10, "filter", FORWARD, true)));
+        let (input, forward) = (Some(Hook::Input), Some(Hook::Forward));
+        assert_eq!(drops_ours(&chain(1, "filter", "forward", forward, true)), forward);
+        assert_eq!(drops_ours(&chain(1, "filter", "input", input, true)), input);
+        assert_eq!(drops_ours(&chain(1, "filter", "forward", forward, false)), None);
+        assert_eq!(drops_ours(&chain(1, "filter", "output", None, true)), None);
+        assert_eq!(drops_ours(&chain(2, "filter", "FORWARD", forward, true)), None);
+        assert_eq!(drops_ours(&chain(2, "filter", "INPUT", input, true)), None);
+        assert_eq!(drops_ours(&chain(1, TABLE, "forward", forward, true)), None);
+        assert!(TABLES[1].is_at(&chain(10, "filter", "FORWARD", forward, true), Hook::Forward));
+    }
+
+    #[test]
+    fn chains_that_refuse_what_they_do_not_know() {
+        for yes in [
+            "-P INPUT DROP\n-A INPUT -i lo -j ACCEPT\n",
+            "-P INPUT ACCEPT\n-A INPUT -i lo -j ACCEPT\n-A INPUT -j REJECT --reject-with icmp-host-prohibited\n",
+            "-P INPUT ACCEPT\n-A INPUT -j DROP\n",
+        ] {
+            assert!(ends_in_refusal(yes, "INPUT"), "{yes}");
+        }
+        for no in [
+            "",
+            "-P INPUT ACCEPT\n",
+            "-P INPUT ACCEPT\n-A INPUT -j DROP\n-A INPUT -i lo -j ACCEPT\n",
+            "-P INPUT ACCEPT\n-A INPUT -s 192.0.2.0/24 -j DROP\n",
+            "-P FORWARD DROP\n",
+        ] {
+            assert!(!ends_in_refusal(no, "INPUT"), "{no}");
+        }
     }
 }

@@ -18,6 +18,8 @@ const PAIRS: &str = "pairs";
 const INTERNAL: &str = "internal";
 /// Bridges whose published ports other networks do not reach.
 const ISOLATED: &str = "isolated";
+/// Bridges with a resolver.
+const NAMED: &str = "named";
 /// Subnets of ours; the second of IPv6.
 const SUBNETS: [&str; 2] = ["subnets", "subnets6"];
 /// The chain that is left to the administrator: made, jumped to before all else, and never written to.
@@ -39,11 +41,17 @@ pub fn make_table(network: &Definition, lock: &File) -> Result<()> {
 }
 
 /// The sets a network can be in, with its key in each.
-pub(super) fn memberships(device: &str) -> [(&'static str, Vec<u8>); 4] {
+pub(super) fn memberships(device: &str) -> [(&'static str, Vec<u8>); 5] {
     let mut name = device.as_bytes().to_vec();
     name.resize(NAME_LENGTH, 0);
     let pair = [&name[..], &name[..]].concat();
-    [(BRIDGES, name.clone()), (PAIRS, pair), (INTERNAL, name.clone()), (ISOLATED, name)]
+    [
+        (BRIDGES, name.clone()),
+        (PAIRS, pair),
+        (INTERNAL, name.clone()),
+        (ISOLATED, name.clone()),
+        (NAMED, name),
+    ]
 }
 
 /// The rules, and which of them a network is concerned by.
@@ -57,6 +65,7 @@ fn script(network: &Definition) -> String {
         ("input", "filter hook input priority -5"),
         ("forward", "filter hook forward priority -5"),
         ("forwarded", "filter hook forward priority 200"),
+        ("received", "filter hook input priority 200"),
     ];
     let mut lines = vec![format!("add table inet {TABLE}"), format!("add chain inet {TABLE} {USER}")];
     for (chain, hook) in base {
@@ -66,7 +75,7 @@ fn script(network: &Definition) -> String {
     for chain in ["publish", "leaving", "passed"] {
         lines.extend(["add", "flush"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
     }
-    for set in [BRIDGES, INTERNAL, ISOLATED] {
+    for set in [BRIDGES, INTERNAL, ISOLATED, NAMED] {
         lines.push(format!("add set inet {TABLE} {set} {{ type ifname; }}"));
     }
     lines.push(format!("add set inet {TABLE} {PAIRS} {{ type ifname . ifname; }}"));
@@ -92,6 +101,7 @@ fn script(network: &Definition) -> String {
         (PAIRS, &pair, true),
         (INTERNAL, &device, network.internal),
         (ISOLATED, &device, network.isolate),
+        (NAMED, &device, network.dns.enabled),
     ] {
         // Only what is there can be deleted.
         let verbs = if is_one { &["add"][..] } else { &["add", "delete"] };
@@ -178,7 +188,15 @@ fn rules() -> Vec<(&'static str, String)> {
     rules.push(("leaving", "goto passed".into()));
     // For other tables, see foreign.rs; gone again before the packet leaves the hook.
     rules.push(("passed", format!("meta mark set meta mark | {MARK:#x} accept")));
-    rules.push(("forwarded", format!("meta mark & {MARK:#x} != 0 meta mark set meta mark & {:#x}", !MARK)));
+    rules.push((
+        "input",
+        format!(
+            "iifname @named meta l4proto {{ tcp, udp }} th dport 53 fib daddr . iif type local meta mark set meta mark | {MARK:#x} accept"
+        ),
+    ));
+    for last in ["forwarded", "received"] {
+        rules.push((last, format!("meta mark & {MARK:#x} != 0 meta mark set meta mark & {:#x}", !MARK)));
+    }
     rules
 }
 

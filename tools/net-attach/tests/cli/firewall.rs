@@ -12,7 +12,7 @@ const NETWORKS: [(&str, u8, &str); 4] = [
 ];
 
 /// A network of both families: 10.N.0.0/24 and fd00:N::/64 on the bridge NAME0.
-fn define(lab: &Lab, name: &str, number: u8, more: &str) {
+pub fn define(lab: &Lab, name: &str, number: u8, more: &str) {
     let dir = lab.root().join("networks").join(name);
     std::fs::create_dir_all(&dir).unwrap();
     let json = format!(
@@ -29,7 +29,7 @@ fn address(attachment: &serde_json::Value, ipv6: bool) -> String {
 }
 
 /// A neighbour of both families: we are 192.0.2.1 and 2001:db8::1, it is .2 and ::2, and it asks us for all the rest.
-fn neighbour(lab: &mut Lab) -> u32 {
+pub fn neighbour(lab: &mut Lab) -> u32 {
     let pid = lab.neighbour();
     lab.must(None, "ip addr add 2001:db8::1/64 dev lan0 nodad");
     lab.must(Some(pid), "ip addr add 2001:db8::2/64 dev wire nodad");
@@ -38,7 +38,7 @@ fn neighbour(lab: &mut Lab) -> u32 {
 }
 
 /// Says a word and who calls, over both protocols and families.
-fn serve(lab: &mut Lab, at: Option<u32>, port: u16, word: &str) {
+pub fn serve(lab: &mut Lab, at: Option<u32>, port: u16, word: &str) {
     for (listen, read) in [("UDP6-RECVFROM", "read x; "), ("TCP6-LISTEN", "")] {
         let script =
             format!("{listen}:{port},fork,reuseaddr,ipv6only=0 SYSTEM:'{read}echo {word} $SOCAT_PEERADDR'");
@@ -55,7 +55,7 @@ fn serve(lab: &mut Lab, at: Option<u32>, port: u16, word: &str) {
 }
 
 /// The word and who the server saw, or nothing.
-fn call(lab: &Lab, from: Option<u32>, protocol: &str, to: &str) -> String {
+pub fn call(lab: &Lab, from: Option<u32>, protocol: &str, to: &str) -> String {
     let script = match protocol {
         "udp" => format!("echo | timeout 3 socat -t 1 -T 1 - UDP:{to}"),
         _ => format!("timeout 3 socat -u TCP:{to},connect-timeout=1 -"),
@@ -461,7 +461,7 @@ fn dockerd(lab: &mut Lab) -> Option<u32> {
 }
 
 #[allow(clippy::print_stderr)]
-fn skip(why: &str) {
+pub fn skip(why: &str) {
     eprintln!("SKIPPED: {why}");
 }
 

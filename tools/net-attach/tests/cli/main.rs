@@ -3,6 +3,7 @@
 mod cni;
 mod dry_run;
 mod firewall;
+mod input;
 mod lab;
 mod networks;
 mod plugin;

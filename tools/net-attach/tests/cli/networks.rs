@@ -193,7 +193,8 @@ fn what_cannot_be_had_changes_nothing() {
 #[test]
 fn addresses_of_others_are_given_to_no_container() {
     isolated("networks::addresses_of_others_are_given_to_no_container", |lab| {
-        let kept = json!({"router": "10.90.0.2", "printer": "10.90.0.3", "scale": "10.90.0.4", "door": "10.90.0.5"});
+        let kept =
+            json!({"router": "10.90.0.2", "printer": "10.90.0.3", "scale": "10.90.0.4", "door": "10.90.0.5"});
         network(lab, "lan", &json!({"subnets": [{"subnet": "10.90.0.0/29", "aux_addresses": kept}]}));
         let (one, two) = (lab.container(1, "{}"), lab.container(2, "{}"));
         let refused = lab.tool("net-attach", &["--network", "lan:ip=10.90.0.2", &one.name]);
