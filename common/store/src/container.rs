@@ -369,11 +369,7 @@ pub fn is_id(text: &str) -> bool {
 
 /// docker's rule for names: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`, and short enough for a file name.
 pub fn check_name(name: &str) -> Result<()> {
-    let mut bytes = name.bytes();
-    let valid = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-        && name.len() <= 200;
-    if valid {
+    if oci::wishes::is_name(name) {
         return Ok(());
     }
     Err(Fault::usage("not a valid name").on(name).hint("letters, digits, and after the first also _ . -"))

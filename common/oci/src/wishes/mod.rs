@@ -27,7 +27,7 @@ pub use log::{LogDriver, LogFiles, LogWish};
 pub use modes::{CgroupMode, IpcMode, NetworkMode, PidMode, RestartPolicy, UtsMode};
 pub use mount::{MountKind, MountPlan, OverlayPlan, ReadOnly, VolumePlan};
 pub use names::{HostAddress, Resolver};
-pub use networks::{network, network_text};
+pub use networks::{is_name, network, network_text};
 pub use port::port;
 pub use quantity::{bytes, bytes_of, nano_cpus};
 pub use resources::{DeviceRate, DeviceRule, Resources};

@@ -354,10 +354,7 @@ pub fn clean_target(path: &str) -> Result<String> {
 
 /// Whether a text may name a volume; docker's rule, and short enough for a file name.
 pub fn is_volume_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-        && (2..=200).contains(&name.len())
+    name.len() >= 2 && super::is_name(name)
 }
 
 fn plan(mount: &Mount) -> Result<MountPlan> {

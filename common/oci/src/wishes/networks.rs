@@ -96,8 +96,8 @@ fn set(member: &mut Option<String>, key: &str, value: String) -> Result<()> {
     }
 }
 
-/// As the store has them.
-pub(super) fn is_name(name: &str) -> bool {
+/// What containers, networks and secrets can be called: docker's rule, and short enough for a file's name.
+pub fn is_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
         && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))

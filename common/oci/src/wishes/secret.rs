@@ -1,5 +1,6 @@
 //! `--secret`: where a secret comes from and where in the container it goes. What it is, nobody here gets to know.
 
+use super::is_name;
 use fault::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
@@ -124,12 +125,6 @@ pub fn secret(text: &str) -> Result<Secret> {
         SecretGoes::File { target, uid: uid.unwrap_or(0), gid: gid.unwrap_or(0), mode: mode.unwrap_or(0o444) }
     };
     Ok(Secret { name, source, goes })
-}
-
-fn is_name(name: &str) -> bool {
-    name.len() <= 200
-        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
 
 fn is_variable(name: &str) -> bool {
