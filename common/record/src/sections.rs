@@ -197,6 +197,23 @@ pub struct Attachment {
     pub extra: Extra,
 }
 
+impl Attachment {
+    /// The addresses of the host one of its ports leads here from, as docker tells them: every one of a family is `0.0.0.0` or `::`, and
+    /// a port without an address has both, as far as the container has addresses of them.
+    pub fn host_addresses<'a>(&self, port: &'a Port) -> Vec<&'a str> {
+        if let Some(address) = &port.ip {
+            return vec![address];
+        }
+        let has = |ipv6: bool| self.addresses.iter().any(|address| address.contains(':') == ipv6);
+        match (has(false), has(true)) {
+            (true, true) => vec!["0.0.0.0", "::"],
+            (false, true) => vec!["::"],
+            // Of plugins that say nothing of addresses.
+            _ => vec!["0.0.0.0"],
+        }
+    }
+}
+
 /// A published port, or a range of `count` of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -102,23 +102,32 @@ fn ports(item: &Listed) -> String {
         return String::new();
     }
     let attachments = item.record.networks().unwrap_or_default();
-    let mut texts: Vec<String> =
-        attachments.iter().flat_map(|attachment| &attachment.ports).map(port).collect();
-    // Addresses of both families publish the same port twice.
-    texts.dedup();
+    let mut texts: Vec<String> = Vec::new();
+    for attachment in &attachments {
+        for port in &attachment.ports {
+            for address in attachment.host_addresses(port) {
+                let text = one(port, address);
+                // Published on several networks.
+                if !texts.contains(&text) {
+                    texts.push(text);
+                }
+            }
+        }
+    }
     texts.join(", ")
 }
 
-fn port(port: &Port) -> String {
+/// A port or a range, at an address of the host.
+fn one(port: &Port, address: &str) -> String {
     let range = |first: u16| match port.count {
         Some(count) if count > 1 => format!("{first}-{}", u32::from(first) + u32::from(count) - 1),
         _ => first.to_string(),
     };
     let inside = format!("{}/{}", range(port.container), port.protocol);
-    match (port.host, port.ip.as_deref()) {
-        (Some(host), Some(ip)) if ip.contains(':') => format!("[{ip}]:{}->{inside}", range(host)),
-        (Some(host), ip) => format!("{}:{}->{inside}", ip.unwrap_or("0.0.0.0"), range(host)),
-        (None, _) => inside,
+    match port.host {
+        Some(host) if address.contains(':') => format!("[{address}]:{}->{inside}", range(host)),
+        Some(host) => format!("{address}:{}->{inside}", range(host)),
+        None => inside,
     }
 }
 
@@ -167,8 +176,18 @@ mod tests {
 
     #[test]
     fn ports_and_ranges() {
-        let port = |text: &str| port(&serde_json::from_str(text).unwrap());
+        let on = |addresses: &str, text: &str| {
+            let attachment = format!(r#"{{"name":"web","addresses":{addresses},"ports":[{text}]}}"#);
+            // Of two networks it is the same port.
+            let record = parse(&format!(r#"{{"networks":[{attachment},{attachment}]}}"#));
+            ports(&Listed { record, container: Container::default(), created: None })
+        };
+        let port = |text: &str| on(r#"["10.89.0.2/16"]"#, text);
         assert_eq!(port(r#"{"host":8080,"container":80}"#), "0.0.0.0:8080->80/tcp");
+        let any = r#"{"host":8080,"container":80}"#;
+        assert_eq!(on(r#"["10.89.0.2/16","fd00::2/64"]"#, any), "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp");
+        assert_eq!(on(r#"["fd00::2/64"]"#, any), "[::]:8080->80/tcp");
+        assert_eq!(on("[]", any), "0.0.0.0:8080->80/tcp");
         assert_eq!(port(r#"{"ip":"::1","host":53,"container":53,"protocol":"udp"}"#), "[::1]:53->53/udp");
         assert_eq!(
             port(r#"{"ip":"127.0.0.1","host":8000,"container":65535,"count":3}"#),

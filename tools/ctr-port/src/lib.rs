@@ -4,6 +4,7 @@
 use cli::{Context, Fault, Kind, OutputMode, Result};
 use record::{Container, Port, Record};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use store::{ContainerDir, Status, Store, Subject};
 
@@ -60,6 +61,9 @@ struct Published {
     #[serde(skip_serializing_if = "Option::is_none")]
     ip: Option<String>,
     host: u16,
+    /// `ip`, or what stands for every address of the families the container has.
+    #[serde(skip)]
+    shown: BTreeSet<String>,
 }
 
 /// `80`, `80/udp` or `80/sctp`.
@@ -143,39 +147,56 @@ fn published(dir: &ContainerDir) -> Result<Vec<Published>> {
     if dir.status()? == Status::Exited || !dir.is_alive() {
         return Ok(Vec::new());
     }
-    let mut ports: Vec<Published> =
-        dir.load()?.networks()?.iter().flat_map(|attachment| &attachment.ports).flat_map(single).collect();
+    let networks = dir.load()?.networks()?;
+    let all = networks.iter().flat_map(|attachment| {
+        attachment.ports.iter().flat_map(|port| single(port, &attachment.host_addresses(port)))
+    });
+    Ok(merged(all.collect()))
+}
+
+/// In order, each once: on several networks the same port is published several times.
+fn merged(mut ports: Vec<Published>) -> Vec<Published> {
     ports.sort();
-    // Addresses of both families publish the same port twice.
-    ports.dedup();
-    Ok(ports)
+    let mut merged: Vec<Published> = Vec::new();
+    for port in ports {
+        match merged.last_mut() {
+            Some(last) if (Published { shown: port.shown.clone(), ..last.clone() }) == port => {
+                last.shown.extend(port.shown);
+            }
+            _ => merged.push(port),
+        }
+    }
+    merged
 }
 
 /// A range taken apart; one that leaves the numbers there are ends with them.
-fn single(port: &Port) -> impl Iterator<Item = Published> {
+fn single(port: &Port, shown: &[&str]) -> impl Iterator<Item = Published> + use<> {
     let (port, count) = (port.clone(), port.count.unwrap_or(1));
+    let shown: BTreeSet<String> = shown.iter().map(|address| (*address).to_owned()).collect();
     (0..count).map_while(move |n| {
         Some(Published {
             container: port.container.checked_add(n)?,
             protocol: port.protocol.clone(),
             ip: port.ip.clone(),
             host: port.host?.checked_add(n)?,
+            shown: shown.clone(),
         })
     })
 }
 
 fn lines(ports: &[Published], with_inside: bool, name: Option<&str>) -> String {
     let mut text = String::new();
-    for port in ports {
+    for (port, address) in ports.iter().flat_map(|port| port.shown.iter().map(move |address| (port, address)))
+    {
         if let Some(name) = name {
             let _ = write!(text, "{name}\t");
         }
         if with_inside {
             let _ = write!(text, "{}/{} -> ", port.container, port.protocol);
         }
-        let _ = match port.ip.as_deref() {
-            Some(ip) if ip.contains(':') => writeln!(text, "[{ip}]:{}", port.host),
-            ip => writeln!(text, "{}:{}", ip.unwrap_or("0.0.0.0"), port.host),
+        let _ = match address.contains(':') {
+            true => writeln!(text, "[{address}]:{}", port.host),
+            false => writeln!(text, "{address}:{}", port.host),
         };
     }
     text
@@ -189,12 +210,15 @@ mod tests {
     fn ranges_and_lines() {
         let port: Port =
             serde_json::from_str(r#"{"host":65534,"container":80,"count":9,"ip":"::1"}"#).unwrap();
-        let ports: Vec<Published> = single(&port).collect();
+        let ports: Vec<Published> = single(&port, &["::1"]).collect();
         assert_eq!(lines(&ports, true, None), "80/tcp -> [::1]:65534\n81/tcp -> [::1]:65535\n");
-        let any = Published { ip: None, ..ports[0].clone() };
-        assert_eq!(lines(&[any], false, Some("web")), "web\t0.0.0.0:65534\n");
+        // On two networks, of different families.
+        let any = |address: &str| Published { ip: None, shown: [address.into()].into(), ..ports[0].clone() };
+        let both = merged(vec![any("::"), any("0.0.0.0"), any("0.0.0.0")]);
+        assert_eq!(both.len(), 1);
+        assert_eq!(lines(&both, false, Some("web")), "web\t0.0.0.0:65534\nweb\t[::]:65534\n");
         // Not published: no port of the host.
-        assert_eq!(single(&Port { container: 80, ..Port::default() }).count(), 0);
+        assert_eq!(single(&Port { container: 80, ..Port::default() }, &["0.0.0.0"]).count(), 0);
     }
 
     #[test]

@@ -28,6 +28,14 @@ fn lines_and_objects() {
     let missing = port(&place, &["web", "53"]).expect(4);
     assert!(missing.stderr.contains("53/tcp is not published"), "{}", missing.stderr);
     port(&place, &["web", "x"]).expect(2);
+    // As docker tells it: a line for each family the container is reached by.
+    let both =
+        json!({"networks": [{"name": "web", "addresses": ["10.90.0.2/24", "fd00::2/64"], "ports": ports}]});
+    let six = place.container(&"b".repeat(64), "six", &both);
+    let _shim = FakeShim::start(&six, "running", &[]);
+    let text = port(&place, &["--output", "table", "six"]).expect(0).stdout;
+    assert_eq!(text, "53/udp -> 127.0.0.1:53\n80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080\n");
+    assert_eq!(port(&place, &["six"]).expect(0).json()["ports"].as_array().unwrap().len(), 2);
     port(&place, &["nobody"]).expect(4);
     assert_eq!(port(&place, &[]).expect(0).stdout, "");
 }
