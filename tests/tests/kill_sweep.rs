@@ -173,6 +173,47 @@ fn ctr_shim() {
     }
 }
 
+/// The resolver, which outlives the tools that start it: killed while it starts, answers, reads leases that come and go, and ends, alone
+/// or with the tools that are at work. Whoever comes by next starts it again.
+#[test]
+fn net_dns() {
+    let Some((bench, mut leftovers, _turn)) = begin() else { return };
+    let attach = "<$DIR/in | net-attach --network web | ctr-start -q";
+    bench.sh("img-pull $R/busybox:1 | img-unpack >$DIR/in; net-create -q web").expect(0);
+    let run = format!(
+        "ctr-create --name one -- sleep 1000 {attach}; ctr-exec one nslookup -type=a one; \
+         ctr-create --name two -- sleep 1000 {attach}; ctr-exec one nslookup -type=a two; ctr-rm -q -f two; ctr-rm -q -f one; \
+         while [ -s $STAVES_RUN/networks/web/dns.lock ] && ! flock -n $STAVES_RUN/networks/web/dns.lock true; do sleep 0.01; done"
+    );
+    let usual = usual_time(&bench, || drop(bench.sh(&format!("set -e; {run}")).expect(0)));
+    for moment in 0..moments() {
+        leftovers.note_ids(&bench.place);
+        let mut child = spawn(&bench, &run);
+        std::thread::sleep(at(usual, moment));
+        let resolvers = processes_named("net-dns");
+        if moment % 2 == 1 {
+            kill_group(child.id());
+        }
+        resolvers.iter().copied().for_each(kill);
+        let _ = child.wait();
+        // One that is being killed holds its lock still.
+        pipelines::wait_until("the killed to be gone", || {
+            !processes_named("net-dns").iter().any(|pid| resolvers.contains(pid))
+        });
+        // Of the container that is still there names are known again as soon as anybody has looked at the networks.
+        let healed = "net-ls -q && for name in $(ctr-ls --output json | jq -r '.container | select(.status == \"running\") | .name'); do \
+            ctr-exec $name nslookup -type=a $name || exit; done";
+        let told = bench.sh(healed);
+        assert_eq!(told.status, 0, "moment {moment}: {}{}", told.stdout, told.stderr);
+        let again = format!(
+            "set -e -o pipefail; ctr-ls --all -q | xargs -r ctr-rm -f >/dev/null; ctr-create --name three -- sleep 1000 {attach}; \
+             ctr-exec three nslookup -type=a three; ctr-rm -q -f three; net-rm -q web; [ ! -e $STAVES_RUN/networks/web ]"
+        );
+        judge(&bench, &mut leftovers, &again, moment);
+        bench.sh("img-pull $R/busybox:1 | img-unpack >$DIR/in; net-create -q web").expect(0);
+    }
+}
+
 fn sweep(sweep: &Sweep) {
     let Some((bench, mut leftovers, _turn)) = begin() else { return };
     let command = format!("exec {} <$DIR/in >/dev/null", sweep.tool);
