@@ -44,9 +44,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME=CONTEXT")]
     pub build_context: Vec<String>,
 
-    /// Platform of the image [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    pub platform: Option<String>,
+    /// Platform of the image [default: this machine's]; of several the images become one index
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
+    pub platform: Vec<String>,
 
     /// Ask the registry for newer base images
     #[arg(long, value_enum, value_name = "POLICY", num_args = 0..=1, require_equals = true,

@@ -35,7 +35,8 @@ pub struct Opened {
     pub dockerfile: Vec<u8>,
     /// What messages call it.
     pub name: String,
-    pub scratch: Option<Scratch>,
+    /// Of one that was fetched, gone with this.
+    _scratch: Option<Scratch>,
 }
 
 /// Brings the context here and reads the Dockerfile.
@@ -56,7 +57,7 @@ pub fn open(argument: Option<&str>, file: Option<&str>, store: &Store, web: &Web
                 return Err(Fault::usage("the context is a Dockerfile already").hint("leave -f out"));
             }
             let name = "Dockerfile".to_owned();
-            return Ok(Opened { context: None, dockerfile: text, name, scratch: None });
+            return Ok(Opened { context: None, dockerfile: text, name, _scratch: None });
         }
         Fetched::Directory { path, scratch, .. } => (path, scratch),
     };
@@ -76,7 +77,7 @@ pub fn open(argument: Option<&str>, file: Option<&str>, store: &Store, web: &Web
     // What is fetched is new each time.
     let memory = if is_fetched { Memory::none() } else { Memory::of(store, &path) };
     let context = Context::directory(&path, ignore, memory)?;
-    Ok(Opened { context: Some(context), dockerfile: text, name, scratch })
+    Ok(Opened { context: Some(context), dockerfile: text, name, _scratch: scratch })
 }
 
 fn find_dockerfile(
@@ -122,7 +123,6 @@ fn find_dockerfile(
 impl Contexts {
     pub fn new(
         opened: Option<Context>,
-        scratch: Option<Scratch>,
         named: BTreeMap<String, String>,
         store: &Store,
         web: Web,
@@ -135,7 +135,7 @@ impl Contexts {
             store: store.clone(),
             web,
             platform,
-            fetched: Mutex::new(scratch.into_iter().collect()),
+            fetched: Mutex::default(),
         }
     }
 

@@ -113,9 +113,6 @@ impl Export {
     pub fn image(&self, digest: &str, names: &[Reference]) -> Result<()> {
         match self {
             Export::Image { push: true } => {
-                if names.is_empty() {
-                    return Err(Fault::usage("there is no name to push it by").hint("-t REGISTRY/NAME"));
-                }
                 names.iter().try_for_each(|name| tool("img-push", &[&name.stored_name()]))
             }
             Export::Archive(dest) => {
@@ -145,7 +142,7 @@ impl Export {
 }
 
 /// Another tool, with our stderr; what it prints of itself is not wanted.
-fn tool(name: &str, words: &[&str]) -> Result<()> {
+pub fn tool(name: &str, words: &[&str]) -> Result<()> {
     let program = shim::sibling(name)?;
     let is_archive = name == "img-save" && !words.contains(&"--into");
     let status = Command::new(&program)

@@ -8,7 +8,7 @@ use oci::{Digest, Format, Reference};
 use record::Layer;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use store::{Entry, ImageDetails, NewImage, Settle, Store};
+use store::{ImageDetails, NewImage, Settle, Store};
 
 /// What is said of the image beside what the Dockerfile says.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ pub fn store(
     documents: &Documents,
     names: &[Reference],
     settle: &Settle,
-) -> Result<(Entry, ImageDetails)> {
+) -> Result<ImageDetails> {
     let new = |name| NewImage {
         manifest: documents.manifest.as_bytes(),
         media_type: None,
@@ -145,6 +145,5 @@ pub fn store(
     if let Some(first) = names.first() {
         entry = store.find_reference(first)?;
     }
-    let details = store.image_details(&entry)?;
-    Ok((entry, details))
+    store.image_details(&entry)
 }

@@ -25,6 +25,7 @@ mod request;
 mod run;
 mod run_step;
 mod runner;
+mod several;
 mod ssh;
 mod stage;
 mod workdir;
@@ -34,7 +35,7 @@ pub use args::Args;
 use build::{Builder, Slots};
 use cli::{Context, Explain, Fault, Result};
 use context::web::Web;
-use contexts::Contexts;
+use contexts::{Contexts, Opened};
 use dockerfile::Dockerfile;
 use export::Export;
 use image::Sayings;
@@ -46,7 +47,7 @@ use report::Report;
 use serde_json::json;
 use std::fs::File;
 use std::sync::Arc;
-use store::{Settle, Store};
+use store::{ImageDetails, Settle, Store};
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if args.run_step.is_some() {
@@ -54,68 +55,124 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     request::refuse(args)?;
     let (exports, names) = exports(args)?;
+    let platforms = platforms(args)?;
+    several::check(&platforms, &exports, &names)?;
     let store = Store::from_env()?;
     rootfs::allow_many_files();
     let web = Web::new(&store, registry::Client::new(registry::Options::default()));
     let opened = contexts::open(args.context.as_deref(), args.file.as_deref(), &store, &web)?;
-    let blame = |problem: dockerfile::Problem| Fault::from(problem).within(opened.name.clone());
     if args.check {
         return print::check(args, context, &opened);
     }
-    let dockerfile = Dockerfile::parse(&opened.dockerfile).map_err(blame)?;
-    let platform = match &args.platform {
-        Some(text) => Platform::parse(text)?,
-        None => Platform::host(),
-    };
-    let mut asked = request::request(args, &platform)?;
-    let options = request::options(args)?;
-    let images = Images::new(&store, args.pull, Vec::new());
-    let plan =
-        request::plan(&dockerfile, &mut asked, &images).map_err(|fault| fault.within(opened.name.clone()))?;
-    let options = request::with_epoch(options, args, &plan)?;
-    let report = Report::new(if args.quiet { report::Form::Quiet } else { args.progress }, events(args)?);
-    plan.warnings.iter().for_each(|warning| report.warn(warning));
-    let named = request::contexts(args)?;
-    let name = opened.name.clone();
-    let contexts = Contexts::new(opened.context, opened.scratch, named, &store, web, platform);
+    let dockerfile = Dockerfile::parse(&opened.dockerfile)
+        .map_err(|problem| Fault::from(problem).within(opened.name.clone()))?;
     let settle = Arc::new(Settle::new());
-    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let builder = Builder {
+    let report = Report::new(if args.quiet { report::Form::Quiet } else { args.progress }, events(args)?);
+    let build = Build {
+        args,
         store: &store,
-        plan: &plan,
-        images: &images,
-        contexts: &contexts,
-        finish: Finish { store: store.clone(), settle: Arc::clone(&settle), compression: args.compression },
-        options: &options,
+        web: &web,
+        opened: &opened,
+        dockerfile: &dockerfile,
+        exports: &exports,
+        settle: &settle,
         report: &report,
-        slots: Slots::new(jobs),
-        dockerfile: &name,
-        printed: args.print.then(Default::default),
     };
-    if args.print {
-        return print::plan(context, &builder);
-    }
-    let built = builder.build();
-    contexts.remember();
-    let result = built.and_then(|built| {
-        exports.iter().try_for_each(|export| export.files(&builder, &built))?;
-        // Until the last one is stored; in the cache it is then, too.
-        let layers = built.files.layers()?;
-        if !exports.iter().any(Export::needs_image) {
-            return Ok(());
-        }
-        let sayings = sayings(args)?;
-        let documents = image::documents(&built, &layers, &sayings)?;
-        let (_, details) = image::store(&store, &documents, &names, &settle)?;
-        exports.iter().try_for_each(|export| export.image(details.image.digest.as_str(), &names))?;
-        tell(args, context, &details, &names, exports.iter().any(Export::is_stdout))
-    });
-    drop(builder);
+    let result = if let [platform] = platforms.as_slice() {
+        build.platform(context, platform, &names).and_then(|details| match details {
+            Some(details) => tell(args, context, &details, &names, exports.iter().any(Export::is_stdout)),
+            None => Ok(()),
+        })
+    } else {
+        build.platforms(context, &platforms, &names)
+    };
     // Whoever waits for a thread to pack has waited.
     if let Ok(settle) = Arc::try_unwrap(settle) {
         settle.finish();
     }
     result
+}
+
+/// What builds for all platforms share.
+struct Build<'a> {
+    args: &'a Args,
+    store: &'a Store,
+    web: &'a Web,
+    opened: &'a Opened,
+    dockerfile: &'a Dockerfile,
+    exports: &'a [Export],
+    settle: &'a Arc<Settle>,
+    report: &'a Report,
+}
+
+impl Build<'_> {
+    /// Builds for one platform; the image, where one is made.
+    fn platform(
+        &self,
+        context: &mut Context,
+        platform: &Platform,
+        names: &[Reference],
+    ) -> Result<Option<ImageDetails>> {
+        let Build { args, store, report, settle, .. } = self;
+        let name = &self.opened.name;
+        let mut asked = request::request(args, platform)?;
+        let images = Images::new(store, args.pull, Vec::new());
+        let plan = request::plan(self.dockerfile, &mut asked, &images)
+            .map_err(|fault| fault.within(name.clone()))?;
+        let options = request::with_epoch(request::options(args)?, args, &plan)?;
+        plan.warnings.iter().for_each(|warning| report.warn(warning));
+        let contexts = Contexts::new(
+            self.opened.context.clone(),
+            request::contexts(args)?,
+            store,
+            self.web.clone(),
+            platform.clone(),
+        );
+        let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let builder = Builder {
+            store,
+            plan: &plan,
+            images: &images,
+            contexts: &contexts,
+            finish: Finish {
+                store: (*store).clone(),
+                settle: Arc::clone(settle),
+                compression: args.compression,
+            },
+            options: &options,
+            report,
+            slots: Slots::new(jobs),
+            dockerfile: name,
+            printed: args.print.then(Default::default),
+        };
+        if args.print {
+            return print::plan(context, &builder).map(|()| None);
+        }
+        let built = builder.build();
+        contexts.remember();
+        let built = built?;
+        self.exports.iter().try_for_each(|export| export.files(&builder, &built))?;
+        // Until the last one is stored; in the cache it is then, too.
+        let layers = built.files.layers()?;
+        if !self.exports.iter().any(Export::needs_image) {
+            return Ok(None);
+        }
+        let documents = image::documents(&built, &layers, &sayings(args)?)?;
+        let details = image::store(store, &documents, names, settle)?;
+        self.exports.iter().try_for_each(|export| export.image(details.image.digest.as_str(), names))?;
+        Ok(Some(details))
+    }
+}
+
+fn platforms(args: &Args) -> Result<Vec<Platform>> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for text in &args.platform {
+        let platform = Platform::parse(text)?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(if platforms.is_empty() { vec![Platform::host()] } else { platforms })
 }
 
 fn exports(args: &Args) -> Result<(Vec<Export>, Vec<Reference>)> {
@@ -129,6 +186,9 @@ fn exports(args: &Args) -> Result<(Vec<Export>, Vec<Reference>)> {
     }
     if exports.is_empty() || args.load {
         exports.push(Export::Image { push: false });
+    }
+    if names.is_empty() && exports.contains(&Export::Image { push: true }) {
+        return Err(Fault::usage("there is no name to push it by").hint("-t REGISTRY/NAME"));
     }
     if exports.iter().filter(|export| export.is_stdout()).count() > 1 {
         return Err(Fault::usage("--output: stdout can take one archive only"));
@@ -166,7 +226,7 @@ fn sayings(args: &Args) -> Result<Sayings> {
 fn tell(
     args: &Args,
     context: &mut Context,
-    details: &store::ImageDetails,
+    details: &ImageDetails,
     names: &[Reference],
     is_stdout: bool,
 ) -> Result<()> {

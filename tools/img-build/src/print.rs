@@ -38,10 +38,8 @@ pub fn line(stage: &str, number: usize, step: &Step, key: Option<&Digest>, cache
 pub fn check(args: &crate::Args, context: &mut Context, opened: &Opened) -> Result<()> {
     let file = dockerfile::parse(&opened.dockerfile)
         .map_err(|problem| Fault::from(problem).within(opened.name.clone()))?;
-    let platform = match &args.platform {
-        Some(text) => Platform::parse(text)?,
-        None => Platform::host(),
-    };
+    let platform =
+        args.platform.first().map_or_else(|| Ok(Platform::host()), |text| Platform::parse(text))?;
     let request = request::request(args, &platform)?;
     let facts = dockerfile::lint::Facts {
         is_ignored: &|_| false,

@@ -32,10 +32,6 @@ pub fn refuse(args: &Args) -> Result<()> {
             Fault::usage(format!("--allow: there is no entitlement {unknown}")).hint(known.join(", "))
         );
     }
-    if args.platform.as_ref().is_some_and(|platform| platform.contains(',')) {
-        return Err(Fault::usage("--platform: one at a time")
-            .hint("build each, then img-index puts them under one name"));
-    }
     Ok(())
 }
 

@@ -36,6 +36,8 @@ pub fn run(stage: &mut Stage<'_, '_>, run: &Run, step: &Step, vertex: &Vertex<'_
         .with("user", &run.user)
         .with("network", format!("{:?}", run.network))
         .with("security", format!("{:?}", run.security))
+        .with_all("host", &stage.builder.options.run.add_host)
+        .with_all("ulimit", &stage.builder.options.run.ulimits)
         .with("time", clock.text());
     for device in &run.devices {
         key = key.with("device", &device.name);

@@ -103,9 +103,11 @@ impl Stage<'_, '_> {
                 self.builder.report.warn(&format!("{place}: {} ({})", finding.message, finding.rule));
             }
             self.number = number + 1;
-            if self.builder.printed.is_some() {
+            // What takes no time is not told of.
+            let is_quick = matches!(step.action, Action::Arg | Action::Config(_));
+            if is_quick || self.builder.printed.is_some() {
                 self.step(instruction, &step, &self.builder.report.nobody())?;
-            } else if !matches!(step.action, Action::Arg) {
+            } else {
                 let name = format!("[{} {}/{total}] {}", self.planned.name, number + 1, step.title);
                 let vertex = self.builder.report.start(&name);
                 if let Err(fault) = self.step(instruction, &step, &vertex) {

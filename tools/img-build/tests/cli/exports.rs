@@ -66,3 +66,20 @@ fn named_contexts_and_a_dockerfile_on_stdin() {
     assert_eq!(crate::inside(&place, "it:1", "cat /both"), "extra\nfile\n");
     build(&place, "-q -f - $DIR/app <$DIR/Other").expect(7);
 }
+
+#[test]
+fn several_platforms_are_one_index() {
+    let Some(place) = machine::place() else { return };
+    project(
+        &place,
+        "app",
+        &[("f", "file"), ("Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY f /$TARGETARCH\n")],
+    );
+    let record = build(&place, "-t multi:1 --platform linux/amd64,linux/arm64/v8 $DIR/app").expect(0).json();
+    assert_eq!(record["image"]["reference"], "docker.io/library/multi:1");
+    for (platform, file) in [("linux/amd64", "/amd64"), ("linux/arm64", "/arm64")] {
+        let files =
+            place.sh(&format!("img-files --platform {platform} multi:1 | jq -r .path")).expect(0).stdout;
+        assert_eq!(files.trim(), file, "{platform}");
+    }
+}

@@ -43,6 +43,8 @@ fn what_is_not_taken_is_refused() {
     for words in [
         "--squash $DIR/only",
         "--platform linux/amd64,linux/arm64 $DIR/only",
+        "--platform linux/amd64,linux/arm64 -t a:1 -o out $DIR/only",
+        "--platform nonsense $DIR/only",
         "--allow everything $DIR/only",
         "--build-arg =x $DIR/only",
         "--label = $DIR/only",

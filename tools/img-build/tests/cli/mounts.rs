@@ -2,6 +2,8 @@
 
 use crate::{build, dockerfile, inside, machine, project};
 
+const SECRET: &str = "correct horse battery staple";
+
 #[test]
 fn mounts_show_what_they_should_and_leave_nothing() {
     let Some(place) = machine::place() else { return };
@@ -65,7 +67,6 @@ fn caches_outlive_builds() {
 #[test]
 fn secrets_are_nowhere_afterwards() {
     let Some(place) = machine::place() else { return };
-    const SECRET: &str = "correct horse battery staple";
     std::fs::write(place.path().join("key"), SECRET).unwrap();
     let text = "FROM bb:1\nRUN --mount=type=secret,id=k,required cat /run/secrets/k | md5sum >/sum; stat -c %a /run/secrets/k >>/sum\n\
                 RUN --mount=type=secret,id=k,env=PW,target=/pw sh -c 'echo $PW | wc -c; cat /pw | wc -c' >/count\n\
