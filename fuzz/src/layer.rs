@@ -36,12 +36,12 @@ fn look(data: &[u8]) -> fault::Result<()> {
     view.root().walk(b"", |path, node| {
         let found = view.find(path, false).expect("what is listed is there");
         assert_eq!(found.inode(), node.inode());
-        fault::Result::Ok(())
+        Ok::<(), fault::Fault>(())
     })?;
     if let Some(upper) = View::of_upper(&layers[1..], &Budget::new(64 << 20))? {
         upper.root().walk(b"", |path, _| {
             assert!(upper.find(path, false).is_ok());
-            fault::Result::Ok(())
+            Ok::<(), fault::Fault>(())
         })?;
     }
     Ok(())

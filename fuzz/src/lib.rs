@@ -8,6 +8,7 @@ pub mod archive;
 pub mod bundle;
 pub mod convert;
 pub mod dns;
+pub mod dockerfile;
 pub mod image;
 pub mod layer;
 pub mod location;
@@ -26,11 +27,12 @@ pub mod wishes;
 /// Name of target and seed directory, and what reads their bytes.
 pub type Surface = (&'static str, fn(&[u8]));
 
-pub const ALL: [Surface; 17] = [
+pub const ALL: [Surface; 18] = [
     ("archive", archive::check),
     ("bundle", bundle::check),
     ("convert", convert::check),
     ("dns", dns::check),
+    ("dockerfile", dockerfile::check),
     ("image", image::check),
     ("layer", layer::check),
     ("location", location::check),

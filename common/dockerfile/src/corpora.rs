@@ -1,9 +1,9 @@
-//! BuildKit's own test data, read from a checkout that `scripts/corpora` is told of. None of it is part of this project.
+//! Other projects' data, read from a checkout that `scripts/corpora` is told of. None of it is part of this project.
+#![allow(clippy::print_stdout, reason = "how much was right is for somebody to read")]
 
 use crate::parser::{Arguments, Node};
 use crate::shell::Lex;
 use crate::{parse, text};
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// The folder `frontend/dockerfile` of a checkout of moby/buildkit.
@@ -27,25 +27,22 @@ fn report(name: &str, tried: usize, wrong: &[String]) {
 
 /// An instruction as BuildKit's `Node.Dump` writes it.
 fn dump(node: &Node) -> String {
-    let mut dumped = node.keyword.to_lowercase();
+    let mut parts = vec![node.keyword.to_lowercase()];
     if !node.flags.is_empty() {
-        let _ = write!(dumped, " {}", text::quoted_list(&node.flags));
+        parts.push(text::quoted_list(&node.flags));
     }
     match &node.arguments {
         Arguments::Words(words) | Arguments::Json(words) => {
-            words.iter().for_each(|word| dumped += &format!(" {}", text::quote(word)));
+            parts.extend(words.iter().map(|word| text::quote(word)));
         }
         Arguments::Pairs(pairs) => {
             for (name, value, equals) in pairs {
-                let equals = if *equals { "=" } else { "" };
-                for word in [name, value, equals] {
-                    dumped += &format!(" {}", text::quote(word));
-                }
+                parts.extend([name.as_str(), value, if *equals { "=" } else { "" }].map(text::quote));
             }
         }
-        Arguments::Nested(node) => dumped += &format!(" ({})", dump(node)),
+        Arguments::Nested(node) => parts.push(format!("({})", dump(node))),
     }
-    dumped.trim().to_owned()
+    parts.join(" ").trim().to_owned()
 }
 
 #[test]
@@ -234,7 +231,9 @@ fn checks() {
         let platform = oci::Platform::parse("linux/amd64").unwrap();
         let mut request = crate::Request::new(platform.clone(), platform);
         request.target.clone_from(&case.target);
-        case.build_args.iter().for_each(|arg| request.build_arg(arg, |_| None).unwrap());
+        for arg in &case.build_args {
+            request.build_arg(arg, |_| None).unwrap();
+        }
         let image = |_: &oci::Reference, _: &oci::Platform| {
             Some(crate::Inherited { env: vec!["PATH=/bin".to_owned()], ..crate::Inherited::default() })
         };
@@ -264,4 +263,70 @@ fn checks() {
         }
     }
     report("dockerfile_check_test.go", cases.len(), &wrong);
+}
+
+/// What keeps a Dockerfile from being read, planned and resolved, all of its stages.
+fn refusal(text: &[u8]) -> Option<crate::Problem> {
+    let platform = oci::Platform::parse("linux/amd64").unwrap();
+    let request = crate::Request::new(platform.clone(), platform);
+    let facts = crate::lint::Facts { is_ignored: &|_| false, image: &|_, _| None, all_stages: true };
+    match parse(text) {
+        Ok(file) => crate::check(&file, &request, &facts).problem,
+        Err(problem) => Some(problem),
+    }
+}
+
+/// What is refused is printed, for somebody to look at.
+fn report_refused(name: &str, tried: usize, refused: &[String]) {
+    println!("{name}: {} of {tried} taken", tried - refused.len());
+    for refused in refused {
+        println!("  {refused}");
+    }
+    assert!(tried > 0 && refused.len() * 9 <= tried, "more is refused than can be right");
+}
+
+/// The Dockerfiles of BuildKit's tests of whole builds, as far as they stand in its files as they are.
+#[test]
+#[ignore = "needs a checkout of moby/buildkit: scripts/corpora"]
+fn builds() {
+    let mut tried = 0;
+    let mut refused = Vec::new();
+    for path in directories(&folder()).iter().filter(|path| path.to_string_lossy().ends_with("_test.go")) {
+        let go = std::fs::read_to_string(path).unwrap();
+        for text in
+            go.split('`').skip(1).step_by(2).filter(|text| text.contains("FROM ") && !text.contains("%s"))
+        {
+            tried += 1;
+            if let Some(problem) = refusal(text.as_bytes()) {
+                refused.push(format!("{}: {problem}", path.file_name().unwrap().display()));
+            }
+        }
+    }
+    report_refused("Dockerfiles of *_test.go", tried, &refused);
+}
+
+/// Everything below a directory that is called a Dockerfile.
+#[test]
+#[ignore = "needs a directory with Dockerfiles: scripts/corpora"]
+fn dockerfiles() {
+    let mut open =
+        vec![PathBuf::from(std::env::var_os("STAVES_CORPORA").expect("STAVES_CORPORA is a directory"))];
+    let mut tried = 0;
+    let mut refused = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() && !path.is_symlink() {
+            open.extend(directories(&path));
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_one = name == "Dockerfile" || name.starts_with("Dockerfile.") || name.ends_with(".Dockerfile");
+        if !is_one || name.ends_with("ignore") || !path.is_file() {
+            continue;
+        }
+        tried += 1;
+        if let Some(problem) = refusal(&std::fs::read(&path).unwrap()) {
+            refused.push(format!("{}: {problem}", path.display()));
+        }
+    }
+    report_refused("Dockerfiles", tried, &refused);
 }

@@ -149,7 +149,7 @@ proptest! {
     ), 1..8)) {
         let mut text = "FROM a AS a\n".to_owned();
         for (keyword, flags, arguments) in instructions {
-            text += &format!("{keyword}{flags}{arguments}\n");
+            text.extend([keyword, flags, arguments, "\n".to_owned()]);
         }
         let Ok(file) = parse(text.as_bytes()) else { return Ok(()) };
         let facts = Facts { is_ignored: &|_| true, image: &|_, _| None, all_stages: true };

@@ -83,6 +83,29 @@ pub struct Plan {
     pub(crate) globals: Arc<Globals>,
 }
 
+impl Plan {
+    /// The images that are needed, each once: those that stages begin with, and those that files are taken from.
+    pub fn images(&self) -> Vec<(&Reference, &Platform)> {
+        let mut images = Vec::new();
+        let mut add = |image| {
+            if !images.contains(&image) {
+                images.push(image);
+            }
+        };
+        for stage in &self.stages {
+            if let Base::Image { reference, platform } = &stage.base {
+                add((reference, platform));
+            }
+            for source in stage.instructions.iter().flat_map(|instruction| &instruction.sources) {
+                if let Source::Image { reference, platform } = source {
+                    add((reference, platform));
+                }
+            }
+        }
+        images
+    }
+}
+
 /// What all stages know.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Globals {

@@ -197,6 +197,17 @@ fn platforms_come_from_the_base() {
 }
 
 #[test]
+fn a_plan_tells_its_images_and_is_data() {
+    let plan =
+        planned("FROM a AS x\nFROM a\nCOPY --from=b / /\nRUN --mount=from=b,target=/b c\nCOPY --from=x / /");
+    let images: Vec<String> = plan.images().iter().map(|(reference, _)| reference.familiar()).collect();
+    assert_eq!(images, ["a:latest", "b:latest"]);
+    let json = serde_json::to_value(&plan).unwrap();
+    assert_eq!(json["stages"][1]["instructions"][0]["value"]["copy"]["destination"], "/");
+    assert_eq!(json["stages"][1]["instructions"][2]["sources"][0]["stage"], 0);
+}
+
+#[test]
 fn triggers_come_first() {
     let text = "FROM a AS tools\nFROM b AS base\nONBUILD COPY --from=tools x y\nONBUILD RUN z\nFROM base AS app\nRUN own\nFROM app";
     let plan = planned(text);

@@ -294,6 +294,18 @@ fn mounts() {
     assert!(refused("RUN --mount=type=$nope,target=/a x").contains("unsupported type"));
 }
 
+#[test]
+fn steps_are_data() {
+    let step = last("RUN --mount=type=cache,target=/c --network=none a");
+    let json = serde_json::to_value(&step).unwrap();
+    assert_eq!(json["action"]["run"]["mounts"][0]["type"], "cache");
+    assert_eq!(json["action"]["run"]["network"], "none");
+    let json = serde_json::to_value(last("ADD --chmod=644 http://h/x a y/")).unwrap();
+    assert_eq!(json["action"]["add"]["sources"], serde_json::json!([{"http": "http://h/x"}, {"local": "a"}]));
+    assert_eq!(json["action"]["add"]["chmod"]["octal"], 0o644);
+    assert_eq!(json["action"]["add"]["destination"], "/srv/y/");
+}
+
 fn copy(text: &str) -> Copy {
     match last(text).action {
         Action::Copy(copy) => copy,
@@ -430,7 +442,7 @@ fn is_bounded() {
     let text = |lines: &[&str]| format!("FROM scratch\n{}\n", lines.join("\n"));
     let problem = |text: String| build(&text, &[], &inherited()).expect_err("a bound").what;
     let x = "x".repeat(60_000);
-    let doubled = format!("ENV a=$a$a\n").repeat(20);
+    let doubled = "ENV a=$a$a\n".repeat(20);
     assert!(problem(text(&[&format!("ENV a={x}"), &doubled])).contains("grow beyond"));
     let many = format!("ENV a={x}\nENV a=$a$a$a$a$a$a$a\nCOPY {} /", "$a ".repeat(20));
     assert!(problem(text(&[&many])).contains("words grow beyond"));
