@@ -397,7 +397,15 @@ fn ports() {
     assert_eq!(ports("80"), "80/tcp");
     assert_eq!(ports("$p ${q}-92/sctp"), "80/tcp 81/tcp 90/sctp 91/sctp 92/sctp");
     assert_eq!(ports("127.0.0.1:8080:80 [::1]:1:2/UDP 8000-8001:5-6"), "80/tcp 5/tcp 6/tcp 2/udp");
-    for text in ["x", "70000", "5-4", "80/http", "/tcp", "-1", "1.2.3:1:2", "1-2:3-6", ":x:1", "1:"] {
+    for (text, address) in
+        [("::::80", "::"), ("::1:7:80", "::1"), ("[fe80::1]::80", "fe80::1"), ("1.2.3.4::80", "1.2.3.4")]
+    {
+        assert_eq!(ports(text), "80/tcp", "{text} has the address {address}");
+    }
+    assert_eq!(ports("7-8:80"), "80/tcp");
+    for text in
+        ["x", "localhost:1:2", "70000", "5-4", "80/http", "/tcp", "-1", "1.2.3:1:2", "1-2:3-6", ":x:1", "1:"]
+    {
         assert!(refused(&format!("EXPOSE {text}")).starts_with("line 2: EXPOSE"), "{text}");
     }
     assert!(refused(&format!("EXPOSE {}", "0-65535 ".repeat(4))).contains("more ports than there are"));

@@ -1,6 +1,8 @@
 //! Other projects' data, read from a checkout that `scripts/corpora` is told of. None of it is part of this project.
 #![allow(clippy::print_stdout, reason = "how much was right is for somebody to read")]
 
+mod checks;
+
 use crate::parser::{Arguments, Node};
 use crate::shell::Lex;
 use crate::{parse, text};
@@ -54,7 +56,10 @@ fn parser() {
         let dockerfile = std::fs::read(directory.join("Dockerfile")).unwrap();
         let expected = std::fs::read_to_string(directory.join("result")).unwrap();
         let dumped = match parse(&dockerfile) {
-            Ok(file) => file.nodes.iter().map(|node| format!("({})\n", dump(node))).collect(),
+            Ok(file) => {
+                let nodes: Vec<String> = file.nodes.iter().map(|node| format!("({})", dump(node))).collect();
+                nodes.join("\n")
+            }
             Err(problem) => problem.to_string(),
         };
         if dumped.trim() != expected.trim() {
@@ -132,137 +137,69 @@ fn lines() {
     println!("parser/testfile-line: 3 of 3");
 }
 
-/// A Dockerfile of BuildKit's tests of its checks, and what it expects of it.
-struct Expected {
-    line: usize,
-    dockerfile: String,
-    build_args: Vec<String>,
-    target: Option<String>,
-    /// `line rule message`.
-    findings: Vec<String>,
+/// A string of Go's that is one of JSON's, too, and what follows it.
+fn go_string(text: &str) -> Option<(String, &str)> {
+    let text = text.trim_start_matches([' ', '\n', '\t', ',', ':']);
+    let mut strings = serde_json::Deserializer::from_str(text).into_iter::<String>();
+    let string = strings.next()?.ok()?;
+    Some((string, &text[strings.byte_offset()..]))
 }
 
-/// The cases of a Go file that are written in the one way most are: a literal, then a call with a literal.
-fn cases(go: &str) -> Vec<Expected> {
-    let mut cases = Vec::new();
-    let mut dockerfile = None;
-    let mut position = 0;
-    while let Some(next) = go[position..].find("dockerfile").map(|found| position + found) {
-        let rest = &go[next..];
-        position = next + "dockerfile".len();
-        if let Some(text) =
-            ["dockerfile := []byte(`", "dockerfile = []byte(`"].iter().find_map(|s| rest.strip_prefix(s))
-        {
-            let end = text.find('`').unwrap();
-            dockerfile = Some(text[..end].to_owned());
-            position = go.len() - text.len() + end;
-        } else if rest.starts_with("dockerfile :=") || rest.starts_with("dockerfile =") {
-            dockerfile = None;
-        }
-        // What lies between this literal and the next: calls with it.
-        let until = go[position..].find("dockerfile =").map_or(go.len(), |found| position + found);
-        let until = go[position..].find("dockerfile :=").map_or(until, |found| until.min(position + found));
-        let Some(text) = dockerfile.take() else { continue };
-        for call in go[position..until].split("checkLinterWarnings(").skip(1) {
-            let call = &call[..call.find("\n\t})").or_else(|| call.find("})")).unwrap_or(call.len())];
-            // Other files, other platforms: not in the text alone.
-            if call.contains("DockerIgnore") || call.contains("platform") || !call.contains("Dockerfile:") {
-                continue;
-            }
-            cases.push(Expected {
-                line: go[..position].lines().count(),
-                dockerfile: text.clone(),
-                build_args: attributes(call, "\"build-arg:")
-                    .map(|(name, value)| format!("{name}={value}"))
-                    .collect(),
-                target: attributes(call, "\"target").next().map(|(_, value)| value),
-                findings: findings(call),
-            });
-        }
+/// The strings of the literal of a member, keys and values one after the other.
+fn go_strings(entry: &str, member: &str) -> Vec<String> {
+    let mut strings = Vec::new();
+    let Some((_, mut rest)) = entry.split_once(member).and_then(|(_, rest)| rest.split_once('{')) else {
+        return strings;
+    };
+    // Nothing: what is found is another member's.
+    if entry.split_once(member).is_some_and(|(_, rest)| rest.trim_start().starts_with("nil")) {
+        return strings;
     }
-    cases
-}
-
-fn attributes<'a>(call: &'a str, prefix: &'a str) -> impl Iterator<Item = (String, String)> + 'a {
-    call.lines().filter_map(move |line| {
-        let (name, value) = line.trim().strip_prefix(prefix)?.split_once("\":")?;
-        Some((name.to_owned(), value.trim().trim_end_matches(',').trim_matches('"').to_owned()))
-    })
-}
-
-fn findings(call: &str) -> Vec<String> {
-    // Those of a check, where they differ from those of a build.
-    let lists: Vec<&str> = call.split("Warnings: []expectedLintWarning{").skip(1).collect();
-    let Some(list) = lists.last() else { return Vec::new() };
-    // Of those BuildKit's test compares no lines, and some are wrong.
-    let has_lines = lists.len() == 1 && !call.contains("UnmarshalWarnings");
-    let mut findings = Vec::new();
-    for made in list.split("makeLintWarning(").skip(1) {
-        let (keyword, line) = made[..made.find(')').unwrap()].split_once(", ").unwrap();
-        findings.push(format!(
-            "{line} MultipleInstructionsDisallowed Multiple {} instructions should not be used in the same stage because only the last one will be used",
-            keyword.trim_matches('"')
-        ));
+    // The members of a set are empty structures.
+    rest = rest.strip_prefix('}').map_or(rest, |rest| rest.trim_start_matches('{'));
+    while let Some((string, after)) = go_string(rest) {
+        strings.push(string);
+        rest = after.trim_start_matches([':', ' ']).trim_start_matches("{}");
     }
-    for entry in list.split("RuleName:").skip(1) {
-        let (rule, rest) = entry.trim_start().split_once(',').unwrap();
-        let value = |name: &str| {
-            let line = rest.lines().map(str::trim).find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().trim().trim_end_matches(',').to_owned()
-        };
-        let detail = value("Detail:");
-        let detail = match detail.strip_prefix('"') {
-            Some(_) => serde_json::from_str(&detail).unwrap(),
-            None => detail.trim_matches('`').to_owned(),
-        };
-        let line = if has_lines { value("Line:") } else { "?".to_owned() };
-        findings.push(format!("{line} {} {detail}", rule.trim_matches('"')));
-    }
-    findings
+    strings
 }
 
 #[test]
 #[ignore = "needs a checkout of moby/buildkit: scripts/corpora"]
-fn checks() {
-    let go = std::fs::read_to_string(folder().join("dockerfile_check_test.go")).unwrap();
-    let cases = cases(&go);
+fn matches() {
+    let go = std::fs::read_to_string(folder().join("shell/lex_test.go")).unwrap();
+    let table = go.split_once("func TestProcessWithMatches(").unwrap().1;
+    let table = &table[..table.find("\nfunc ").unwrap()];
     let mut wrong = Vec::new();
-    for case in &cases {
-        let platform = oci::Platform::parse("linux/amd64").unwrap();
-        let mut request = crate::Request::new(platform.clone(), platform);
-        request.target.clone_from(&case.target);
-        for arg in &case.build_args {
-            request.build_arg(arg, |_| None).unwrap();
-        }
-        let image = |_: &oci::Reference, _: &oci::Platform| {
-            Some(crate::Inherited { env: vec!["PATH=/bin".to_owned()], ..crate::Inherited::default() })
+    let mut tried = 0;
+    for entry in table.split("\n\t\t\tinput:").skip(1) {
+        let entry = &entry[..entry.find("\n\t\t}").unwrap()];
+        let (input, rest) = go_string(entry).unwrap();
+        let environment: Vec<String> =
+            go_strings(rest, "envs:").chunks(2).map(|pair| format!("{}={}", pair[0], pair[1])).collect();
+        let expected = rest.split_once("expected:").and_then(|(_, rest)| go_string(rest));
+        let expected = if rest.contains("expectedErr: true") || rest.contains("expectedErr:  true") {
+            None
+        } else {
+            Some(expected.unwrap().0)
         };
-        let facts =
-            crate::lint::Facts { is_ignored: &|_| false, image: &image, all_stages: case.target.is_none() };
-        let mut found: Vec<String> = match parse(case.dockerfile.as_bytes()) {
-            Ok(file) => crate::check(&file, &request, &facts)
-                .findings
-                .iter()
-                .map(|f| format!("{} {} {}", f.lines.first, f.rule, f.message))
-                .collect(),
-            Err(problem) => vec![problem.to_string()],
-        };
-        let mut expected = case.findings.clone();
-        if expected.iter().any(|finding| finding.starts_with('?')) {
-            for finding in &mut found {
-                finding.replace_range(..finding.find(' ').unwrap_or(0), "?");
-            }
-        }
-        found.sort();
-        expected.sort();
-        if found != expected {
-            wrong.push(format!(
-                "line {}: {}\nfound {found:#?}\nexpected {expected:#?}",
-                case.line, case.dockerfile
-            ));
+        tried += 1;
+        let expanded = Lex::new('\\').word(&input, &environment).ok();
+        let names = |set: &std::collections::BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>();
+        let same_names = expanded.as_ref().is_none_or(|word| {
+            names(&word.used) == sorted(go_strings(rest, "\tmatches:"))
+                && names(&word.unset) == sorted(go_strings(rest, "unmatched:"))
+        });
+        if expanded.as_ref().map(|word| &word.text) != expected.as_ref() || !same_names {
+            wrong.push(format!("{input}: {expanded:?} instead of {expected:?}"));
         }
     }
-    report("dockerfile_check_test.go", cases.len(), &wrong);
+    report("shell/lex_test.go, TestProcessWithMatches", tried, &wrong);
+}
+
+fn sorted(mut strings: Vec<String>) -> Vec<String> {
+    strings.sort();
+    strings
 }
 
 /// What keeps a Dockerfile from being read, planned and resolved, all of its stages.
