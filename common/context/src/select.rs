@@ -375,10 +375,8 @@ impl Chooser<'_> {
 
     fn missing(&self, source: &[u8], path: &[u8]) -> Fault {
         let ignore = &self.inner.ignore;
-        let fault = Fault::not_found(match self.inner.is_local {
-            true => format!("{} is not in the context", show(source)),
-            false => format!("{} is not there", show(source)),
-        });
+        let place = if self.inner.is_local { "in the context" } else { "there" };
+        let fault = Fault::not_found(format!("{} is not {place}", show(source)));
         match ignore.rules.find(path) {
             Some(pattern) => fault.hint(format!("{} leaves it out by {:?}", ignore.name(), show(pattern))),
             None => fault,

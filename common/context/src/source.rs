@@ -63,21 +63,22 @@ impl Source {
     /// # Errors
     /// When that fails, or it is too large.
     pub fn fetch(&self, with: Fetching<'_>) -> Result<Fetched> {
+        let Fetching { store, web, stdin } = with;
         match self {
             Source::Directory(path) => {
                 Ok(Fetched::Directory { path: path.clone(), scratch: None, commit: None })
             }
             Source::Git(url) => {
-                let git::Checkout { scratch, path, commit } = git::checkout(with.store, url)?;
+                let git::Checkout { scratch, path, commit } = git::checkout(store, url)?;
                 Ok(Fetched::Directory { path, scratch: Some(scratch), commit: Some(commit) })
             }
             Source::Url(url) => {
-                let page = with.web.fetch(url, None)?;
-                of_file(with.store, page.open()?).map_err(|fault| fault.on(crate::web::shown(url)))
+                let page = web.fetch(url, None)?;
+                of_file(store, page.open()?).map_err(|fault| fault.on(crate::web::shown(url)))
             }
             Source::Stdin => {
-                let (file, scratch) = keep(with.store, with.stdin)?;
-                let fetched = of_file(with.store, file).map_err(|fault| fault.on("stdin"));
+                let (file, scratch) = keep(store, stdin)?;
+                let fetched = of_file(store, file).map_err(|fault| fault.on("stdin"));
                 drop(scratch);
                 fetched
             }

@@ -122,7 +122,7 @@ fn remote(plain: &str, needs_suffix: bool) -> Option<String> {
         return None;
     }
     let counts = match scheme.as_str() {
-        "http" | "https" => !needs_suffix || path.ends_with(".git"),
+        "http" | "https" => !needs_suffix || path.as_bytes().ends_with(b".git"),
         "ssh" | "git" => true,
         _ => false,
     };

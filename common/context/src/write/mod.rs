@@ -104,6 +104,11 @@ fn may_chown() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+fn manner() -> Manner<'static> {
+    let privileged = may_chown();
+    Manner { owners: privileged, xattrs: true, devices: privileged, set_id: true, ..Manner::default() }
+}
+
 struct Writer<'a> {
     selection: &'a Selection,
     target: &'a Target<'a>,
@@ -135,15 +140,10 @@ impl Writer<'_> {
         }
     }
 
-    fn manner(&self) -> Manner<'static> {
-        let privileged = may_chown();
-        Manner { owners: privileged, xattrs: true, devices: privileged, set_id: true, ..Manner::default() }
-    }
-
     /// A directory's contents.
     fn tree(&mut self, pick: &Pick, known: Option<&[Known]>, dir: OwnedFd, top: &Entry) -> Result<()> {
         let again = dir.try_clone().explain(|| "open the destination".into())?;
-        let mut placer = Placer::new(dir, self.manner());
+        let mut placer = Placer::new(dir, manner());
         let mut source = Source::of(self.selection, pick, known);
         for number in 1..pick.entries.len() {
             self.entry(&mut source, number, &pick.entries[number].path, &mut placer)?;
@@ -153,7 +153,7 @@ impl Writer<'_> {
     }
 
     fn single(&mut self, pick: &Pick, known: Option<&[Known]>, dir: OwnedFd, name: &[u8]) -> Result<()> {
-        let mut placer = Placer::new(dir, self.manner());
+        let mut placer = Placer::new(dir, manner());
         let mut source = Source::of(self.selection, pick, known);
         self.entry(&mut source, 0, name, &mut placer)?;
         self.done(placer)

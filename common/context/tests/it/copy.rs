@@ -16,6 +16,16 @@ type Row = (
     &'static [&'static str],
 );
 
+/// Context, root before, sources, destination, what comes of it.
+type Refusal = (
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static str,
+    Kind,
+    &'static str,
+);
+
 #[test]
 fn files_go_where_docker_puts_them() {
     let rows: &[Row] = &[
@@ -86,7 +96,7 @@ fn files_go_where_docker_puts_them() {
 
 #[test]
 fn what_cannot_be_is_said() {
-    let rows: &[(&[&str], &[&str], &[&str], &str, Kind, &str)] = &[
+    let rows: &[Refusal] = &[
         (&[], &[], &["a"], "/", Kind::NotFound, "a is not in the context"),
         (&["a"], &[], &["a/b"], "/", Kind::NotFound, "a/b is not in the context"),
         (&["l -> none"], &[], &["l"], "/", Kind::NotFound, "l is not in the context"),
@@ -159,11 +169,22 @@ fn an_ignored_directory_is_never_read() {
         // To root nothing is unreadable: that it is not read shows in what it does not remember.
         let place = Place::new();
         fill(&place.context(), &["a", "big/b/c"]);
-        let times = |name: &str| place.context().join(name).metadata().unwrap().atime();
-        let before = times("big");
+        let times = |name: &str| {
+            let status = place.context().join(name).metadata().unwrap();
+            (status.atime(), status.atime_nsec())
+        };
+        // Older than the last change, so that the next reading is noted (relatime).
+        for name in ["big", "."] {
+            let old = std::fs::FileTimes::new().set_accessed(std::time::UNIX_EPOCH);
+            File::open(place.context().join(name)).unwrap().set_times(old).unwrap();
+        }
+        let (before, control) = (times("big"), times("."));
         let context = place.open_ignoring("big\n");
         assert_eq!(context.select(&["."], &copy()).unwrap().count(), 1);
         assert_eq!(times("big"), before);
+        if times(".") == control {
+            skip("this file system does not note when directories are read");
+        }
         return;
     }
     let place = Place::new();

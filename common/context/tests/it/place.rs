@@ -23,7 +23,12 @@ pub struct How<'a> {
 impl Place {
     /// A context and a root, both empty.
     pub fn new() -> Place {
-        let place = Place { dir: tempfile::tempdir().unwrap() };
+        Place::below(&std::env::temp_dir())
+    }
+
+    /// The same in a directory, if that can be written to.
+    pub fn below(parent: &Path) -> Place {
+        let place = Place { dir: tempfile::tempdir_in(parent).or_else(|_| tempfile::tempdir()).unwrap() };
         std::fs::create_dir(place.context()).unwrap();
         std::fs::create_dir(place.root()).unwrap();
         place

@@ -135,10 +135,10 @@ fn answer(mut stream: &TcpStream, page: &Page) -> std::io::Result<()> {
     let status = if page.status == 0 { 200 } else { page.status };
     let mut head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n");
     for (name, value) in &page.headers {
-        head += &format!("{name}: {value}\r\n");
+        head.extend([name, ": ", value, "\r\n"]);
     }
     if !page.no_length && status != 304 {
-        head += &format!("content-length: {}\r\n", page.body.len());
+        head.extend(["content-length: ", &page.body.len().to_string(), "\r\n"]);
     }
     stream.write_all((head + "\r\n").as_bytes())?;
     stream.write_all(&page.body[..page.cut_after.unwrap_or(page.body.len())])
