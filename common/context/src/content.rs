@@ -8,7 +8,7 @@ use fault::{Explain, Fault, Result};
 use layer::ItemKind;
 use layer::scan::Xattr;
 use rootfs::{failed, show};
-use rustix::fd::{AsFd, AsRawFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{OFlags, fstat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -101,7 +101,7 @@ fn read(
             return Err(gone(path, Errno::NOENT));
         }
         let facts = Facts::of(&stat);
-        let xattrs = attributes(fd.as_raw_fd(), path)?;
+        let xattrs = attributes(fd.as_fd(), path)?;
         let file = File::from(fd);
         let content = if is_file { hash(&file, buffer, path)? } else { [0; 32] };
         let after = Facts::of(&fstat(&file).map_err(|error| failed("look at", path, error))?);
@@ -140,9 +140,8 @@ fn hash(mut file: &File, buffer: &mut [u8], path: &[u8]) -> Result<Fingerprint> 
 }
 
 /// The extended attributes that are copied.
-pub fn attributes(fd: i32, path: &[u8]) -> Result<Vec<Xattr>> {
-    rootfs::xattrs(&format!("/proc/self/fd/{fd}"))
-        .map_err(|error| failed("read the attributes of", path, error))
+pub fn attributes(fd: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<Xattr>> {
+    rootfs::xattrs_of(fd).map_err(|error| failed("read the attributes of", path, error))
 }
 
 /// A file's fingerprint is its digest, unless it has attributes.

@@ -17,7 +17,7 @@ mod walk;
 
 pub use changes::{Change, Changes, Visitor};
 pub use layer_tarball::LayerTarball;
-pub use look::{Content, MAX_PATH, Sink, Tally, failed, kind_of, names, open_at, show, xattrs};
+pub use look::{Content, MAX_PATH, Sink, Tally, failed, kind_of, names, open_at, show, xattrs_of};
 pub use open::{Access, Root};
 pub use owners::Owners;
 pub use place::{Manner, Placer};

@@ -147,18 +147,30 @@ pub fn time(stat: &Stat) -> Time {
 
 /// Attributes in the order of their names, but for overlayfs' own and the machine's. `path` is followed if it is a link, as one of
 /// `/proc/self/fd` has to be.
+fn xattrs(path: &str) -> rustix::io::Result<Vec<Xattr>> {
+    gather(|names| rustix::fs::listxattr(path, names), |name, value| rustix::fs::getxattr(path, name, value))
+}
+
+/// The same of a file or directory that is open, and not by `O_PATH`.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn xattrs(path: &str) -> rustix::io::Result<Vec<Xattr>> {
+pub fn xattrs_of(fd: BorrowedFd<'_>) -> rustix::io::Result<Vec<Xattr>> {
+    gather(|names| rustix::fs::flistxattr(fd, names), |name, value| rustix::fs::fgetxattr(fd, name, value))
+}
+
+fn gather(
+    list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<Xattr>> {
     let mut few = [0; 1024];
     let mut many = Vec::new();
-    let names = match rustix::fs::listxattr(path, &mut few[..]) {
+    let names = match list(&mut few[..]) {
         Ok(length) => &few[..length],
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         Err(Errno::RANGE) => {
             many.resize(MAX_NAMES, 0);
-            let length = rustix::fs::listxattr(path, &mut many[..])?;
+            let length = list(&mut many[..])?;
             &many[..length]
         }
         Err(error) => return Err(error),
@@ -166,7 +178,7 @@ pub fn xattrs(path: &str) -> rustix::io::Result<Vec<Xattr>> {
     let mut found = Vec::new();
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !is_dropped(name)) {
         let mut value = vec![0; 64 << 10];
-        match rustix::fs::getxattr(path, name, &mut value[..]) {
+        match get(name, &mut value[..]) {
             Ok(length) => {
                 value.truncate(length);
                 value.shrink_to_fit();

@@ -20,6 +20,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 
 const CHUNK: usize = 128 << 10;
+/// Holes of smaller files are not worth two system calls for each of those that have none.
+const SPARSE: u64 = 64 << 10;
 
 /// What is kept of what members are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -243,9 +245,14 @@ impl<'a> Placer<'a> {
             return self.drain(from, to, member.path);
         }
         let whole = || vec![Segment { offset: 0, length: size }];
-        let pieces = data_pieces(from, size).unwrap_or_else(whole);
+        let pieces = if size < SPARSE { None } else { data_pieces(from, size) };
+        let (before, is_whole) = (self.tally.shrunk, pieces.is_none());
+        let pieces = pieces.unwrap_or_else(whole);
         for piece in pieces {
             self.copy_piece(from, to, piece, member.path)?;
+        }
+        if is_whole && self.tally.shrunk == before {
+            return Ok(());
         }
         let length = fstat(to).map_err(|error| failed("look at", member.path, error))?.st_size as u64;
         if length < size {

@@ -41,6 +41,9 @@ pub struct Pattern {
     text: Vec<u8>,
     tokens: Vec<Token>,
     how: How,
+    /// What every fitting path begins with, and what it ends in: most paths need not be looked at any further.
+    start: Vec<u8>,
+    end: Vec<u8>,
 }
 
 /// Most patterns need no automaton.
@@ -68,7 +71,12 @@ impl Pattern {
         }
         let tokens = Tokens { rest: text, syntax }.read().map_err(bad)?;
         let how = kind(text, &tokens);
-        Ok(Pattern { text: text.to_vec(), tokens, how })
+        let start = literal(tokens.iter());
+        let end = literal(
+            tokens.iter().rev().take(tokens.len() - tokens.iter().take_while(|t| is_literal(t)).count()),
+        );
+        let end: String = end.chars().rev().collect();
+        Ok(Pattern { text: text.to_vec(), tokens, how, start: start.into_bytes(), end: end.into_bytes() })
     }
 
     pub fn text(&self) -> &[u8] {
@@ -84,6 +92,7 @@ impl Pattern {
                 let end = &self.text[2..];
                 path.ends_with(end) || end.strip_prefix(b"/") == Some(path)
             }
+            How::Tokens if !path.starts_with(&self.start) || !path.ends_with(&self.end) => false,
             How::Tokens => {
                 let mut places = Places::start(self);
                 places.read(path);
@@ -105,6 +114,19 @@ impl Pattern {
         places.read(b"/");
         places.any()
     }
+}
+
+/// Bytes that are no UTF-8 stand for each other, so that they are none.
+fn is_literal(token: &Token) -> bool {
+    matches!(token, Token::One(character) if *character != char::REPLACEMENT_CHARACTER)
+}
+
+fn literal<'a>(tokens: impl Iterator<Item = &'a Token>) -> String {
+    let characters = tokens.take_while(|token| is_literal(token)).map(|token| match token {
+        Token::One(character) => *character,
+        _ => char::REPLACEMENT_CHARACTER,
+    });
+    characters.collect()
 }
 
 /// What kind docker's matcher takes it for. That matters for `**x`, which there ends any path ending in x as long as nothing else in it

@@ -15,7 +15,7 @@ use layer::pack::Member;
 use layer::scan::Xattr;
 use layer::{ItemKind, Time};
 use rootfs::{Content, Manner, Placer, Sink, failed, show};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{OFlags, fstat};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -280,7 +280,7 @@ impl<'a> Source<'a> {
             return Err(vanished(&path, Errno::NOENT));
         }
         opened.facts = Facts::of(&stat);
-        opened.xattrs = attributes(fd.as_raw_fd(), &path)?;
+        opened.xattrs = attributes(fd.as_fd(), &path)?;
         let known = self.known.map(|known| known[number].facts);
         if entry.kind == Some(ItemKind::File) {
             opened.has_changed = known.is_some_and(|known| !known.is_same(&opened.facts));
