@@ -1,5 +1,7 @@
 //! `.dockerignore`: what a context leaves out.
 
+#[cfg(test)]
+mod corpora;
 pub(crate) mod pattern;
 pub(crate) mod rules;
 #[cfg(test)]
