@@ -2,7 +2,7 @@
 
 use fault::{Explain, Fault, Kind, Result};
 use oci::manifest::{Document, MAX_INDEX_ENTRIES, MAX_MANIFEST_BYTES, check_object, media_type};
-use oci::{Descriptor, Digest};
+use oci::{Artifact, Descriptor, Digest};
 use serde::Deserialize;
 
 /// Blobs of one artifact.
@@ -78,6 +78,16 @@ impl Raw {
             return Err(Fault::input(format!("the manifest has more than {MAX_BLOBS} blobs")));
         }
         Ok(Parts::Manifest(any.config.into_iter().chain(layers).collect()))
+    }
+
+    /// Whether it is no image and no index, but what else manifests are made for (image spec, manifest.md, "Guidelines for Artifact
+    /// Usage"). What has an image's configuration is an image, or a broken one.
+    pub fn is_artifact(&self) -> bool {
+        let Ok(artifact) = Artifact::parse(&self.bytes, Some(&self.media_type)) else { return false };
+        let of_image = |config: &Descriptor| {
+            matches!(config.media_type.as_str(), media_type::OCI_CONFIG | media_type::DOCKER_CONFIG)
+        };
+        !artifact.is_index() && !artifact.blobs.is_empty() && !artifact.blobs.first().is_some_and(of_image)
     }
 
     /// As an image's manifest or index, with all that is checked about one.

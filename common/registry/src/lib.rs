@@ -12,6 +12,7 @@ mod blob;
 mod certificates;
 mod credentials;
 mod endpoint;
+mod forward;
 mod hosts_toml;
 mod listing;
 pub mod login;

@@ -1,7 +1,7 @@
 //! Proxies from the environment: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, each in lower case too, with the
 //! meanings Go gives them (golang.org/x/net/http/httpproxy), which docker's and podman's users know.
 //!
-//! Connections go through by `CONNECT`, plain ones as well.
+//! Connections in TLS go through by `CONNECT`, plain requests are the proxy's own to forward (`forward.rs`).
 
 use crate::endpoint::is_this_machine;
 use crate::transport::is_https;

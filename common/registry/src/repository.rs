@@ -417,7 +417,8 @@ fn speaks_another_protocol(response: &Response<Body>, base: &str) -> bool {
 fn is_protocol_mismatch(error: &Broken) -> bool {
     use std::io::ErrorKind;
     match error {
-        Broken::Tls(_) | Broken::Rustls(_) | Broken::Protocol(_) => true,
+        // Proxies let few ports be connected to.
+        Broken::Tls(_) | Broken::Rustls(_) | Broken::Protocol(_) | Broken::ConnectProxyFailed(_) => true,
         Broken::Io(error) => matches!(
             error.kind(),
             ErrorKind::UnexpectedEof

@@ -4,6 +4,7 @@ use crate::Options;
 use crate::auth::Tokens;
 use crate::certificates::{self, Files};
 use crate::credentials::Helpers;
+use crate::forward;
 use crate::hosts_toml::{Headers, Host};
 use crate::proxy::Proxies;
 use crate::registries_conf::RegistriesConf;
@@ -314,6 +315,9 @@ impl Transport {
         if kind.https || kind.proxy.is_some() {
             // A proxy may itself be one to talk to in TLS.
             config = config.tls_config(self.tls(kind)?);
+        }
+        if let Some(proxy) = kind.proxy.as_ref().filter(|proxy| !kind.https && forward::takes(proxy)) {
+            return forward::agent(config.proxy(None).build(), proxy);
         }
         Ok(config.proxy(kind.proxy.clone()).build().new_agent())
     }

@@ -318,7 +318,7 @@ impl Answer {
 fn serve(mut stream: &TcpStream, state: &Mutex<State>, stop: &AtomicBool) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     let mut reader = BufReader::new(stream);
-    let Some(request) = read_request(&mut reader)? else { return Ok(()) };
+    let Some(mut request) = read_request(&mut reader)? else { return Ok(()) };
     let behaviour = {
         let mut state = lock(state);
         state.requests.push(request.clone());
@@ -329,6 +329,10 @@ fn serve(mut stream: &TcpStream, state: &Mutex<State>, stop: &AtomicBool) -> std
             rule.behaviour.clone()
         })
     };
+    // Of whoever takes it for a proxy (RFC 9112, section 3.2.2).
+    if let Some(path) = request.path.strip_prefix("http://").and_then(|rest| rest.split_once('/')) {
+        request.path = format!("/{}", path.1);
+    }
     if request.is_sending() && request.path != "/token" {
         return uploads::serve(stream, reader, state, &request, behaviour, stop);
     }

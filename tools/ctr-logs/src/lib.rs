@@ -5,6 +5,8 @@ pub mod entry;
 pub mod files;
 mod follow;
 
+pub use cli::moment;
+
 use cli::{Common, Context, Explain, Fault, OutputFormat, Result, Tool};
 use entry::{Entry, Sink, Style};
 use files::{Line, LogFile, Window};

@@ -194,9 +194,10 @@ fn lines(ports: &[Published], with_inside: bool, name: Option<&str>) -> String {
         if with_inside {
             let _ = write!(text, "{}/{} -> ", port.container, port.protocol);
         }
-        let _ = match address.contains(':') {
-            true => writeln!(text, "[{address}]:{}", port.host),
-            false => writeln!(text, "{address}:{}", port.host),
+        let _ = if address.contains(':') {
+            writeln!(text, "[{address}]:{}", port.host)
+        } else {
+            writeln!(text, "{address}:{}", port.host)
         };
     }
     text

@@ -94,12 +94,9 @@ impl Work<'_> {
                 "the manifest is in docker's format, which some readers of layouts do not take; --format oci converts it",
             );
         }
-        if matches!(to, Location::Store(_)) {
+        if matches!(to, Location::Store(_)) && !plan.root.is_artifact() {
             // Before anything is copied.
-            plan.root.document().map_err(|fault| match fault.hint_text() {
-                None => fault.hint("the store takes images; artifacts can go to docker://REF or oci:DIR"),
-                Some(_) => fault,
-            })?;
+            plan.root.document()?;
         }
         // Before anything has a name: an image whose configuration is another one's is told of in time. The archive has stdout.
         let image = if is_stdout(to) { None } else { Some(plan.describe(&*source, "")?) };

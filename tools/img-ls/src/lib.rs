@@ -7,8 +7,10 @@ pub mod words;
 use cli::{Common, Context, Kind, OutputMode, Result, Table, Tool};
 use filter::{Filters, Wanted};
 use jiff::Timestamp;
-use oci::Reference;
+use oci::manifest::{MAX_MANIFEST_BYTES, media_type};
+use oci::{Artifact, Reference};
 use record::Record;
+use serde_json::Value;
 use store::{Entry, ImageDetails, Store};
 
 /// List images
@@ -84,13 +86,44 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
                 listed.push(Listed { entry, details, created });
             }
             Ok(_) => {}
-            // Removed since the index was read, or another program's artifact, or broken: the others count.
+            // What is no image has no labels.
+            Err(_) if let Some(details) = artifact(&store, &entry) => {
+                if filters.hold_for_config(&Value::Null) {
+                    let created = details.created.as_deref().and_then(|text| text.parse().ok());
+                    listed.push(Listed { entry, details, created });
+                }
+            }
+            // Removed since the index was read, or broken: the others count.
             Err(fault) if fault.kind() == Kind::NotFound && fault.subject().is_none() => {}
             Err(fault) => context.warn(entry.name().unwrap_or(entry.digest().as_str()), &fault.to_string()),
         }
     }
     listed.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.entry.name().cmp(&b.entry.name())));
     print(args, context, &listed)
+}
+
+/// What there is to tell of an entry that is no image.
+fn artifact(store: &Store, entry: &Entry) -> Option<ImageDetails> {
+    let bytes = store.read_blob(entry.digest(), MAX_MANIFEST_BYTES).ok()?;
+    let artifact = Artifact::parse(&bytes, None).ok().filter(|artifact| !artifact.is_index())?;
+    let config = artifact.blobs.first()?.media_type.as_str();
+    // A broken image.
+    if [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG].contains(&config) {
+        return None;
+    }
+    let blobs = artifact.blobs.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.size));
+    let size = blobs.saturating_add(bytes.len() as u64);
+    let created = artifact.annotations.get("org.opencontainers.image.created").cloned();
+    let mut image = record::Image {
+        reference: entry.name().unwrap_or_default().to_owned(),
+        digest: entry.digest().to_string(),
+        ..record::Image::default()
+    };
+    image.extra.insert("artifact_type".into(), artifact.artifact_type.into());
+    image.extra.insert("id".into(), entry.digest().as_str().into());
+    image.extra.insert("size".into(), size.into());
+    image.extra.insert("created".into(), created.clone().into());
+    Some(ImageDetails { image, id: entry.digest().clone(), size, created })
 }
 
 fn print(args: &Args, context: &mut Context, listed: &[Listed]) -> Result<()> {

@@ -71,3 +71,29 @@ fn tables_and_ids() {
     let ran = ls(&place, &["-q"]).expect(0);
     assert_eq!(ran.stdout.lines().count(), 1);
 }
+
+#[test]
+fn artifacts_are_listed_as_what_they_are() {
+    let place = Place::new();
+    put(&place, "debian:12", &[tar(&[("a", b"")])]);
+    let (store, settle) = (images::store(&place), store::Settle::new());
+    let (config, note) =
+        (store.put_blob(b"{}", &settle).unwrap(), store.put_blob(b"a note", &settle).unwrap());
+    let manifest = serde_json::json!({"schemaVersion": 2, "artifactType": "application/vnd.example.note",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": config, "size": 2},
+        "layers": [{"mediaType": "text/plain", "digest": note, "size": 6}],
+        "annotations": {"org.opencontainers.image.created": "2020-01-02T03:04:05Z"}})
+    .to_string();
+    let digest = store.put_blob(manifest.as_bytes(), &settle).unwrap();
+    images::tag(&place, "note:1", &digest, manifest.len(), &config);
+    let listed = ls(&place, &[]).expect(0);
+    assert_eq!(listed.stderr, "");
+    let last: serde_json::Value = serde_json::from_str(listed.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(last["image"]["artifact_type"], "application/vnd.example.note");
+    assert_eq!(last["image"]["id"], digest.as_str());
+    assert_eq!(last["image"]["size"], manifest.len() + 8);
+    assert_eq!(last["image"]["created"], "2020-01-02T03:04:05Z");
+    let table = ls(&place, &["--output", "table"]).expect(0).stdout;
+    assert!(table.lines().any(|line| line.starts_with("note ") && line.contains(digest.short())), "{table}");
+    assert_eq!(ls(&place, &["--filter", "label=name"]).expect(0).stdout.lines().count(), 1);
+}

@@ -561,3 +561,42 @@ fn others_pull_what_was_pushed() {
     }
     place.sh(&format!("{podman} rmi -af")).expect(0);
 }
+
+/// The registry itself stands in for the proxy: it answers requests that have the whole address as well.
+#[test]
+fn plain_requests_are_handed_to_a_proxy_whole() {
+    if !testkit::own_network() {
+        return;
+    }
+    let mut place = Place::new();
+    let digest = put(&place, "app:1", &layers());
+    let fake = FakeRegistry::start();
+    // Nothing listens there: it is tried in TLS first, which goes past the proxy.
+    testkit::ip("address add 192.0.2.7/32 dev lo");
+    // Names and passwords of proxies may have any letters.
+    place.set("http_proxy", format!("http://me:p%40ss@{}", fake.address()));
+    let to = "192.0.2.7:5000/team/app:1";
+    push(&place, &["--tls-verify=false", "--retry", "0", "app:1", to]).expect(0);
+    let requests = fake.requests();
+    assert!(
+        requests.iter().all(|request| request.path.starts_with("http://192.0.2.7:5000/v2/")),
+        "{requests:?}"
+    );
+    assert!(requests.iter().all(|request| request.headers["host"] == "192.0.2.7:5000"), "{requests:?}");
+    // me:p@ss
+    assert!(
+        requests.iter().all(|request| request.headers["proxy-authorization"] == "Basic bWU6cEBzcw=="),
+        "{requests:?}"
+    );
+    assert_eq!(Digest::of(&fake.manifest_bytes("team/app", "1")), digest);
+
+    // One that keeps connections, on which requests with and without bodies follow each other.
+    let storage = place.path().join("storage");
+    std::fs::create_dir(&storage).unwrap();
+    let Some(real) = DockerRegistry::start(&storage, false) else { return };
+    place.set("http_proxy", format!("http://{}", real.address()));
+    push(&place, &["--tls-verify=false", "--retry", "0", "app:1", to]).expect(0);
+    let again = push(&place, &["--tls-verify=false", "--retry", "0", "app:1", "192.0.2.7:5000/team/app:2"]);
+    assert_eq!(again.expect(0).json()["image"]["digest"], json!(digest));
+    assert!(storage.join("docker/registry/v2/repositories/team/app/_manifests/tags/2").exists());
+}

@@ -4,7 +4,7 @@ use super::{CHUNK, Destination, Place, unreadable};
 use crate::{Raw, Source};
 use fault::{Fault, Result};
 use oci::manifest::{Document, MAX_CONFIG_BYTES};
-use oci::{Descriptor, Digest, ImageConfig, Reference};
+use oci::{Artifact, Descriptor, Digest, ImageConfig, Reference};
 use std::io::{self, Read};
 use std::sync::Mutex;
 use store::{Download, NewEntry, Settle, Store};
@@ -20,6 +20,33 @@ pub struct StoreDestination<'a> {
 impl<'a> StoreDestination<'a> {
     pub fn new(store: &'a Store, settle: &'a Settle, reference: &Reference) -> StoreDestination<'a> {
         StoreDestination { store, settle, reference: reference.clone(), root: Mutex::default() }
+    }
+}
+
+impl StoreDestination<'_> {
+    fn put_reference(&self, entry: &NewEntry<'_>, blobs: &[&Digest]) -> Result<()> {
+        if self.store.put_reference(entry, blobs)?.is_empty() {
+            return Ok(());
+        }
+        Err(Fault::conflict("its blobs were swept away while it was copied")
+            .hint("copy it again when the sweep is over"))
+    }
+
+    fn name_artifact(&self, raw: &Raw) -> Result<()> {
+        let artifact = Artifact::parse(&raw.bytes, Some(&raw.media_type))?;
+        let mut blobs: Vec<&Digest> = artifact.blobs.iter().map(|blob| &blob.digest).collect();
+        blobs.push(&raw.digest);
+        let entry = NewEntry {
+            reference: &self.reference,
+            media_type: &raw.media_type,
+            digest: &raw.digest,
+            size: raw.bytes.len() as u64,
+            platform: None,
+            index_digest: None,
+            // The first of its blobs is its configuration, mostly the empty one.
+            config_digest: artifact.blobs.first().map_or(&raw.digest, |config| &config.digest),
+        };
+        self.put_reference(&entry, &blobs)
     }
 }
 
@@ -83,6 +110,9 @@ impl Destination for StoreDestination<'_> {
 
     fn finish(&self) -> Result<()> {
         let Some((raw, index)) = crate::lock(&self.root).take() else { return Ok(()) };
+        if raw.is_artifact() {
+            return self.name_artifact(&raw);
+        }
         // The image of an index that suits this machine stands for all.
         let mut parts = Vec::new();
         let (digest, manifest, platform) = match raw.document()? {
@@ -109,11 +139,7 @@ impl Destination for StoreDestination<'_> {
             index_digest: index.as_ref(),
             config_digest: &manifest.config.digest,
         };
-        if !self.store.put_reference(&entry, &blobs)?.is_empty() {
-            return Err(Fault::conflict("its blobs were swept away while it was copied")
-                .hint("copy it again when the sweep is over"));
-        }
-        Ok(())
+        self.put_reference(&entry, &blobs)
     }
 
     fn name(&self) -> Option<String> {
