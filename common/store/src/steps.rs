@@ -3,7 +3,7 @@
 //! A file each, written under another name and renamed: of builds that make the same step at once the last one's stays, and
 //! both have made the same. Layers a step names are kept by sweeps as long as its file is there.
 
-use crate::{Settle, Store, atomic, make_dirs};
+use crate::{Lock, Settle, Store, atomic, make_dirs};
 use fault::{Explain, Result};
 use oci::Digest;
 use record::Layer;
@@ -53,6 +53,27 @@ impl Store {
         let mut text = serde_json::to_vec(step).explain(|| "write a step of a build".into())?;
         text.push(b'\n');
         atomic::write_unflushed(&path, &text, 0o600)
+    }
+
+    /// Held while a step is made, however long that takes, so that of several builds one makes it and the others find it.
+    ///
+    /// # Errors
+    /// When the lock cannot be had.
+    pub fn lock_step(&self, key: &Digest) -> Result<Lock> {
+        let path = self.step_lock(key);
+        if let Some(dir) = path.parent() {
+            make_dirs(dir)?;
+        }
+        Lock::exclusive(&path)
+    }
+
+    /// Removes the lock's file when the step is there. Those who wait for it find the step.
+    pub fn unlock_step(&self, key: &Digest) {
+        let _ = std::fs::remove_file(self.step_lock(key));
+    }
+
+    fn step_lock(&self, key: &Digest) -> PathBuf {
+        self.run().join("steps").join(key.hex())
     }
 
     /// All layers that steps name.

@@ -131,11 +131,15 @@ impl Store {
                 let _ = std::fs::remove_dir(&dir);
             }
         }
-        let locks = self.run().join("layers");
-        for name in names_in(&locks)? {
-            let path = locks.join(&name);
-            if diff_id_of(&name).is_some() && Lock::try_exclusive(&path)?.is_some() {
-                removed += u64::from(std::fs::remove_file(&path).is_ok());
+        let is_layer: fn(&str) -> bool = |name| diff_id_of(name).is_some();
+        let is_key: fn(&str) -> bool = |name| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        for (dir, is_ours) in [("layers", is_layer), ("steps", is_key)] {
+            let locks = self.run().join(dir);
+            for name in names_in(&locks)? {
+                let path = locks.join(&name);
+                if is_ours(&name) && Lock::try_exclusive(&path)?.is_some() {
+                    removed += u64::from(std::fs::remove_file(&path).is_ok());
+                }
             }
         }
         Ok(removed)

@@ -1,6 +1,7 @@
 //! The pipeline that does what ctr-run does, in shell.
 
 use crate::{Args, Pull};
+use cli::words::quoted;
 use oci::wishes::{NetworkMode, network_text};
 use record::{Config, Mount, MountWish, Port, PortWish, Quantity};
 
@@ -362,15 +363,6 @@ fn words(text: &str) -> impl Iterator<Item = String> + '_ {
 
 fn line(words: &[String]) -> String {
     words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-}
-
-/// A word as a POSIX shell reads it back.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::images::Pull;
 use crate::report::Form;
+use crate::run_flags::RunFlags;
 use cli::{Common, ErrorFormat, OutputFormat, Tool};
 use ctr_commit::{Compression, Dialect};
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use std::sync::OnceLock;
     name = "img-build",
     version,
     override_usage = "img-build [OPTIONS] [CONTEXT]",
-    after_help = "Examples:\n  img-build -t me/app:1 . | img-push\n  img-build --target test --secret id=npm,src=$HOME/.npmrc .\n  img-build -q https://github.com/docker/getting-started.git | xargs ctr-run --rm\n  img-build -f - -t tools . <<< $'FROM debian:12\\nRUN apt-get update && apt-get install -y jq'\n  img-build --output type=local,dest=out --target artifacts .\n  img-build --print . | jq -r '.key + \" \" + .instruction'"
+    after_help = "Examples:\n  img-build -t me/app:1 . | img-push\n  img-build --target test --secret id=npm,src=$HOME/.npmrc .\n  img-build -q https://github.com/docker/getting-started.git | xargs ctr-run --rm\n  img-build -f - -t tools . <<< $'FROM debian:12\\nRUN apt-get update && apt-get install -y jq'\n  img-build --output type=local,dest=out --target artifacts .\n  img-build --cache-from type=local,src=ci-cache --cache-to type=local,dest=ci-cache,mode=max -t app .\n  img-build --print . | jq -r '.key + \" \" + .instruction'"
 )]
 pub struct Args {
     /// Directory, git or HTTP URL, or `-` for an archive or a Dockerfile on stdin [default: .]
@@ -61,44 +62,16 @@ pub struct Args {
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
 
-    /// A secret for RUN --mount=type=secret; it is in no layer, no history and no log
-    #[arg(long, value_name = "id=ID[,src=FILE|,env=NAME]", help_heading = "Commands")]
-    pub secret: Vec<String>,
-
-    /// An ssh agent's socket for RUN --mount=type=ssh [default socket: $SSH_AUTH_SOCK]
-    #[arg(long, value_name = "ID[=SOCKET]", num_args = 0..=1, require_equals = true, default_missing_value = "default", help_heading = "Commands")]
-    pub ssh: Vec<String>,
+    #[command(flatten)]
+    pub run: RunFlags,
 
     /// Allow to a Dockerfile what it may not by itself: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',', help_heading = "Commands")]
     pub allow: Vec<String>,
 
-    /// Network of the commands: default, none, host, or one made by net-create
-    #[arg(long, value_name = "NETWORK", help_heading = "Commands")]
-    pub network: Option<String>,
-
-    /// A line for the commands' /etc/hosts
-    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Commands")]
-    pub add_host: Vec<String>,
-
-    /// Group the commands' control groups are made in
-    #[arg(long, value_name = "PATH", help_heading = "Commands")]
-    pub cgroup_parent: Option<String>,
-
-    /// Resource limits of the commands
-    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Commands")]
-    pub ulimit: Vec<String>,
-
-    /// Size of the commands' /dev/shm
-    #[arg(long, value_name = "BYTES", help_heading = "Commands")]
-    pub shm_size: Option<String>,
-
     /// Commands that run at once, of stages that do not need each other [default: as many as there are processors]
     #[arg(long, value_name = "NUMBER", help_heading = "Commands")]
     pub jobs: Option<usize>,
-
-    #[command(flatten)]
-    pub limits: ctr_create::limits::LimitFlags,
 
     /// Add a label
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Image")]
@@ -124,12 +97,20 @@ pub struct Args {
     #[arg(long, hide = true)]
     pub squash: bool,
 
-    /// Not taken yet
-    #[arg(long, hide = true, value_name = "SOURCE")]
+    /// A cache that another build has written, or an image with one in it; several may be given
+    #[arg(
+        long,
+        value_name = "type=local,src=DIR|type=registry,ref=REFERENCE|REFERENCE",
+        help_heading = "Cache"
+    )]
     pub cache_from: Vec<String>,
 
-    /// Not taken yet
-    #[arg(long, hide = true, value_name = "DESTINATION")]
+    /// Write the steps and their layers for other builds: a directory (an OCI layout), an artifact in a registry, or into the image; mode=max: of all stages
+    #[arg(
+        long,
+        value_name = "type=local,dest=DIR|type=registry,ref=REFERENCE|type=inline[,mode=max]",
+        help_heading = "Cache"
+    )]
     pub cache_to: Vec<String>,
 
     /// json, table: form of what is printed. type=image|registry|docker|oci|local|tar|cacheonly[,dest=PATH][,name=REFERENCE]: what is made;

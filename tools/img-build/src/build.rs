@@ -1,5 +1,6 @@
 //! All stages of a plan, those that need nothing of each other side by side.
 
+use crate::cache::{self, Imports};
 use crate::contexts::Contexts;
 use crate::images::{Found, Images};
 use crate::layer::{Files, Finish};
@@ -12,7 +13,7 @@ use record::Config;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use store::{Step, Store};
 
 /// What the user asks for beside the plan.
@@ -32,6 +33,8 @@ pub struct Options {
     /// What commands are run with: limits, hosts, devices.
     pub run: Config,
     pub time: Time,
+    /// Words that are part of every command's key, for whatever they stand for.
+    pub keys: Vec<String>,
 }
 
 /// What time things are made.
@@ -61,6 +64,12 @@ pub struct Builder<'a> {
     pub dockerfile: &'a str,
     /// Nothing is made: what would be, by the place of its stage and its number in that.
     pub printed: Option<Mutex<Vec<Printed>>>,
+    /// `--cache-from`.
+    pub imports: Imports,
+    /// How the command ended that failed.
+    pub failed: OnceLock<i32>,
+    /// The steps that were found or made: the place of the stage, the key.
+    pub used: Mutex<Vec<(usize, Digest)>>,
 }
 
 impl Builder<'_> {
@@ -144,7 +153,7 @@ impl Builder<'_> {
         Ok(Built { files: Files::none(), config, history: Vec::new(), scope, clock: self.clock(None) })
     }
 
-    fn on_image(&self, found: Arc<Found>) -> Result<Built> {
+    pub fn on_image(&self, found: Arc<Found>) -> Result<Built> {
         let inherited = Inherited::of(&found.image.config).map_err(|problem| self.blame(problem))?;
         let scope = Scope::new(self.plan, &inherited).map_err(|problem| self.blame(problem))?;
         let mut config = found.image.config.clone();
@@ -152,7 +161,9 @@ impl Builder<'_> {
             .as_object_mut()
             .ok_or_else(|| Fault::input("the base image's configuration is no object"))?;
         // Of the base itself, and of docker's old builds.
-        for stale in ["container", "container_config", "parent", "id", "created", "docker_version"] {
+        for stale in
+            ["container", "container_config", "parent", "id", "created", "docker_version", cache::INLINE]
+        {
             members.shift_remove(stale);
         }
         if !members.get("config").is_some_and(Value::is_object) {
@@ -180,7 +191,13 @@ impl Builder<'_> {
 
     /// What the cache has for a step.
     pub fn cached(&self, key: &Digest) -> Result<Option<Step>> {
-        self.store.step(key, &self.finish.settle)
+        let settle = &self.finish.settle;
+        match self.store.step(key, settle)? {
+            Some(step) => Ok(Some(step)),
+            // Nothing is made, and nothing is fetched.
+            None if self.printed.is_some() => Ok(None),
+            None => self.imports.find(key, self.store, settle, self.report),
+        }
     }
 
     pub fn uses_cache(&self, stage: &PlannedStage) -> bool {

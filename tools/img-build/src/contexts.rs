@@ -147,11 +147,19 @@ impl Contexts {
         })
     }
 
+    /// One that is at hand.
+    pub fn give(&self, name: &str, context: Context) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), context);
+    }
+
     /// A `--build-context`.
     ///
     /// # Errors
     /// When it cannot be brought here.
     pub fn named(&self, name: &str, images: &Images<'_>) -> Result<From> {
+        if let Some(context) = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Ok(From::Context(context.clone()));
+        }
         let value = self
             .named
             .get(name)

@@ -22,6 +22,7 @@ pub fn fault(
     unfinished: &mut Unfinished,
     ended: &Ended,
 ) -> Fault {
+    let _ = stage.builder.failed.set(ended.code);
     let why = match ended.code {
         _ if ended.out_of_memory => "was killed for want of memory".to_owned(),
         code @ 129..=192 => format!("was killed by signal {}", code - 128),
@@ -54,7 +55,7 @@ fn keep(
 ) -> Result<PathBuf> {
     let builder = stage.builder;
     let key = Digest::of(ctr_create::names::new_id()?.as_bytes());
-    let named = Named { key: &key, instruction: &step.title };
+    let named = Named { key: &key, instruction: &step.title, lock: None };
     let whole = std::mem::replace(unfinished, Unfinished::new(builder.store, None)?);
     let below = whole.finish(&stage.built.files, None, &ended.mounted_on, named, &builder.finish)?;
     let changed = below.layer()?;

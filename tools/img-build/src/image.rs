@@ -16,6 +16,8 @@ pub struct Sayings {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub format: Format,
+    /// A member of its own for the configuration.
+    pub inline: Option<(String, Value)>,
 }
 
 /// Its documents, ready to be stored.
@@ -41,6 +43,9 @@ pub fn documents(built: &Built, layers: &[Layer], sayings: &Sayings) -> Result<D
     config["created"] = json!(created);
     config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
     config["history"] = Value::Array(history(built, layers.len())?);
+    if let Some((member, value)) = &sayings.inline {
+        config[member.as_str()] = value.clone();
+    }
     let config = ordered(config)?.to_string();
     let format = sayings.format;
     let layers: Vec<Value> = layers

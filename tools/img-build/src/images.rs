@@ -65,6 +65,11 @@ impl<'a> Images<'a> {
         Ok(image)
     }
 
+    /// An image that need not be looked for.
+    pub fn at_hand(&self, image: Image) -> Arc<Found> {
+        Arc::new(Found { image, unpacked: OnceLock::new() })
+    }
+
     fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
         let entry = self.store.find_reference(reference)?;
         let image = self.store.load_image(&entry, platform)?;

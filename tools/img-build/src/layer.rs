@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use store::{LayerInfo, NewLayer, Scratch, Settle, Step, Store};
+use store::{LayerInfo, Lock, NewLayer, Scratch, Settle, Step, Store};
 
 /// A layer of a stage.
 #[derive(Clone, Debug)]
@@ -237,6 +237,7 @@ impl Unfinished {
             key: step.key.clone(),
             instruction: step.instruction.to_owned(),
             below: below.clone(),
+            lock: step.lock,
         };
         let packing = std::thread::Builder::new()
             .name("pack".to_owned())
@@ -252,10 +253,11 @@ impl Unfinished {
 }
 
 /// A step, as the cache knows it.
-#[derive(Clone, Copy)]
 pub struct Named<'a> {
     pub key: &'a Digest,
     pub instruction: &'a str,
+    /// Held until the cache has it.
+    pub lock: Option<Lock>,
 }
 
 struct Making {
@@ -264,10 +266,20 @@ struct Making {
     instruction: String,
     /// Held as long as they are compared with.
     below: Files,
+    lock: Option<Lock>,
 }
 
 impl Making {
-    fn pack(&self, new: NewLayer, upper: OwnedFd) -> Result<Packed> {
+    fn pack(mut self, new: NewLayer, upper: OwnedFd) -> Result<Packed> {
+        let lock = self.lock.take();
+        let packed = self.pack_unlocked(new, upper)?;
+        if lock.is_some() {
+            self.finish.store.unlock_step(&self.key);
+        }
+        Ok(packed)
+    }
+
+    fn pack_unlocked(&self, new: NewLayer, upper: OwnedFd) -> Result<Packed> {
         let Finish { store, settle, compression } = &self.finish;
         let mut progress = |_| {};
         let mut writer = Writer::new(store.unnamed_blob()?, *compression, &mut progress)?;

@@ -7,7 +7,9 @@
 mod add;
 mod args;
 mod build;
+mod cache;
 mod cache_mount;
+mod chain;
 mod chosen;
 mod config;
 mod contexts;
@@ -16,6 +18,7 @@ mod export;
 mod failed;
 mod image;
 mod images;
+mod keep;
 mod key;
 mod layer;
 mod normalise;
@@ -23,6 +26,7 @@ mod print;
 mod report;
 mod request;
 mod run;
+mod run_flags;
 mod run_step;
 mod runner;
 mod several;
@@ -30,7 +34,16 @@ mod ssh;
 mod stage;
 mod workdir;
 
-pub use args::Args;
+pub use args::{Args, form as output_form};
+pub use build::Options;
+pub use chain::{Chain, Ended};
+pub use images::{Images, Pull};
+pub use keep::{find_kept, keep};
+pub use key::Key;
+pub use report::{Form, Report, events};
+pub use request::time;
+pub use run_flags::RunFlags;
+pub use runner::run as run_one;
 
 use build::{Builder, Slots};
 use cli::{Context, Explain, Fault, Result};
@@ -39,14 +52,11 @@ use contexts::{Contexts, Opened};
 use dockerfile::Dockerfile;
 use export::Export;
 use image::Sayings;
-use images::Images;
 use layer::Finish;
 use oci::{Platform, Reference};
 use record::Record;
-use report::Report;
 use serde_json::json;
-use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use store::{ImageDetails, Settle, Store};
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
@@ -57,6 +67,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (exports, names) = exports(args)?;
     let platforms = platforms(args)?;
     several::check(&platforms, &exports, &names)?;
+    let caches = Caches::of(args, &exports)?;
     let store = Store::from_env()?;
     rootfs::allow_many_files();
     let web = Web::new(&store, registry::Client::new(registry::Options::default()));
@@ -67,7 +78,8 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let dockerfile = Dockerfile::parse(&opened.dockerfile)
         .map_err(|problem| Fault::from(problem).within(opened.name.clone()))?;
     let settle = Arc::new(Settle::new());
-    let report = Report::new(if args.quiet { report::Form::Quiet } else { args.progress }, events(args)?);
+    let form = if args.quiet { report::Form::Quiet } else { args.progress };
+    let report = Report::new("img-build", form, report::events(args.progress_fd)?);
     let build = Build {
         args,
         store: &store,
@@ -76,6 +88,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         dockerfile: &dockerfile,
         exports: &exports,
         settle: &settle,
+        caches: &caches,
         report: &report,
     };
     let result = if let [platform] = platforms.as_slice() {
@@ -102,6 +115,7 @@ struct Build<'a> {
     dockerfile: &'a Dockerfile,
     exports: &'a [Export],
     settle: &'a Arc<Settle>,
+    caches: &'a Caches,
     report: &'a Report,
 }
 
@@ -113,7 +127,7 @@ impl Build<'_> {
         platform: &Platform,
         names: &[Reference],
     ) -> Result<Option<ImageDetails>> {
-        let Build { args, store, report, settle, .. } = self;
+        let Build { args, store, report, settle, caches, .. } = self;
         let name = &self.opened.name;
         let mut asked = request::request(args, platform)?;
         let images = Images::new(store, args.pull, Vec::new());
@@ -128,6 +142,8 @@ impl Build<'_> {
             self.web.clone(),
             platform.clone(),
         );
+        let client = registry::Client::new(registry::Options::default());
+        let imports = cache::Imports::open(&caches.from, &client, platform, report);
         let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let builder = Builder {
             store,
@@ -144,6 +160,9 @@ impl Build<'_> {
             slots: Slots::new(jobs),
             dockerfile: name,
             printed: args.print.then(Default::default),
+            imports,
+            failed: OnceLock::new(),
+            used: Mutex::default(),
         };
         if args.print {
             return print::plan(context, &builder).map(|()| None);
@@ -155,11 +174,16 @@ impl Build<'_> {
         // Until the last one is stored; in the cache it is then, too.
         let layers = built.files.layers()?;
         if !self.exports.iter().any(Export::needs_image) {
-            return Ok(None);
+            return caches.export(&builder, &client).map(|()| None);
         }
-        let documents = image::documents(&built, &layers, &sayings(args)?)?;
+        let mut sayings = sayings(args)?;
+        if caches.are_inline() {
+            sayings.inline = Some(cache::inline(&builder)?);
+        }
+        let documents = image::documents(&built, &layers, &sayings)?;
         let details = image::store(store, &documents, names, settle)?;
         self.exports.iter().try_for_each(|export| export.image(details.image.digest.as_str(), names))?;
+        caches.export(&builder, &client)?;
         Ok(Some(details))
     }
 }
@@ -173,6 +197,40 @@ fn platforms(args: &Args) -> Result<Vec<Platform>> {
         }
     }
     Ok(if platforms.is_empty() { vec![Platform::host()] } else { platforms })
+}
+
+/// Caches of other builds to read from and to write.
+struct Caches {
+    from: Vec<cache::Place>,
+    to: Vec<cache::To>,
+}
+
+impl Caches {
+    fn of(args: &Args, exports: &[Export]) -> Result<Caches> {
+        let caches = Caches {
+            from: args.cache_from.iter().map(|text| cache::from(text)).collect::<Result<_>>()?,
+            to: args.cache_to.iter().map(|text| cache::to(text)).collect::<Result<_>>()?,
+        };
+        if caches.are_inline() && !exports.iter().any(Export::needs_image) {
+            return Err(Fault::usage("--cache-to type=inline: no image is made that could have it")
+                .hint("type=local and type=registry need none"));
+        }
+        Ok(caches)
+    }
+
+    fn are_inline(&self) -> bool {
+        self.to.iter().any(|to| to.place == cache::Place::Inline)
+    }
+
+    fn export(&self, builder: &Builder<'_>, client: &registry::Client) -> Result<()> {
+        for to in &self.to {
+            match cache::export(builder, to, client) {
+                Err(fault) if to.ignores_errors => builder.report.warn(&fault.to_string()),
+                result => result?,
+            }
+        }
+        Ok(())
+    }
 }
 
 fn exports(args: &Args) -> Result<(Vec<Export>, Vec<Reference>)> {
@@ -203,15 +261,6 @@ fn exports(args: &Args) -> Result<(Vec<Export>, Vec<Reference>)> {
     Ok((exports, references))
 }
 
-fn events(args: &Args) -> Result<Option<File>> {
-    let open = |number| {
-        sys::descriptor::inherited(number)
-            .map(File::from)
-            .explain_as(cli::Kind::Usage, || format!("--progress-fd {number}"))
-    };
-    args.progress_fd.map(open).transpose()
-}
-
 fn sayings(args: &Args) -> Result<Sayings> {
     Ok(Sayings {
         labels: cli::words::pairs("--label", &args.label, true)?,
@@ -220,6 +269,7 @@ fn sayings(args: &Args) -> Result<Sayings> {
             ctr_commit::Dialect::Oci => oci::Format::Oci,
             ctr_commit::Dialect::Docker => oci::Format::Docker,
         },
+        inline: None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! What a build is doing, for people and for programs.
 
-use cli::Fault;
+use cli::{Explain, Fault, Result};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -28,9 +28,23 @@ pub enum Form {
     Json,
     /// Errors only
     Quiet,
+    /// What commands write, as it is; what was found in the cache
+    #[value(skip)]
+    Bare,
+    /// What commands write, as it is
+    #[value(skip)]
+    Output,
+}
+
+impl Form {
+    /// Whether steps and lines are numbered and told of.
+    fn tells(self) -> bool {
+        matches!(self, Form::Auto | Form::Plain | Form::Tty)
+    }
 }
 
 pub struct Report {
+    tool: &'static str,
     form: Form,
     colours: bool,
     /// Where events go as well.
@@ -39,6 +53,19 @@ pub struct Report {
     began: Instant,
     /// Which step's lines were written last: another's begin with its name.
     last: Mutex<usize>,
+}
+
+/// The descriptor of `--progress-fd`.
+///
+/// # Errors
+/// [`cli::Kind::Usage`] when it is not open.
+pub fn events(number: Option<i32>) -> Result<Option<File>> {
+    let open = |number| {
+        sys::descriptor::inherited(number)
+            .map(File::from)
+            .explain_as(cli::Kind::Usage, || format!("--progress-fd {number}"))
+    };
+    number.map(open).transpose()
 }
 
 /// A step that is told of.
@@ -58,11 +85,12 @@ struct Output {
 }
 
 impl Report {
-    pub fn new(form: Form, events: Option<File>) -> Report {
+    pub fn new(tool: &'static str, form: Form, events: Option<File>) -> Report {
         let is_terminal = io::stderr().is_terminal();
         let colours = form == Form::Tty
             || (form == Form::Auto && is_terminal && std::env::var_os("NO_COLOR").is_none());
         Report {
+            tool,
             form,
             colours,
             events: events.map(Mutex::new),
@@ -95,8 +123,12 @@ impl Report {
 
     pub fn warn(&self, text: &str) {
         self.event(json!({"event": "warning", "message": text}));
-        if !matches!(self.form, Form::Quiet | Form::Json) {
-            self.print(0, &format!("warning: {}", clean(text)), Colour::Warning);
+        match self.form {
+            Form::Quiet | Form::Json => {}
+            Form::Bare | Form::Output => {
+                let _ = writeln!(io::stderr().lock(), "{}: warning: {}", self.tool, clean(text));
+            }
+            _ => self.print(0, &format!("warning: {}", clean(text)), Colour::Warning),
         }
     }
 
@@ -119,7 +151,7 @@ impl Report {
             return;
         }
         if let Some(members) = event.as_object_mut() {
-            members.insert("tool".to_owned(), json!("img-build"));
+            members.insert("tool".to_owned(), json!(self.tool));
             members.insert("seconds".to_owned(), json!(self.seconds()));
         }
         let line = format!("{event}\n");
@@ -180,6 +212,9 @@ impl Vertex<'_> {
             return;
         }
         self.report.event(json!({"event": "present", "step": self.number, "item": self.name}));
+        if self.report.form == Form::Bare {
+            let _ = writeln!(io::stderr().lock(), "{}: cached: {}", self.report.tool, self.name);
+        }
         self.line("CACHED", Colour::Good);
     }
 
@@ -204,6 +239,9 @@ impl Vertex<'_> {
     /// What its command writes: whole lines are told of as they come.
     pub fn output(&self, bytes: &[u8]) {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(self.report.form, Form::Bare | Form::Output) {
+            let _ = io::stderr().lock().write_all(bytes);
+        }
         for byte in bytes {
             if *byte == b'\n' || output.partial.len() >= LONGEST_LINE {
                 let line = std::mem::take(&mut output.partial);
@@ -241,7 +279,7 @@ impl Vertex<'_> {
     }
 
     fn line(&self, text: &str, colour: Colour) {
-        if !matches!(self.report.form, Form::Quiet | Form::Json) {
+        if self.report.form.tells() {
             self.report.print(self.number, text, colour);
         }
     }
@@ -292,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept() {
-        let report = Report::new(Form::Quiet, None);
+        let report = Report::new("img-build", Form::Quiet, None);
         let vertex = report.start("step");
         for number in 0..300 {
             vertex.output(format!("{number}\n").as_bytes());

@@ -42,6 +42,10 @@ pub fn run(stage: &mut Stage<'_, '_>, run: &Run, step: &Step, vertex: &Vertex<'_
     for device in &run.devices {
         key = key.with("device", &device.name);
     }
+    let keys = &stage.builder.options.keys;
+    if !keys.is_empty() {
+        key = key.with_all("key", keys);
+    }
     if let Some(script) = &run.script {
         key = key.with("script", &script.content).with("script mode", script.mode.to_string());
     }

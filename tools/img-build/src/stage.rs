@@ -106,11 +106,13 @@ impl Stage<'_, '_> {
             // What takes no time is not told of.
             let is_quick = matches!(step.action, Action::Arg | Action::Config(_));
             if is_quick || self.builder.printed.is_some() {
-                self.step(instruction, &step, &self.builder.report.nobody())?;
+                let nobody = self.builder.report.nobody();
+                self.step(&step, &nobody).map_err(|fault| self.blamed(instruction, &step, fault))?;
             } else {
                 let name = format!("[{} {}/{total}] {}", self.planned.name, number + 1, step.title);
                 let vertex = self.builder.report.start(&name);
-                if let Err(fault) = self.step(instruction, &step, &vertex) {
+                if let Err(fault) = self.step(&step, &vertex) {
+                    let fault = self.blamed(instruction, &step, fault);
                     vertex.failed(&fault);
                     return Err(fault);
                 }
@@ -119,34 +121,36 @@ impl Stage<'_, '_> {
         Ok(self.built)
     }
 
-    fn step(&mut self, instruction: &PlannedInstruction, step: &Step, vertex: &Vertex<'_>) -> Result<()> {
-        let place = || self.builder.place(step.lines);
+    /// One of them, done.
+    pub fn step(&mut self, step: &Step, vertex: &Vertex<'_>) -> Result<()> {
         let before = self.built.files.made.len();
         match &step.action {
-            Action::Run(run) => run_step::run(self, run, step, vertex),
-            Action::Copy(copy) => copy::copy(self, copy, step, vertex),
-            Action::Add(add) => add::add(self, add, step, vertex),
+            Action::Run(run) => run_step::run(self, run, step, vertex)?,
+            Action::Copy(copy) => copy::copy(self, copy, step, vertex)?,
+            Action::Add(add) => add::add(self, add, step, vertex)?,
             Action::Workdir(path) => {
                 self.built.config["config"]["WorkingDir"] = Value::from(path.as_str());
-                workdir::workdir(self, path, step, vertex)
+                workdir::workdir(self, path, step, vertex)?;
             }
             Action::Config(change) => {
                 crate::config::apply(&mut self.built.config, change, self.built.scope.env());
                 self.print(step, None, true, "it changes no file");
                 vertex.done();
-                Ok(())
             }
-            Action::Arg => Ok(()),
+            Action::Arg => {}
         }
-        .map_err(|fault| {
-            fault.within(format!("{}: {}", place(), dockerfile_line(&instruction.located.text)))
-        })?;
         if let Some(created_by) = &step.history {
             let layer = (self.built.files.made.len() > before).then_some(before);
             let created = self.built.clock.now();
             self.built.history.push(Past { created, created_by: created_by.clone(), layer });
         }
         Ok(())
+    }
+
+    /// In the error of a step: where it is and what.
+    fn blamed(&self, instruction: &PlannedInstruction, step: &Step, fault: Fault) -> Fault {
+        let place = self.builder.place(step.lines);
+        fault.within(format!("{place}: {}", dockerfile_line(&instruction.located.text)))
     }
 
     /// Looks a step up, or makes it.
@@ -161,34 +165,54 @@ impl Stage<'_, '_> {
         make: impl FnOnce(&mut Self, &mut Unfinished, &[PathBuf]) -> Result<Vec<Vec<u8>>>,
     ) -> Result<()> {
         let builder = self.builder;
-        if builder.uses_cache(self.planned)
-            && let Some(found) = builder.cached(key)?
-        {
-            if let Some(layer) = found.layer {
-                self.push(Below::stored(builder.store, layer)?, key);
-            } else {
-                self.unchanged(key);
-            }
-            self.print(step, Some(key), true, "nothing it depends on has changed");
-            vertex.cached();
+        crate::build::lock(&builder.used).push((self.place, key.clone()));
+        if self.find(key, step, vertex)? {
             return Ok(());
         }
         if builder.printed.is_some() {
             self.built.files.is_missing = true;
             self.unchanged(key);
-            self.print(step, Some(key), false, "the cache has nothing of this key");
+            let is_elsewhere = builder.uses_cache(self.planned) && builder.imports.has(key);
+            let why = if is_elsewhere {
+                "another cache has it (--cache-from)"
+            } else {
+                "the cache has nothing of this key"
+            };
+            self.print(step, Some(key), is_elsewhere, why);
+            return Ok(());
+        }
+        // Of several builds that want the same step one makes it, and the others find it.
+        let lock = builder.store.lock_step(key)?;
+        if self.find(key, step, vertex)? {
             return Ok(());
         }
         let below = if alone { Files::none() } else { self.built.files.clone() };
         let lower = below.lower(builder.store, &builder.finish.settle)?;
         let mut unfinished = Unfinished::new(builder.store, lower.last().map(PathBuf::as_path))?;
         let mounted_on = make(self, &mut unfinished, &lower)?;
-        let named = Named { key, instruction: &step.title };
+        let named = Named { key, instruction: &step.title, lock: Some(lock) };
         let latest = self.built.clock.tick().latest();
         let made = unfinished.finish(&below, latest, &mounted_on, named, &builder.finish)?;
         self.push(made, key);
         vertex.done();
         Ok(())
+    }
+
+    /// Takes what the cache has of a step.
+    fn find(&mut self, key: &Digest, step: &Step, vertex: &Vertex<'_>) -> Result<bool> {
+        let builder = self.builder;
+        if !builder.uses_cache(self.planned) {
+            return Ok(false);
+        }
+        let Some(found) = builder.cached(key)? else { return Ok(false) };
+        if let Some(layer) = found.layer {
+            self.push(Below::stored(builder.store, layer)?, key);
+        } else {
+            self.unchanged(key);
+        }
+        self.print(step, Some(key), true, "nothing it depends on has changed");
+        vertex.cached();
+        Ok(true)
     }
 
     /// A step whose key depends on files that are not made yet, when nothing is to be made.

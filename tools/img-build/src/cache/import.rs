@@ -1,0 +1,221 @@
+//! `--cache-from`. Of a cache only the list of steps is read; a layer is fetched when its step is found.
+
+use super::{Document, INLINE, Inline, MAX_STEPS, MEDIA_TYPE, Place, VERSION};
+use crate::build::lock;
+use crate::report::Report;
+use cli::{Explain, Fault, Kind, Result};
+use image::destination::{Destination, StoreDestination};
+use image::source::{LayoutSource, RegistrySource};
+use image::{Raw, Source};
+use oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
+use record::Layer;
+use registry::Client;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Mutex;
+use store::{Settle, Step, Store};
+
+/// All caches of a build that could be read.
+pub struct Imports {
+    list: Vec<Import>,
+}
+
+struct Import {
+    name: String,
+    /// Keys of steps that could not be had; each is warned of once.
+    broken: Mutex<HashSet<String>>,
+    source: Box<dyn Source + Send>,
+    /// By key.
+    steps: HashMap<String, Step>,
+}
+
+/// Of a manifest, what tells a cache from an image.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    #[serde(default)]
+    artifact_type: Option<String>,
+    config: Descriptor,
+    #[serde(default)]
+    layers: Vec<Descriptor>,
+}
+
+impl Imports {
+    pub fn none() -> Imports {
+        Imports { list: Vec::new() }
+    }
+
+    /// Those that cannot be read are warned of: a first build has none.
+    pub fn open(places: &[Place], client: &Client, platform: &Platform, report: &Report) -> Imports {
+        let mut list = Vec::new();
+        for place in places {
+            match Import::open(place, client, platform) {
+                Ok(import) => list.push(import),
+                Err(fault) => report.warn(&format!("the cache {} is not used: {fault}", place.name())),
+            }
+        }
+        Imports { list }
+    }
+
+    /// Whether a cache says that it has a step.
+    pub fn has(&self, key: &Digest) -> bool {
+        self.list.iter().any(|import| import.steps.contains_key(key.as_str()))
+    }
+
+    /// What a cache has for a step; it is in the store then.
+    ///
+    /// # Errors
+    /// When the store cannot be written to. What is wrong with a cache is warned of.
+    pub fn find(
+        &self,
+        key: &Digest,
+        store: &Store,
+        settle: &Settle,
+        report: &Report,
+    ) -> Result<Option<Step>> {
+        for import in &self.list {
+            let Some(step) = import.steps.get(key.as_str()) else { continue };
+            if lock(&import.broken).contains(key.as_str()) {
+                continue;
+            }
+            if let Some(layer) = &step.layer
+                && let Err(fault) = import.fetch(layer, store, settle)
+            {
+                lock(&import.broken).insert(key.to_string());
+                report.warn(&format!("a step of the cache {} is not used: {fault}", import.name));
+                continue;
+            }
+            store.put_step(key, step)?;
+            return Ok(Some(step.clone()));
+        }
+        Ok(None)
+    }
+}
+
+impl Import {
+    fn open(place: &Place, client: &Client, platform: &Platform) -> Result<Import> {
+        let source: Box<dyn Source + Send> = match place {
+            Place::Local { dir, tag } => Box::new(LayoutSource::open(dir, Some(tag))?),
+            Place::Registry(reference) => Box::new(RegistrySource::new(client, reference)),
+            Place::Inline => return Err(Fault::usage("an image that is built has no cache yet")),
+        };
+        let mut root = source.root()?;
+        if let image::Parts::Index(_) = root.parts()? {
+            root = child(&*source, &root, platform)?;
+        }
+        let manifest: Manifest =
+            serde_json::from_slice(&root.bytes).explain_as(Kind::Input, || "malformed manifest".into())?;
+        let config = image::config_bytes(&*source, &manifest.config)?;
+        let is_cache =
+            manifest.config.media_type == MEDIA_TYPE || manifest.artifact_type.as_deref() == Some(MEDIA_TYPE);
+        let steps = if is_cache { of_cache(&config, &manifest)? } else { of_image(&config, &manifest)? };
+        Ok(Import { name: place.name(), broken: Mutex::default(), source, steps })
+    }
+
+    fn fetch(&self, layer: &Layer, store: &Store, settle: &Settle) -> Result<()> {
+        let (digest, diff_id) = (Digest::parse(&layer.digest)?, Digest::parse(&layer.diff_id)?);
+        let blob = descriptor(layer)?;
+        // Blobs have no name, and nothing here is given one.
+        let nameless = Reference::parse("cache")?;
+        let destination = StoreDestination::new(store, settle, &nameless);
+        if !destination.has(&blob)? {
+            destination.put(&blob, &*self.source, &mut |_| {})?;
+        }
+        if !store.has_layer(&diff_id) {
+            let file = store.open_blob(&digest, settle)?;
+            img_unpack::unpack_stream(store, &diff_id, &digest, file, settle)?;
+        }
+        Ok(())
+    }
+}
+
+fn child(source: &dyn Source, root: &Raw, platform: &Platform) -> Result<Raw> {
+    match root.document()? {
+        oci::Document::Index(index) => source.manifest(index.choose(platform)?),
+        oci::Document::Manifest(_) => Err(Fault::input("malformed index")),
+    }
+}
+
+/// Those whose layers the manifest has; others cannot be had.
+fn of_cache(config: &[u8], manifest: &Manifest) -> Result<HashMap<String, Step>> {
+    let document: Document =
+        serde_json::from_slice(config).explain_as(Kind::Input, || "malformed list of steps".into())?;
+    check(document.version, document.steps.len())?;
+    let sizes: HashMap<&str, u64> =
+        manifest.layers.iter().map(|layer| (layer.digest.as_str(), layer.size)).collect();
+    let is_whole = |step: &Step| match &step.layer {
+        None => true,
+        Some(layer) => {
+            sizes.get(layer.digest.as_str()) == Some(&layer.size)
+                && Digest::parse(&layer.diff_id).is_ok()
+                && descriptor(layer).is_ok()
+        }
+    };
+    Ok(document.steps.into_iter().filter(|(_, step)| is_whole(step)).collect())
+}
+
+/// Those the image tells of itself.
+fn of_image(config: &[u8], manifest: &Manifest) -> Result<HashMap<String, Step>> {
+    let value: Value =
+        serde_json::from_slice(config).explain_as(Kind::Input, || "malformed configuration".into())?;
+    let Some(inline) = value.get(INLINE) else {
+        return Err(Fault::not_found("it is an image and has no cache in it")
+            .hint("--cache-to type=inline puts one into images"));
+    };
+    let inline: Inline =
+        Inline::deserialize(inline).explain_as(Kind::Input, || format!("malformed member {INLINE}"))?;
+    check(inline.version, inline.steps.len())?;
+    let parsed = ImageConfig::parse(config)?;
+    let mut layers = BTreeMap::new();
+    for (blob, diff_id) in manifest.layers.iter().zip(&parsed.diff_ids) {
+        let layer = Layer {
+            digest: blob.digest.to_string(),
+            diff_id: diff_id.to_string(),
+            size: blob.size,
+            media_type: blob.media_type.clone(),
+            ..Layer::default()
+        };
+        if descriptor(&layer).is_ok() {
+            layers.insert(layer.diff_id.clone(), layer);
+        }
+    }
+    let created = value.get("created").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut steps = HashMap::new();
+    for (key, diff_id) in inline.steps {
+        let step = |layer| Step { instruction: "from an image".to_owned(), created: created.clone(), layer };
+        match diff_id {
+            None => steps.insert(key, step(None)),
+            Some(diff_id) => match layers.get(&diff_id) {
+                Some(layer) => steps.insert(key, step(Some(layer.clone()))),
+                None => None,
+            },
+        };
+    }
+    Ok(steps)
+}
+
+fn check(version: u32, steps: usize) -> Result<()> {
+    if version != VERSION {
+        return Err(Fault::input(format!("it is of version {version}, and {VERSION} is known")));
+    }
+    if steps > MAX_STEPS {
+        return Err(Fault::input(format!("it has more than {MAX_STEPS} steps")));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// For what is no layer.
+fn descriptor(layer: &Layer) -> Result<Descriptor> {
+    let blob = Descriptor {
+        media_type: layer.media_type.clone(),
+        digest: Digest::parse(&layer.digest)?,
+        size: layer.size,
+        platform: None,
+        annotations: None,
+        urls: None,
+    };
+    blob.layer_compression()?;
+    Ok(blob)
+}
