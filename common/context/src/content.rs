@@ -3,6 +3,7 @@
 use crate::files::Inner;
 use crate::memory::{Fingerprint, now};
 use crate::resolve::Opener;
+use crate::select::Pick;
 use crate::walk::{Entry, Facts};
 use fault::{Explain, Fault, Result};
 use layer::ItemKind;
@@ -29,12 +30,13 @@ pub struct Known {
     pub facts: Facts,
 }
 
-/// Fingerprints of files and directories, in the order of `entries`; each with its path in the root. What is neither has zeros.
-pub fn fingerprints(inner: &Inner, entries: &[(Vec<u8>, &Entry)]) -> Result<Vec<Known>> {
+/// Fingerprints of files and directories, in the order of a pick's entries. What is neither has zeros.
+pub fn fingerprints(inner: &Inner, pick: &Pick) -> Result<Vec<Known>> {
+    let entries = &pick.entries;
     let mut found: Vec<Known> =
-        entries.iter().map(|(_, entry)| Known { fingerprint: [0; 32], facts: entry.facts }).collect();
+        entries.iter().map(|entry| Known { fingerprint: [0; 32], facts: entry.facts }).collect();
     let mut unknown = Vec::new();
-    for (at, (_, entry)) in entries.iter().enumerate() {
+    for (at, entry) in entries.iter().enumerate() {
         if !matches!(entry.kind, Some(ItemKind::File | ItemKind::Directory)) {
             continue;
         }
@@ -49,8 +51,8 @@ pub fn fingerprints(inner: &Inner, entries: &[(Vec<u8>, &Entry)]) -> Result<Vec<
         let mut buffer = vec![0; CHUNK];
         let mut done = Vec::new();
         while let Some(at) = unknown.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (path, entry) = &entries[*at];
-            done.push((*at, read(inner, &mut opener, path, entry, &mut buffer)?));
+            let entry = &entries[*at];
+            done.push((*at, read(inner, &mut opener, &pick.whole(entry), entry, &mut buffer)?));
         }
         Ok(done)
     };

@@ -160,10 +160,7 @@ impl Selection {
                 };
                 Ok(pick.entries.iter().map(|entry| Known { fingerprint, facts: entry.facts }).collect())
             }
-            (None, Some(inner)) => {
-                let entries: Vec<_> = pick.entries.iter().map(|entry| (pick.whole(entry), entry)).collect();
-                content::fingerprints(inner, &entries)
-            }
+            (None, Some(inner)) => content::fingerprints(inner, pick),
             (None, None) => Ok(Vec::new()),
         }
     }

@@ -5,10 +5,10 @@ use crate::resolve::{open_dir, push};
 use fault::{Fault, Result};
 use layer::{ItemKind, Time};
 use rootfs::{failed, kind_of};
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Stat, readlinkat, statat};
 use rustix::io::Errno;
-use std::ffi::CString;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Files of one selection; each costs whoever gets them an inode.
 const MAX_ENTRIES: usize = 10_000_000;
@@ -134,19 +134,37 @@ impl Filter<'_> {
     }
 }
 
-/// Directories kept open on the way down. Deeper ones are opened again when they are gone on with.
-const MAX_OPEN: usize = 64;
+/// Directories waiting to be read for which another thread is worth starting.
+const MANY: usize = 16;
+const MAX_THREADS: usize = 4;
 
-/// A directory on the way: what is still to be seen of it.
-struct Frame {
-    entries: std::vec::IntoIter<(CString, Stat)>,
-    dir: Option<OwnedFd>,
+/// A directory that is to be read.
+struct Task {
+    /// Its place among the directories.
+    number: usize,
+    whole: Vec<u8>,
+    path: Vec<u8>,
     state: State,
-    /// Lengths of its paths.
-    whole: usize,
-    path: usize,
-    /// Where it is among the entries, if it goes should nothing in it count.
-    perhaps: Option<usize>,
+}
+
+/// What was found in a directory, by name.
+#[derive(Default)]
+struct Listing {
+    entries: Vec<Entry>,
+    /// Of entries that are directories: which, the number of their own listing, and whether they go should nothing in them count.
+    below: Vec<(usize, usize, bool)>,
+    /// It was there a moment ago.
+    is_gone: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Vec<Task>,
+    /// Directories that are being read.
+    busy: usize,
+    listings: Vec<Listing>,
+    count: usize,
+    failure: Option<Fault>,
 }
 
 /// Everything below the directory `start` (a path of the root without links) that counts, and that directory first. Directories come before
@@ -157,121 +175,198 @@ struct Frame {
 pub fn walk(root: BorrowedFd<'_>, start: &[u8], filter: &Filter<'_>) -> Result<Vec<Entry>> {
     let dir = open_dir(root, start).map_err(|error| failed("open", start, error))?;
     let stat = rustix::fs::fstat(&dir).map_err(|error| failed("look at", start, error))?;
-    let (ignored, state) = filter.enter(start);
-    let mut walk = Walk { root, filter, whole: start.to_vec(), path: Vec::new(), found: Vec::new() };
-    walk.found.push(Entry {
+    drop(dir);
+    let top = Entry {
         path: Box::default(),
         kind: Some(ItemKind::Directory),
         facts: Facts::of(&stat),
         link: Box::default(),
-    });
-    let mut frames = vec![walk.open(dir, state, ignored.then_some(0))?];
-    while let Some(frame) = frames.last_mut() {
-        let Some((name, stat)) = frame.entries.next() else {
-            if let Some(perhaps) = frame.perhaps
-                && walk.found.len() == perhaps + 1
-            {
-                walk.found.pop();
-            }
-            frames.pop();
-            continue;
-        };
-        walk.whole.truncate(frame.whole);
-        walk.path.truncate(frame.path);
-        if let Some(below) = walk.see(frame, &name, &stat)? {
-            frames.push(below);
-            if frames.len() > MAX_OPEN {
-                let above = frames.len() - 2;
-                frames[above].dir = None;
-            }
-        }
+    };
+    let (ignored, state) = filter.enter(start);
+    let first = Task { number: 0, whole: start.to_vec(), path: Vec::new(), state };
+    let shared = Shared { waiting: vec![first], listings: vec![Listing::default()], ..Shared::default() };
+    let walk = Walk { root, filter, shared: Mutex::new(shared), more: Condvar::new() };
+    walk.run();
+    let shared = walk.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match shared.failure {
+        Some(fault) => Err(fault),
+        None => Ok(in_order(top, ignored, shared.listings)),
     }
-    Ok(walk.found)
 }
 
 struct Walk<'a> {
     root: BorrowedFd<'a>,
     filter: &'a Filter<'a>,
-    whole: Vec<u8>,
-    path: Vec<u8>,
-    found: Vec<Entry>,
+    shared: Mutex<Shared>,
+    more: Condvar,
 }
 
 impl Walk<'_> {
-    fn open(&self, dir: OwnedFd, state: State, perhaps: Option<usize>) -> Result<Frame> {
-        let entries = list(&dir).map_err(|error| failed("read the directory", &self.whole, error))?;
-        Ok(Frame {
-            entries: entries.into_iter(),
-            dir: Some(dir),
-            state,
-            whole: self.whole.len(),
-            path: self.path.len(),
-            perhaps,
-        })
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what has a name in a directory; gives the directory to go on with, if it is one.
-    fn see(&mut self, frame: &mut Frame, name: &CString, stat: &Stat) -> Result<Option<Frame>> {
-        let dir = match frame.dir.take() {
-            Some(dir) => dir,
-            None => open_dir(self.root, &self.whole).map_err(|error| failed("open", &self.whole, error))?,
-        };
-        let dir = frame.dir.insert(dir);
-        push(&mut self.whole, name.to_bytes())?;
-        push(&mut self.path, name.to_bytes())?;
-        let kind = kind_of(stat);
-        let (verdict, state) = match kind {
-            _ if self.filter.is_open() => (Verdict::Kept, State::default()),
-            Some(ItemKind::Directory) => self.filter.directory(&self.whole, &self.path, &frame.state),
-            _ if self.filter.file(&self.whole, &self.path, &frame.state) => (Verdict::Kept, State::default()),
-            _ => return Ok(None),
-        };
-        let perhaps = match verdict {
-            Verdict::Dropped => return Ok(None),
-            Verdict::Kept => None,
-            Verdict::Perhaps => Some(self.found.len()),
-        };
-        let link = match kind {
-            Some(ItemKind::Symlink) => match readlinkat(&*dir, name.as_c_str(), Vec::new()) {
-                Ok(link) => link.into_bytes(),
-                Err(Errno::NOENT | Errno::INVAL) => return Ok(None),
-                Err(error) => return Err(failed("read", &self.whole, error)),
-            },
-            _ => Vec::new(),
-        };
-        if self.found.len() >= MAX_ENTRIES {
-            return Err(Fault::input(format!("there are more than {MAX_ENTRIES} files")));
-        }
-        self.found.push(Entry {
-            path: self.path.as_slice().into(),
-            kind,
-            facts: Facts::of(stat),
-            link: link.into(),
+    /// Reads directories until there are none left; others help when there are many.
+    fn run(&self) {
+        std::thread::scope(|scope| {
+            let mut helpers = 0;
+            let most = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+            while let Some(task) = self.next() {
+                self.read(task);
+                while helpers + 1 < most && self.lock().waiting.len() > MANY * (helpers + 1) {
+                    let help = || {
+                        while let Some(task) = self.next() {
+                            self.read(task);
+                        }
+                    };
+                    // Where no thread is to be had, there is this one.
+                    let _ = std::thread::Builder::new().name("walk".into()).spawn_scoped(scope, help);
+                    helpers += 1;
+                }
+            }
         });
-        if kind != Some(ItemKind::Directory) {
-            return Ok(None);
+    }
+
+    /// The next directory, when there is one; `None` when there will be none.
+    fn next(&self) -> Option<Task> {
+        let mut shared = self.lock();
+        loop {
+            if shared.failure.is_some() {
+                return None;
+            }
+            if let Some(task) = shared.waiting.pop() {
+                shared.busy += 1;
+                return Some(task);
+            }
+            if shared.busy == 0 {
+                return None;
+            }
+            shared = self.more.wait(shared).unwrap_or_else(PoisonError::into_inner);
         }
-        match sys::fs::open_dir(&*dir, name.as_c_str()) {
-            Ok(dir) => self.open(dir, state, perhaps).map(Some),
+    }
+
+    fn read(&self, task: Task) {
+        let number = task.number;
+        let outcome = self.list(task);
+        let mut shared = self.lock();
+        shared.busy -= 1;
+        match outcome {
+            Ok((mut listing, tasks)) => {
+                // Only now it is known how many directories there are by other threads' doing.
+                let base = shared.listings.len();
+                for (at, below) in listing.below.iter_mut().enumerate() {
+                    below.1 = base + at;
+                }
+                shared.count += listing.entries.len();
+                let numbered =
+                    tasks.into_iter().enumerate().map(|(at, task)| Task { number: base + at, ..task });
+                shared.waiting.extend(numbered);
+                let total = base + listing.below.len();
+                shared.listings.resize_with(total, Listing::default);
+                shared.listings[number] = listing;
+                if shared.count > MAX_ENTRIES {
+                    let fault = Fault::input(format!("there are more than {MAX_ENTRIES} files"));
+                    shared.failure.get_or_insert(fault);
+                }
+            }
+            Err(fault) => {
+                shared.failure.get_or_insert(fault);
+            }
+        }
+        drop(shared);
+        self.more.notify_all();
+    }
+
+    /// What counts in a directory, and the directories to go on with.
+    fn list(&self, task: Task) -> Result<(Listing, Vec<Task>)> {
+        let Task { mut whole, mut path, state, .. } = task;
+        let dir = match open_dir(self.root, &whole) {
+            Ok(dir) => dir,
             // It was there a moment ago.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                self.found.pop();
-                Ok(None)
+                return Ok((Listing { is_gone: true, ..Listing::default() }, Vec::new()));
             }
-            Err(error) => Err(failed("open", &self.whole, error)),
+            Err(error) => return Err(failed("open", &whole, error)),
+        };
+        let (mut listing, mut tasks) = (Listing::default(), Vec::new());
+        let lengths = (whole.len(), path.len());
+        for name in rootfs::names(&dir).map_err(|error| failed("read the directory", &whole, error))? {
+            whole.truncate(lengths.0);
+            path.truncate(lengths.1);
+            push(&mut whole, name.to_bytes())?;
+            push(&mut path, name.to_bytes())?;
+            let stat = match statat(&dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(failed("look at", &whole, error)),
+            };
+            let kind = kind_of(&stat);
+            let (verdict, below) = match kind {
+                _ if self.filter.is_open() => (Verdict::Kept, State::default()),
+                Some(ItemKind::Directory) => self.filter.directory(&whole, &path, &state),
+                _ if self.filter.file(&whole, &path, &state) => (Verdict::Kept, State::default()),
+                _ => continue,
+            };
+            if matches!(verdict, Verdict::Dropped) {
+                continue;
+            }
+            let link = match kind {
+                Some(ItemKind::Symlink) => match readlinkat(&dir, name.as_c_str(), Vec::new()) {
+                    Ok(link) => link.into_bytes(),
+                    Err(Errno::NOENT | Errno::INVAL) => continue,
+                    Err(error) => return Err(failed("read", &whole, error)),
+                },
+                _ => Vec::new(),
+            };
+            if kind == Some(ItemKind::Directory) {
+                listing.below.push((listing.entries.len(), 0, matches!(verdict, Verdict::Perhaps)));
+                tasks.push(Task { number: 0, whole: whole.clone(), path: path.clone(), state: below });
+            }
+            listing.entries.push(Entry {
+                path: path.as_slice().into(),
+                kind,
+                facts: Facts::of(&stat),
+                link: link.into(),
+            });
         }
+        Ok((listing, tasks))
     }
 }
 
-/// What is in a directory, by name.
-fn list(dir: &OwnedFd) -> rustix::io::Result<Vec<(CString, Stat)>> {
-    let mut found = Vec::new();
-    for name in rootfs::names(dir)? {
-        match statat(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => found.push((name, stat)),
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error),
+/// A listing on its way into the order: what is still to come of it.
+struct Frame {
+    entries: std::iter::Enumerate<std::vec::IntoIter<Entry>>,
+    below: std::iter::Peekable<std::vec::IntoIter<(usize, usize, bool)>>,
+    /// Where its directory is, if that goes should nothing in it count.
+    perhaps: Option<usize>,
+}
+
+fn in_order(top: Entry, is_perhaps: bool, mut listings: Vec<Listing>) -> Vec<Entry> {
+    let mut found = vec![top];
+    let frame = |listing: Listing, perhaps| Frame {
+        entries: listing.entries.into_iter().enumerate(),
+        below: listing.below.into_iter().peekable(),
+        perhaps,
+    };
+    let mut frames = vec![frame(std::mem::take(&mut listings[0]), is_perhaps.then_some(0))];
+    while let Some(last) = frames.last_mut() {
+        let Some((at, entry)) = last.entries.next() else {
+            if last.perhaps.is_some_and(|perhaps| found.len() == perhaps + 1) {
+                found.pop();
+            }
+            frames.pop();
+            continue;
+        };
+        let Some((_, number, is_perhaps)) = last.below.next_if(|(of, ..)| *of == at) else {
+            found.push(entry);
+            continue;
+        };
+        let listing = std::mem::take(&mut listings[number]);
+        if !listing.is_gone {
+            let perhaps = is_perhaps.then_some(found.len());
+            found.push(entry);
+            frames.push(frame(listing, perhaps));
         }
     }
-    Ok(found)
+    found
 }

@@ -32,7 +32,7 @@ fn tables_of_docker() {
             let is_bad = row.get(4).is_some_and(|end| end.as_str() != "nil");
             (vec![text(&row[1])], text(&row[2]), &row[3] == "true", is_bad)
         } else if let Some(row) = several.captures(line) {
-            let patterns = strings.captures_iter(&row[1].to_owned()).map(|string| text(&string[1])).collect();
+            let patterns = strings.captures_iter(&row[1]).map(|string| text(&string[1])).collect();
             (patterns, text(&row[2]), &row[3] == "true", false)
         } else {
             unreadable += usize::from(line.trim_start().starts_with("{\"") && line.contains("true,"));
