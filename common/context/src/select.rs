@@ -6,7 +6,7 @@ use crate::ignore::pattern::{Pattern, Syntax};
 use crate::ignore::rules::{Rules, clean};
 use crate::resolve::{components, resolve, split};
 use crate::walk::{Entry, Facts, Filter, walk};
-use fault::{Fault, Result};
+use fault::{Fault, Kind, Result};
 use layer::ItemKind;
 use oci::Digest;
 use oci::digest::{Algorithm, Hasher};
@@ -298,7 +298,7 @@ impl Chooser<'_> {
         };
         let name = split(path).1;
         if kind == FileType::Directory {
-            let entries = walk(self.inner.root.as_fd(), &found.path, &self.filter(None))?;
+            let entries = self.walk(&found.path, None)?;
             if entries.is_empty() {
                 return Err(self.missing(source, &found.path));
             }
@@ -316,8 +316,16 @@ impl Chooser<'_> {
         Ok(())
     }
 
-    fn filter<'a>(&'a self, include: Option<&'a Rules>) -> Filter<'a> {
-        Filter { ignore: &self.inner.ignore.rules, exclude: &self.exclude, include }
+    fn walk(&self, path: &[u8], include: Option<&Rules>) -> Result<Vec<Entry>> {
+        let filter = Filter { ignore: &self.inner.ignore.rules, exclude: &self.exclude, include };
+        walk(self.inner.root.as_fd(), path, &filter).map_err(|fault| {
+            let is_closed = self.inner.is_local && fault.kind() == Kind::Denied;
+            if is_closed {
+                fault.hint("what does not belong to the build, .dockerignore leaves out")
+            } else {
+                fault
+            }
+        })
     }
 
     /// Something that is no directory, nor a link.
@@ -355,7 +363,7 @@ impl Chooser<'_> {
                 }
                 return Err(self.missing(source, &path));
             }
-            let entries = walk(self.inner.root.as_fd(), &found.path, &self.filter(Some(&include)))?;
+            let entries = self.walk(&found.path, Some(&include))?;
             if entries.len() > 1 {
                 picks.push(Pick { name: split(&path).1.to_vec(), path: found.path, entries, given: None });
             }

@@ -120,10 +120,10 @@ impl Writer<'_> {
     /// `is_taken`: a file of this selection has the destination's own name.
     fn pick(&mut self, number: usize, pick: &Pick, is_taken: &mut bool) -> Result<()> {
         let Some(top) = pick.entries.first() else { return Ok(()) };
-        if self.target.unpack && top.kind == Some(ItemKind::File) && self.unpack(pick)? {
+        let known = self.selection.read.get().map(|read| read[number].as_slice());
+        if self.target.unpack && top.kind == Some(ItemKind::File) && self.unpack(pick, known)? {
             return Ok(());
         }
-        let known = self.selection.read.get().map(|read| read[number].as_slice());
         match self.destination.of(pick)? {
             Place::Directory(dir) => self.tree(pick, known, dir, top),
             Place::Inside(dir) => self.single(pick, known, dir, &pick.name),

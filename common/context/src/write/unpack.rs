@@ -2,18 +2,20 @@
 
 use super::{Ownership, Times, Writer};
 use crate::archive::{Packed, is_archive};
+use crate::content::Known;
 use crate::files::{Bytes, reopen};
 use crate::select::Pick;
+use crate::walk::Facts;
 use fault::{Explain, Result};
 use rootfs::{failed, show};
 use rustix::fd::AsFd;
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, fstat};
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
 impl Writer<'_> {
     /// Unpacks a file into the destination; says whether it was an archive.
-    pub(super) fn unpack(&mut self, pick: &Pick) -> Result<bool> {
+    pub(super) fn unpack(&mut self, pick: &Pick, known: Option<&[Known]>) -> Result<bool> {
         if let Some(Bytes::Here(bytes)) = pick.given.as_ref().map(|given| &given.bytes) {
             return self.unpack_from(Cursor::new(bytes.clone()), pick);
         }
@@ -31,10 +33,17 @@ impl Writer<'_> {
             },
             (None, None) => return Ok(false),
         };
-        if !file.metadata().explain(|| format!("look at {}", show(&pick.path)))?.is_file() {
+        let stat = fstat(&file).map_err(|error| failed("look at", &pick.path, error))?;
+        if rootfs::kind_of(&stat) != Some(layer::ItemKind::File) {
             return Ok(false);
         }
-        self.unpack_from(file, pick)
+        let is_unpacked = self.unpack_from(file, pick)?;
+        let is_local = self.selection.place.is_some();
+        let promised = known.and_then(|known| known.first()).filter(|_| is_local);
+        if is_unpacked && promised.is_some_and(|known| !known.facts.is_same(&Facts::of(&stat))) {
+            self.written.changed.push(show(&pick.path));
+        }
+        Ok(is_unpacked)
     }
 
     fn unpack_from<R: Read + Seek + Send>(&mut self, mut from: R, pick: &Pick) -> Result<bool> {

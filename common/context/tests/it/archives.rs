@@ -71,6 +71,24 @@ fn archives_are_unpacked_however_they_are_packed_and_called() {
 }
 
 #[test]
+fn an_archive_that_is_another_than_its_digest_says_is_told_of() {
+    let place = Place::new();
+    let archive = place.context().join("t");
+    tar(&source(&place), &archive, "--format=ustar");
+    let chosen = place.select(&["t"]).unwrap();
+    chosen.digest().unwrap();
+    assert_eq!(place.write(&chosen, "/x", &UNPACK).unwrap().changed, Vec::<String>::new());
+    tar(&source_with_more(&place), &archive, "--format=ustar");
+    assert_eq!(place.write(&chosen, "/x", &UNPACK).unwrap().changed, ["t"]);
+}
+
+fn source_with_more(place: &Place) -> std::path::PathBuf {
+    let dir = place.dir.path().join("more");
+    fill(&dir, &["more"]);
+    dir
+}
+
+#[test]
 fn what_is_no_archive_is_copied() {
     let place = Place::new();
     fill(&place.context(), &["a.tar", "d/inner"]);
