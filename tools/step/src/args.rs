@@ -3,6 +3,7 @@
 use cli::{Common, ErrorFormat, OutputFormat, Tool};
 use ctr_commit::Compression;
 use img_build::{Pull, RunFlags};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 /// Skip a command whose inputs have not changed
@@ -106,9 +107,9 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
     pub error_format: ErrorFormat,
 
-    /// Runs one command, for the tool itself
-    #[arg(long, hide = true)]
-    pub run_step: bool,
+    /// Runs one command, for the tool itself; the value is for whoever looks for its process
+    #[arg(long, hide = true, value_name = "CONTAINER", require_equals = true)]
+    pub run_step: Option<PathBuf>,
 
     #[arg(skip)]
     common: OnceLock<Common>,

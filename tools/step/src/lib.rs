@@ -19,7 +19,7 @@ use img_build::{Form, Report};
 use std::io::IsTerminal;
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    if args.run_step {
+    if args.run_step.is_some() {
         return img_build::run_one();
     }
     let is_host = args.host
