@@ -182,3 +182,19 @@ fn a_user_namespace_of_its_own() {
     assert_eq!(bench.sh("ctr-exec own cat /proc/self/uid_map").expect(0).stdout, map);
     bench.sh("ctr-rm -f own").expect(0);
 }
+
+#[test]
+fn a_dockerfile_is_built_and_not_built_again() {
+    let Some(bench) = Bench::new() else { return };
+    bench
+        .sh("mkdir $DIR/app && echo file >$DIR/app/f && printf '%s\\n' \"FROM $R/busybox:1\" 'WORKDIR /w' 'COPY f .' \
+             'RUN --mount=type=cache,target=/c cat f >/made; ip -o -4 addr >/addresses; id -u >>/made' 'USER 7' 'CMD [\"cat\", \"/made\"]' >$DIR/app/Dockerfile")
+        .expect(0);
+    bench.sh("img-build -q -t app:1 --memory 64m $DIR/app >$DIR/first").expect(0);
+    assert_eq!(bench.sh("ctr-run --rm --network none app:1").expect(0).stdout, "file\n0\n");
+    assert!(bench.sh("ctr-run --rm --network none app:1 cat /addresses").expect(0).stdout.contains("eth0"));
+    bench.sh("img-build -q $DIR/app >$DIR/second && cmp $DIR/first $DIR/second").expect(0);
+    let open =
+        bench.sh("img-build --print $DIR/app | jq -r 'select(.cached | not) | .instruction'").expect(0);
+    assert_eq!(open.stdout, "");
+}

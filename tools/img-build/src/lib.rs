@@ -66,7 +66,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     request::refuse(args)?;
     let (exports, names) = exports(args)?;
     let platforms = platforms(args)?;
-    several::check(&platforms, &exports, &names)?;
+    several::check(&platforms, &exports, &names, !args.cache_to.is_empty())?;
     let caches = Caches::of(args, &exports)?;
     let store = Store::from_env()?;
     rootfs::allow_many_files();

@@ -9,12 +9,21 @@ use std::process::{Command, Stdio};
 
 /// # Errors
 /// [`cli::Kind::Usage`] for what is made of one image only.
-pub fn check(platforms: &[Platform], exports: &[Export], names: &[Reference]) -> Result<()> {
+pub fn check(
+    platforms: &[Platform],
+    exports: &[Export],
+    names: &[Reference],
+    writes_cache: bool,
+) -> Result<()> {
     if platforms.len() < 2 {
         return Ok(());
     }
     if names.is_empty() && exports.iter().any(Export::needs_image) {
         return Err(Fault::usage("images for several platforms are found by a name").hint("-t NAME"));
+    }
+    if writes_cache {
+        return Err(Fault::usage("--cache-to: the cache of one platform would take the place of another's")
+            .hint("one build for each platform, with a tag or directory of its own"));
     }
     let of_one = |export: &&Export| !matches!(export, Export::Image { .. } | Export::Nothing);
     if exports.iter().any(|export| of_one(&export)) {
