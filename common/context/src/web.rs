@@ -1,8 +1,8 @@
 //! Files of HTTP servers, and what is kept of them: their contents by digest, and by address what the server called the version it sent.
 //! An address that was asked before is asked whether that is still what it has.
 
-use crate::Context;
 use crate::files::{Bytes, Given};
+use crate::{Context, Login};
 use fault::{Explain, Fault, Kind, Result};
 use layer::Time;
 use oci::Digest;
@@ -74,6 +74,14 @@ impl Web {
     /// # Errors
     /// [`Kind::Input`] if it has another digest than demanded or is too long, [`Kind::NotFound`] and the like as the server says.
     pub fn fetch(&self, url: &str, checksum: Option<&Digest>) -> Result<Page> {
+        self.fetch_as(url, checksum, None)
+    }
+
+    /// The same as somebody the server knows.
+    ///
+    /// # Errors
+    /// As [`Web::fetch`].
+    pub fn fetch_as(&self, url: &str, checksum: Option<&Digest>, login: Option<&Login>) -> Result<Page> {
         let known = self.recall(url);
         let before = known.as_ref().and_then(|known| self.open(known));
         if let (Some(known), Some(file), Some(wanted)) = (&known, &before, checksum)
@@ -82,7 +90,7 @@ impl Web {
             return page(url, known, Arc::clone(file));
         }
         let conditions = before.as_ref().and(known.as_ref()).map(Known::conditions).unwrap_or_default();
-        let (known, file) = self.ask(url, &conditions, known, before)?;
+        let (known, file) = self.ask(url, login, &conditions, known, before)?;
         if let Some(wanted) = checksum
             && !same_digest(&file, wanted)?
         {
@@ -96,13 +104,14 @@ impl Web {
     fn ask(
         &self,
         url: &str,
+        login: Option<&Login>,
         conditions: &[(&'static str, String)],
         known: Option<Known>,
         before: Option<Arc<File>>,
     ) -> Result<(Known, Arc<File>)> {
         let mut attempt = 1;
         loop {
-            let page = self.client.get(url, conditions)?;
+            let page = self.client.get_as(url, conditions, login.map(Login::bearer))?;
             if page.is_unchanged() {
                 let both = known.zip(before);
                 return both.ok_or_else(|| {

@@ -49,7 +49,21 @@ impl Client {
     /// By the server's status: [`Kind::NotFound`], [`Kind::Denied`], [`Kind::Retryable`], else [`Kind::Failed`]; [`Kind::Input`] for what is no
     /// address.
     pub fn get(&self, url: &str, headers: &[(&'static str, String)]) -> Result<Page> {
-        let (url, authorization) = without_user(url)?;
+        self.get_as(url, headers, None)
+    }
+
+    /// The same with what goes into the header Authorization, in place of a user in the address and kept as he is.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn get_as(
+        &self,
+        url: &str,
+        headers: &[(&'static str, String)],
+        authorization: Option<&str>,
+    ) -> Result<Page> {
+        let (url, user) = without_user(url)?;
+        let authorization = authorization.map(str::to_owned).or(user);
         let ask = || self.ask(&url, headers, authorization.as_deref());
         Patience::new(&self.transport.options).until_done(ask).map_err(|fault| fault.on(shorten(&url)))
     }

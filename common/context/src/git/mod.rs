@@ -6,6 +6,7 @@ mod url;
 
 pub use url::GitUrl;
 
+use crate::Login;
 use crate::ignore::rules::Rules;
 use crate::resolve::{open_plain, split};
 use crate::walk::{Filter, walk};
@@ -51,7 +52,15 @@ impl Found {
 /// # Errors
 /// When git is missing, or says no; [`Kind::NotFound`] for a reference that is not there, [`Kind::Input`] when the commit is not the one demanded.
 pub fn resolve(url: &GitUrl) -> Result<String> {
-    let git = Git::new(url);
+    resolve_as(url, None)
+}
+
+/// The same as somebody the server knows.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_as(url: &GitUrl, login: Option<&Login>) -> Result<String> {
+    let git = Git::new(url, login);
     find(&git, url).map(|found| found.commit().to_owned())
 }
 
@@ -60,7 +69,15 @@ pub fn resolve(url: &GitUrl) -> Result<String> {
 /// # Errors
 /// As [`resolve`].
 pub fn checkout(store: &Store, url: &GitUrl) -> Result<Checkout> {
-    let git = Git::new(url);
+    checkout_as(store, url, None)
+}
+
+/// The same as somebody the server knows.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn checkout_as(store: &Store, url: &GitUrl, login: Option<&Login>) -> Result<Checkout> {
+    let git = Git::new(url, login);
     let found = find(&git, url)?;
     let scratch = Scratch::new(store)?;
     let tree = scratch.path().join("tree");

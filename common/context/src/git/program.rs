@@ -1,6 +1,7 @@
 //! The program git.
 
 use super::GitUrl;
+use crate::Login;
 use fault::{Fault, Kind, Result};
 use std::ffi::OsString;
 use std::path::Path;
@@ -38,8 +39,16 @@ const SETTINGS: [(&str, &str); 9] = [
     ("http.lowSpeedTime", "60"),
 ];
 
+/// `https://host:port/` of an HTTP address.
+fn origin(remote: &str) -> Option<String> {
+    let (scheme, rest) =
+        remote.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
+    let host = rest.split('/').next()?;
+    Some(format!("{scheme}://{}/", host.rsplit('@').next()?))
+}
+
 /// git, with a repository to work on or without.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Git {
     environment: Vec<(OsString, OsString)>,
     /// As it is told to git, and as it may be shown.
@@ -47,7 +56,7 @@ pub struct Git {
 }
 
 impl Git {
-    pub fn new(url: &GitUrl) -> Git {
+    pub fn new(url: &GitUrl, login: Option<&Login>) -> Git {
         let kept = KEPT.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
         let mut environment: Vec<(OsString, OsString)> = kept.collect();
         // A repository's submodules may be reached in these ways and in no other. Of this machine is only what a test says.
@@ -65,8 +74,15 @@ impl Git {
         ] {
             environment.push((name.into(), value.into()));
         }
-        environment.push(("GIT_CONFIG_COUNT".into(), SETTINGS.len().to_string().into()));
-        for (number, (key, value)) in SETTINGS.iter().enumerate() {
+        let mut settings: Vec<(String, &str)> =
+            SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
+        // In the environment, which others cannot read as they can arguments; and for this server only.
+        let header = login.map(|login| format!("Authorization: {}", login.git()));
+        if let (Some(header), Some(origin)) = (&header, origin(&url.remote)) {
+            settings.push((format!("http.{origin}.extraheader"), header));
+        }
+        environment.push(("GIT_CONFIG_COUNT".into(), settings.len().to_string().into()));
+        for (number, (key, value)) in settings.iter().enumerate() {
             environment.push((format!("GIT_CONFIG_KEY_{number}").into(), key.into()));
             environment.push((format!("GIT_CONFIG_VALUE_{number}").into(), value.into()));
         }

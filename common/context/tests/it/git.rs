@@ -2,7 +2,8 @@
 
 use crate::place::{Place, fill, list, mode};
 use crate::server::Server;
-use context::git::{GitUrl, checkout, resolve};
+use context::Login;
+use context::git::{GitUrl, checkout, resolve, resolve_as};
 use fault::Kind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -225,6 +226,12 @@ fn a_server_of_plain_files_is_enough_and_reaches_nothing_of_this_machine() {
         ..GitUrl::parse(&format!("{}/bare.git", server.url())).unwrap().unwrap()
     };
     assert_eq!(repository.files(&by_hash).unwrap().0, repository.hash("v1"));
+
+    let before = server.requests().len();
+    resolve_as(&url, Some(&Login::token("s3cret").unwrap())).unwrap();
+    // base64 of x-access-token:s3cret
+    let said = "basic eC1hY2Nlc3MtdG9rZW46czNjcmV0";
+    assert!(server.requests()[before..].iter().all(|request| request.headers["authorization"] == said));
 
     // A submodule that is a repository of this machine is refused.
     git(&repository.dir, &["submodule", "--quiet", "add", &format!("file://{}", bare.display()), "mod"]);

@@ -2,8 +2,8 @@
 
 use crate::place::{How, Place, list, mode};
 use crate::server::{Page, Server};
-use context::Options;
 use context::web::Web;
+use context::{Login, Options};
 use fault::Kind;
 use oci::Digest;
 use std::os::unix::fs::MetadataExt;
@@ -143,6 +143,26 @@ fn redirects_are_followed_and_users_told_to_one_server_only() {
     for bad in ["file:///etc/passwd", "ftp://x/y", "http://u:p@127.0.0.1/"] {
         let url = server.put("/bad", vec![to(bad)]);
         assert_eq!(web(&place).fetch(&url, None).unwrap_err().kind(), Kind::Input, "{bad}");
+    }
+}
+
+#[test]
+fn a_login_is_told_to_its_server_alone() {
+    let (place, server, other) = (Place::new(), Server::new(), Server::new());
+    let target = other.put("/final", vec![body("moved")]);
+    let to = Page { status: 302, headers: vec![("location", target)], ..Page::default() };
+    let url = server.put("/one", vec![to]);
+    for (login, sent) in
+        [(Login::token("s3cret\n"), "Bearer s3cret"), (Login::header("Basic xyz"), "Basic xyz")]
+    {
+        let login = login.unwrap();
+        assert!(!format!("{login:?}").contains("s3cret"));
+        web(&place).fetch_as(&url, None, Some(&login)).unwrap();
+        assert_eq!(server.requests().last().unwrap().headers["authorization"], sent);
+        assert!(!other.requests().last().unwrap().headers.contains_key("authorization"));
+    }
+    for bad in ["", "\n", "a\nb: c", "\u{e9}"] {
+        assert!(Login::token(bad).is_err() && Login::header(bad).is_err(), "{bad:?}");
     }
 }
 
