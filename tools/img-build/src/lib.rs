@@ -56,6 +56,7 @@ use layer::Finish;
 use oci::{Platform, Reference};
 use record::Record;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use store::{ImageDetails, Settle, Store};
 
@@ -92,12 +93,16 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         report: &report,
     };
     let result = if let [platform] = platforms.as_slice() {
-        build.platform(context, platform, &names).and_then(|details| match details {
-            Some(details) => tell(args, context, &details, &names, exports.iter().any(Export::is_stdout)),
-            None => Ok(()),
+        build.platform(context, platform, &names).and_then(|details| {
+            caches.write(&store, &settle, &report)?;
+            match details {
+                Some(details) => tell(args, context, &details, &names, exports.iter().any(Export::is_stdout)),
+                None => Ok(()),
+            }
         })
     } else {
-        build.platforms(context, &platforms, &names)
+        let built = build.platforms(context, &platforms, &names);
+        built.and_then(|()| caches.write(&store, &settle, &report))
     };
     // Whoever waits for a thread to pack has waited.
     if let Ok(settle) = Arc::try_unwrap(settle) {
@@ -174,7 +179,7 @@ impl Build<'_> {
         // Until the last one is stored; in the cache it is then, too.
         let layers = built.files.layers()?;
         if !self.exports.iter().any(Export::needs_image) {
-            return caches.export(&builder, &client).map(|()| None);
+            return caches.collect(&builder).map(|()| None);
         }
         let mut sayings = sayings(args)?;
         if caches.are_inline() {
@@ -183,7 +188,7 @@ impl Build<'_> {
         let documents = image::documents(&built, &layers, &sayings)?;
         let details = image::store(store, &documents, names, settle)?;
         self.exports.iter().try_for_each(|export| export.image(details.image.digest.as_str(), names))?;
-        caches.export(&builder, &client)?;
+        caches.collect(&builder)?;
         Ok(Some(details))
     }
 }
@@ -203,13 +208,17 @@ fn platforms(args: &Args) -> Result<Vec<Platform>> {
 struct Caches {
     from: Vec<cache::Place>,
     to: Vec<cache::To>,
+    /// What each of `to` will have, by key.
+    steps: Vec<Mutex<BTreeMap<String, store::Step>>>,
 }
 
 impl Caches {
     fn of(args: &Args, exports: &[Export]) -> Result<Caches> {
+        let to: Vec<cache::To> = args.cache_to.iter().map(|text| cache::to(text)).collect::<Result<_>>()?;
         let caches = Caches {
+            steps: to.iter().map(|_| Mutex::default()).collect(),
+            to,
             from: args.cache_from.iter().map(|text| cache::from(text)).collect::<Result<_>>()?,
-            to: args.cache_to.iter().map(|text| cache::to(text)).collect::<Result<_>>()?,
         };
         if caches.are_inline() && !exports.iter().any(Export::needs_image) {
             return Err(Fault::usage("--cache-to type=inline: no image is made that could have it")
@@ -222,10 +231,21 @@ impl Caches {
         self.to.iter().any(|to| to.place == cache::Place::Inline)
     }
 
-    fn export(&self, builder: &Builder<'_>, client: &registry::Client) -> Result<()> {
-        for to in &self.to {
-            match cache::export(builder, to, client) {
-                Err(fault) if to.ignores_errors => builder.report.warn(&fault.to_string()),
+    /// What was built, for one of the platforms.
+    fn collect(&self, builder: &Builder<'_>) -> Result<()> {
+        for (to, steps) in self.to.iter().zip(&self.steps) {
+            build::lock(steps).extend(cache::steps(builder, to.is_whole)?);
+        }
+        Ok(())
+    }
+
+    /// When all of it is built.
+    fn write(&self, store: &Store, settle: &Settle, report: &Report) -> Result<()> {
+        let client = registry::Client::new(registry::Options::default());
+        for (to, steps) in self.to.iter().zip(&self.steps) {
+            let steps = std::mem::take(&mut *build::lock(steps));
+            match cache::export(store, settle, to, steps, &client) {
+                Err(fault) if to.ignores_errors => report.warn(&fault.to_string()),
                 result => result?,
             }
         }

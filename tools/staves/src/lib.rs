@@ -51,6 +51,7 @@ tools! {
     "img-save" = img_save,
     "img-tag" = img_tag,
     "img-unpack" = img_unpack,
+    "step" = step,
     "ctr-attach" = ctr_attach,
     "ctr-checkpoint" = ctr_checkpoint,
     "ctr-commit" = ctr_commit,

@@ -17,22 +17,28 @@ use store::{Settle, Step, Store};
 /// Blobs written at once.
 const LANES: usize = 4;
 
-/// Writes the steps of a build that is done.
+/// Writes steps to where they were asked for.
 ///
 /// # Errors
 /// When they cannot be written there.
-pub fn export(builder: &Builder<'_>, to: &To, client: &Client) -> Result<()> {
-    let (store, settle) = (builder.store, &*builder.finish.settle);
-    let artifact = Artifact::new(store, settle, steps(builder, to.is_whole)?)?;
-    let written = match &to.place {
+pub fn export(
+    store: &Store,
+    settle: &Settle,
+    to: &To,
+    steps: BTreeMap<String, Step>,
+    client: &Client,
+) -> Result<()> {
+    let write = || match &to.place {
         Place::Inline => Ok(()),
-        Place::Registry(reference) => artifact.write(&RegistryDestination::new(client, reference)?),
+        Place::Registry(reference) => {
+            Artifact::new(store, settle, steps)?.write(&RegistryDestination::new(client, reference)?)
+        }
         Place::Local { dir, tag } => {
-            artifact.write(&LayoutDestination::create(dir, Some(tag), &[])?)?;
+            Artifact::new(store, settle, steps)?.write(&LayoutDestination::create(dir, Some(tag), &[])?)?;
             prune::prune(dir)
         }
     };
-    written.map_err(|fault| fault.within(format!("write the cache to {}", to.place.name())))
+    write().map_err(|fault| fault.within(format!("write the cache to {}", to.place.name())))
 }
 
 /// The member for the image's configuration.
@@ -47,8 +53,11 @@ pub fn inline(builder: &Builder<'_>) -> Result<(String, Value)> {
     Ok((INLINE.to_owned(), value))
 }
 
-/// By key. Of the target those whose layers it has: its own and those of the stages it stands on.
-fn steps(builder: &Builder<'_>, is_whole: bool) -> Result<BTreeMap<String, Step>> {
+/// The steps of a build that is done, by key. Of the target those whose layers it has: its own and those of the stages it stands on.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn steps(builder: &Builder<'_>, is_whole: bool) -> Result<BTreeMap<String, Step>> {
     let stages = &builder.plan.stages;
     let mut places = BTreeSet::new();
     let mut next = stages.len().checked_sub(1);

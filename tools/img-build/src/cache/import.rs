@@ -219,3 +219,70 @@ fn descriptor(layer: &Layer) -> Result<Descriptor> {
     blob.layer_compression()?;
     Ok(blob)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci::manifest::media_type as mt;
+    use serde_json::json;
+
+    fn manifest(layers: &[(&Digest, u64)], media_type: &str) -> Manifest {
+        let blob = |(digest, size): &(&Digest, u64)| json!({"mediaType": media_type, "digest": digest, "size": size});
+        let layers: Vec<Value> = layers.iter().map(blob).collect();
+        let config = json!({"mediaType": MEDIA_TYPE, "digest": Digest::of(b"c"), "size": 1});
+        serde_json::from_value(json!({"config": config, "layers": layers})).unwrap()
+    }
+
+    #[test]
+    fn steps_whose_layers_cannot_be_had_are_left_out() {
+        let (digest, other) = (Digest::of(b"a"), Digest::of(b"b"));
+        let step = |digest: &str, diff_id: &str, size: u64, media_type: &str| {
+            json!({"instruction": "RUN", "created": "", "layer":
+                {"digest": digest, "diff_id": diff_id, "size": size, "media_type": media_type}})
+        };
+        let (this, that) = (digest.as_str(), other.as_str());
+        let steps = json!({
+            "good": step(this, that, 3, mt::OCI_LAYER_GZIP),
+            "empty": {"instruction": "RUN", "created": "", "layer": null},
+            "not in the manifest": step(that, this, 3, mt::OCI_LAYER_GZIP),
+            "another size": step(this, that, 4, mt::OCI_LAYER_GZIP),
+            "no diff id": step(this, "../../etc", 3, mt::OCI_LAYER_GZIP),
+            "no layer": step(this, that, 3, "text/plain"),
+        });
+        let manifest = manifest(&[(&digest, 3)], mt::OCI_LAYER_GZIP);
+        let read = |document: Value| of_cache(document.to_string().as_bytes(), &manifest);
+        let found = read(json!({"version": 1, "steps": steps})).unwrap();
+        let mut keys: Vec<&String> = found.keys().collect();
+        keys.sort();
+        assert_eq!(keys, ["empty", "good"]);
+        for wrong in [
+            json!({"version": 2, "steps": {}}),
+            json!({"version": 1}),
+            json!([]),
+            json!({"version": 1, "steps": []}),
+        ] {
+            assert_eq!(read(wrong.clone()).unwrap_err().kind(), Kind::Input, "{wrong}");
+        }
+        let many: serde_json::Map<String, Value> =
+            (0..=MAX_STEPS).map(|number| (number.to_string(), steps["empty"].clone())).collect();
+        assert_eq!(read(json!({"version": 1, "steps": many})).unwrap_err().kind(), Kind::Input);
+    }
+
+    #[test]
+    fn an_image_tells_which_steps_made_its_layers() {
+        let (digest, diff_id) = (Digest::of(b"a"), Digest::of(b"b"));
+        let manifest = manifest(&[(&digest, 3)], mt::OCI_LAYER_GZIP);
+        let config = |inline: Value| {
+            let rootfs = json!({"type": "layers", "diff_ids": [diff_id]});
+            json!({"architecture": "amd64", "os": "linux", "rootfs": rootfs, INLINE: inline}).to_string()
+        };
+        let steps = json!({"made": diff_id, "empty": null, "elsewhere": digest});
+        let found = of_image(config(json!({"version": 1, "steps": steps})).as_bytes(), &manifest).unwrap();
+        assert_eq!(found["made"].layer.as_ref().unwrap().digest, digest.as_str());
+        assert_eq!((found["empty"].layer.as_ref(), found.len()), (None, 2));
+        let none = of_image(br#"{"rootfs":{"diff_ids":[]}}"#, &manifest).unwrap_err();
+        assert_eq!(none.kind(), Kind::NotFound);
+        assert!(of_image(config(json!(7)).as_bytes(), &manifest).is_err());
+        assert!(of_image(b"{", &manifest).is_err());
+    }
+}

@@ -11,7 +11,7 @@ mod export;
 mod import;
 mod prune;
 
-pub use export::{export, inline};
+pub use export::{export, inline, steps};
 pub use import::Imports;
 
 use cli::{Fault, Result};

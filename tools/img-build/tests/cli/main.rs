@@ -5,6 +5,7 @@
 mod machine;
 
 mod cache;
+mod carried;
 mod exports;
 mod failures;
 mod files;
