@@ -52,17 +52,19 @@ fn what_a_build_made_outlives_a_prune_and_goes_with_the_cache() {
 
 /// A build in parts that change one by one, and what each part's change has to have done again.
 struct Parts {
-    values: [u32; 7],
+    values: [u32; 8],
 }
 
-/// Context file of a step, its command's words, a build argument, an environment variable, a file of another stage, a label, a time.
-const NAMES: [&str; 7] = ["file", "command", "argument", "variable", "stage", "label", "time"];
+/// Context file of a step, its command's words, a build argument, an environment variable, a file of another stage, a label, a time, the base image.
+const NAMES: [&str; 8] = ["file", "command", "argument", "variable", "stage", "label", "time", "base"];
 
 impl Parts {
     fn write(&self, place: &Place) -> String {
-        let [file, command, argument, variable, stage, label, _] = self.values;
+        let [file, command, argument, variable, stage, label, _, base] = self.values;
+        project(place, "base", &[("Dockerfile", &format!("FROM bb:1\nRUN echo {base} >/base\n"))]);
+        build(place, "-q -t base:1 $DIR/base").expect(0);
         let text = format!(
-            "FROM bb:1 AS other\nRUN echo same >/same; echo {stage} >/changes\nFROM bb:1\nLABEL l={label}\nCOPY f /f\nRUN echo c{command} >/c\n\
+            "FROM bb:1 AS other\nRUN echo same >/same; echo {stage} >/changes\nFROM base:1\nLABEL l={label}\nCOPY f /f\nRUN echo c{command} >/c\n\
              ARG A\nRUN echo a$A >/a\nENV V={variable}\nRUN echo v$V >/v\nCOPY --from=other /same /same\nCOPY --from=other /changes /changes\nRUN echo end\n"
         );
         project(place, "app", &[("Dockerfile", &text), ("f", &file.to_string())]);
@@ -74,7 +76,7 @@ impl Parts {
     fn dependents(part: usize) -> (BTreeSet<usize>, bool) {
         // LABEL 1, COPY 2, RUN c 3, ARG 4, RUN a 5, ENV 6, RUN v 7, COPY same 8, COPY changes 9, RUN end 10.
         let steps: &[usize] = match NAMES[part] {
-            "file" => &[2, 3, 5, 7, 8, 9, 10],
+            "file" | "base" => &[2, 3, 5, 7, 8, 9, 10],
             "command" => &[3, 5, 7, 8, 9, 10],
             "argument" => &[5, 7, 8, 9, 10],
             "variable" => &[7, 8, 9, 10],
@@ -96,7 +98,7 @@ fn next(state: &mut u64) -> u64 {
 #[test]
 fn exactly_what_depends_on_a_change_is_done_again() {
     let Some(place) = machine::place() else { return };
-    let mut parts = Parts { values: [0; 7] };
+    let mut parts = Parts { values: [0; 8] };
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut fresh = 1;
     build(&place, &format!("-q {}", parts.write(&place))).expect(0);
