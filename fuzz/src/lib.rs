@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod bundle;
+pub mod context;
 pub mod convert;
 pub mod dns;
 pub mod dockerfile;
@@ -27,9 +28,10 @@ pub mod wishes;
 /// Name of target and seed directory, and what reads their bytes.
 pub type Surface = (&'static str, fn(&[u8]));
 
-pub const ALL: [Surface; 18] = [
+pub const ALL: [Surface; 19] = [
     ("archive", archive::check),
     ("bundle", bundle::check),
+    ("context", context::check),
     ("convert", convert::check),
     ("dns", dns::check),
     ("dockerfile", dockerfile::check),
