@@ -5,8 +5,10 @@
 //! read when something asks for their content.
 #![forbid(unsafe_code)]
 
+mod address;
 mod archive;
 mod chmod;
+mod choose;
 mod content;
 mod files;
 pub mod git;

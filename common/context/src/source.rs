@@ -1,9 +1,10 @@
 //! What a build's argument, or a source of ADD, means.
 
+use crate::address::{is_url, shown};
 use crate::archive::{Packed, is_archive};
 use crate::files::read_bounded;
 use crate::git::{self, GitUrl};
-use crate::web::{Web, is_url};
+use crate::web::Web;
 use fault::{Explain, Fault, Result};
 use rustix::fd::OwnedFd;
 use std::fs::{File, OpenOptions};
@@ -74,7 +75,7 @@ impl Source {
             }
             Source::Url(url) => {
                 let page = web.fetch(url, None)?;
-                of_file(store, page.open()?).map_err(|fault| fault.on(crate::web::shown(url)))
+                of_file(store, page.open()?).map_err(|fault| fault.on(shown(url)))
             }
             Source::Stdin => {
                 let (file, scratch) = keep(store, stdin)?;

@@ -1,13 +1,13 @@
 //! Files of HTTP servers, and what is kept of them: their contents by digest, and by address what the server called the version it sent.
 //! An address that was asked before is asked whether that is still what it has.
 
+use crate::address::{disposition, name_of, shown};
 use crate::files::{Bytes, Given};
 use crate::{Context, Login};
 use fault::{Explain, Fault, Kind, Result};
 use layer::Time;
 use oci::Digest;
 use oci::digest::{Algorithm, Hasher};
-use rootfs::show;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -306,104 +306,9 @@ fn same_digest(file: &File, wanted: &Digest) -> Result<bool> {
     }
 }
 
-/// The last name of an address's path.
-pub(crate) fn name_of(url: &str) -> Option<String> {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let path = rest.split(['?', '#']).next().unwrap_or(rest).split_once('/')?.1;
-    let name = decode(path.trim_end_matches('/').rsplit('/').next().unwrap_or_default());
-    usable(&name)
-}
-
-/// `attachment; filename="x.tar"` (RFC 6266).
-fn disposition(text: &str) -> Option<String> {
-    let mut found = None;
-    for part in text.split(';').skip(1) {
-        let (name, value) = part.split_once('=')?;
-        if name.trim().eq_ignore_ascii_case("filename") {
-            let value = value.trim().trim_matches('"');
-            found = usable(value.rsplit(['/', '\\']).next().unwrap_or(value).as_bytes());
-        }
-    }
-    found
-}
-
-/// A name that is one name.
-fn usable(name: &[u8]) -> Option<String> {
-    let name = show(name);
-    let is_plain =
-        !matches!(name.as_str(), "" | "." | "..") && name.len() <= 255 && !name.contains(['/', '\0', '\n']);
-    is_plain.then_some(name)
-}
-
-/// Percent-encoding undone.
-pub(crate) fn decode(text: &str) -> Vec<u8> {
-    let text = text.as_bytes();
-    let digit = |at: usize| text.get(at).and_then(|byte| (*byte as char).to_digit(16));
-    let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
-    while at < text.len() {
-        match (text[at], digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            (byte, ..) => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    out
-}
-
-/// A context from an archive, or a Dockerfile, of an HTTP server: which it is its content tells.
-pub(crate) fn is_url(text: &str) -> bool {
-    let scheme =
-        |wanted: &str| text.get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted));
-    scheme("http://") || scheme("https://")
-}
-
-/// For messages: an address without what may be secret in it.
-pub(crate) fn shown(url: &str) -> String {
-    let plain = url.split(['?', '#']).next().unwrap_or(url);
-    match plain.split_once("://") {
-        Some((scheme, rest)) => {
-            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            format!("{scheme}://{}{path}", host.rsplit('@').next().unwrap_or(host))
-        }
-        None => plain.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_those_of_the_path() {
-        for (url, name) in [
-            ("http://h/a/b.tar.gz?x=/y#z", Some("b.tar.gz")),
-            ("https://h/a/", Some("a")),
-            ("https://h/a%20b", Some("a b")),
-            ("https://h/a%2Fb", None),
-            ("https://h/..", None),
-            ("https://h/", None),
-            ("https://h", None),
-            ("https://h?a/b", None),
-        ] {
-            assert_eq!(name_of(url).as_deref(), name, "{url}");
-        }
-        for (text, name) in [
-            ("attachment; filename=\"x.tar\"", Some("x.tar")),
-            ("attachment; FileName = ../../x", Some("x")),
-            ("attachment; filename=\"a\\b\"", Some("b")),
-            ("attachment", None),
-            ("attachment; filename=\"..\"", None),
-            ("", None),
-        ] {
-            assert_eq!(disposition(text).as_deref(), name, "{text}");
-        }
-        assert_eq!(shown("https://u:p@h/a?token=x#y"), "https://h/a");
-    }
 
     #[test]
     fn notes_are_read_as_written_or_not_at_all() {

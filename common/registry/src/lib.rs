@@ -34,7 +34,7 @@ pub use listing::Referrer;
 pub use reader::BlobReader;
 pub use repository::{Fetched, Repository, still_wrong};
 pub use upload::{Mount, Session, Stored};
-pub use web::Page;
+pub use web::{Page, percent_decoded};
 
 use fault::Result;
 use oci::Reference;

@@ -139,8 +139,9 @@ fn without_user(url: &str) -> Result<(String, Option<String>)> {
     let (host, path) = rest.split_at(end);
     let (authorization, host) = match host.rsplit_once('@') {
         Some((user, host)) => {
-            let user =
-                decode(if user.contains(':') { user.to_owned() } else { format!("{user}:") }.as_bytes());
+            let user = percent_decoded(
+                if user.contains(':') { user.to_owned() } else { format!("{user}:") }.as_bytes(),
+            );
             (Some(format!("Basic {}", STANDARD.encode(user))), host)
         }
         None => (None, host),
@@ -154,8 +155,8 @@ fn without_user(url: &str) -> Result<(String, Option<String>)> {
     }
 }
 
-/// Percent-encoding undone.
-fn decode(text: &[u8]) -> Vec<u8> {
+/// Percent-encoding undone (RFC 3986, section 2.1); what is none stays.
+pub fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let digit = |at: usize| text.get(at).and_then(|byte| (*byte as char).to_digit(16));
     let (mut out, mut at) = (Vec::with_capacity(text.len()), 0);
     while at < text.len() {

@@ -1,7 +1,7 @@
 //! What names a repository, as docker reads it: `URL#ref:subdir`, `URL?ref=…&subdir=…`.
 
+use crate::address::shown;
 use crate::ignore::rules::clean;
-use crate::web::decode;
 use fault::{Fault, Result};
 
 const HINT: &str =
@@ -48,7 +48,7 @@ impl GitUrl {
         let (plain, query) = rest.split_once('?').unwrap_or((rest, ""));
         let Some(remote) = remote(plain, needs_suffix) else { return Ok(None) };
         let mut url = GitUrl { remote, ..GitUrl::default() };
-        let refused = |fault: Fault| fault.on(crate::web::shown(text));
+        let refused = |fault: Fault| fault.on(shown(text));
         let fragment = text_of(&fragment.replace('+', "%2B"));
         let (reference, subdir) = fragment.split_once(':').unwrap_or((&fragment, ""));
         url.reference = some(reference);
@@ -104,7 +104,7 @@ impl GitUrl {
 
     /// For messages: without a password.
     pub fn shown(&self) -> String {
-        crate::web::shown(&self.remote)
+        shown(&self.remote)
     }
 }
 
@@ -149,7 +149,7 @@ fn some(text: &str) -> Option<String> {
 }
 
 fn text_of(text: &str) -> String {
-    String::from_utf8_lossy(&decode(&text.replace('+', " "))).into_owned()
+    String::from_utf8_lossy(&registry::percent_decoded(text.replace('+', " ").as_bytes())).into_owned()
 }
 
 fn text_of_clean(dir: &str) -> String {

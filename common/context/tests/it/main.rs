@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr)]
 
 mod archives;
+mod contexts;
 mod copy;
 mod digest;
 mod git;
