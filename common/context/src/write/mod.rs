@@ -88,6 +88,10 @@ impl Selection {
             return Err(Fault::denied("only root may give files away")
                 .hint("as an ordinary user, build in a user namespace or without --chown"));
         }
+        if let Ownership::To { uid: u32::MAX, .. } | Ownership::To { gid: u32::MAX, .. } = target.ownership {
+            // To chown(2) it means that nothing is to be changed.
+            return Err(Fault::input(format!("{} is nobody's id", u32::MAX)));
+        }
         let destination = Destination::new(target);
         let mut writer = Writer { selection: self, target, destination, written: Written::default() };
         let mut is_taken = false;

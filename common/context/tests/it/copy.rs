@@ -294,6 +294,10 @@ fn modes_owners_and_times() {
     for path in ["octal", "octal/x", "octal/x/run", "octal/x/e", "octal/x/e/f"] {
         assert_eq!(mode(&at(path)), 0o700, "{path}");
     }
+    for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
+        let how = How { ownership: Ownership::To { uid, gid }, ..How::default() };
+        assert!(place.write(&chosen, "/o/x/", &how).is_err() && !at("o").exists());
+    }
     let how = How { ownership: Ownership::To { uid: 12, gid: 34 }, ..How::default() };
     if !is_root() {
         assert_eq!(place.write(&chosen, "/o/x/", &how).unwrap_err().kind(), Kind::Denied);
