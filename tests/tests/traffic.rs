@@ -27,7 +27,6 @@ fn assert_arrived(ran: &Ran, wanted: u64, what: &str) {
         let received = end["sum_received"]["bytes"].as_u64().unwrap_or(0);
         // What is counted is what was taken out of the socket when the sender said that it was done.
         assert!(received >= wanted / 2, "{what}: {received} bytes");
-        assert!(end["sum_sent"]["bytes"].as_u64().unwrap_or(0) >= wanted, "{what}: {end}");
     }
 }
 
