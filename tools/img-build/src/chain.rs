@@ -99,7 +99,9 @@ impl Chain<'_> {
         let images = Images::new(store, crate::images::Pull::Never, Vec::new());
         let web = Web::new(store, registry::Client::new(registry::Options::default()));
         let files = Contexts::new(None, BTreeMap::new(), store, web, Platform::host());
-        contexts.into_iter().for_each(|(name, context)| files.give(&name, context));
+        for (name, context) in contexts {
+            files.give(&name, context);
+        }
         let builder = Builder {
             store,
             plan: &plan,

@@ -39,7 +39,7 @@ impl Files {
         let ignore =
             if is_directory && heeds_ignore { Ignore::find(directory, None)? } else { Ignore::none() };
         let context = Context::directory(directory, ignore, Memory::of(store, directory))?;
-        Ok(Files { is_directory, context, choice, path })
+        Ok(Files { path, is_directory, context, choice })
     }
 
     /// The name it has on the command line, from the working directory on.

@@ -132,12 +132,11 @@ impl Asked<'_> {
     }
 
     fn key(&self, inputs: &[Digest]) -> Result<Digest> {
-        let place = match &self.args.name {
-            Some(name) => format!("named {name}"),
-            None => {
-                let directory = std::env::current_dir().explain(|| "find the working directory".into())?;
-                format!("in {}", directory.display())
-            }
+        let place = if let Some(name) = &self.args.name {
+            format!("named {name}")
+        } else {
+            let directory = std::env::current_dir().explain(|| "find the working directory".into())?;
+            format!("in {}", directory.display())
         };
         let variables: Vec<String> =
             self.variables.iter().map(|(name, value)| format!("{name}={value}")).collect();

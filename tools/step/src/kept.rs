@@ -87,9 +87,8 @@ impl Kept {
     }
 
     fn replace(&self, number: usize, kept: &Output, path: &Path) -> Result<()> {
-        let (parent, name) = match (path.parent(), path.file_name()) {
-            (Some(parent), Some(name)) => (parent, name),
-            _ => return Err(Fault::usage("the root directory cannot be an output")),
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Fault::usage("the root directory cannot be an output"));
         };
         std::fs::create_dir_all(parent).explain(|| format!("make directory {}", parent.display()))?;
         sweep(parent, name);

@@ -126,20 +126,20 @@ pub fn from(text: &str) -> Result<Place> {
 struct Fields<'a> {
     option: &'static str,
     text: &'a str,
-    fields: Vec<(&'a str, &'a str)>,
+    pairs: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Fields<'a> {
     fn parse(option: &'static str, text: &'a str) -> Result<Fields<'a>> {
-        let mut fields = Fields { option, text, fields: Vec::new() };
+        let mut fields = Fields { option, text, pairs: Vec::new() };
         if !text.contains('=') {
-            fields.fields = vec![("type", "registry"), ("ref", text)];
+            fields.pairs = vec![("type", "registry"), ("ref", text)];
             return Ok(fields);
         }
         for field in text.split(',') {
             let pair =
                 field.split_once('=').ok_or_else(|| fields.wrong(&format!("\"{field}\" has no value")))?;
-            fields.fields.push(pair);
+            fields.pairs.push(pair);
         }
         Ok(fields)
     }
@@ -149,12 +149,12 @@ impl<'a> Fields<'a> {
     }
 
     fn kind(&self) -> Option<&'a str> {
-        self.fields.iter().find(|(name, _)| *name == "type").map(|(_, value)| *value)
+        self.pairs.iter().find(|(name, _)| *name == "type").map(|(_, value)| *value)
     }
 
     fn take(&mut self, name: &str) -> Option<&'a str> {
-        let place = self.fields.iter().position(|(known, _)| *known == name)?;
-        Some(self.fields.remove(place).1).filter(|value| !value.is_empty())
+        let place = self.pairs.iter().position(|(known, _)| *known == name)?;
+        Some(self.pairs.remove(place).1).filter(|value| !value.is_empty())
     }
 
     fn reference(&mut self) -> Result<Reference> {
@@ -184,7 +184,7 @@ impl<'a> Fields<'a> {
     }
 
     fn finish(&self) -> Result<()> {
-        match self.fields.first() {
+        match self.pairs.first() {
             None => Ok(()),
             Some((name, _)) => Err(self.wrong(&format!("there is no \"{name}\" here")).hint(
                 "type, dest, src, tag, ref, mode, ignore-error; --compression is an option of its own",

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// What is younger may be another build's that has no name yet.
-const REST: Duration = Duration::from_secs(3600);
+const REST: Duration = Duration::from_hours(1);
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Removes blobs that no manifest of the layout names, if all there is in it is caches.
