@@ -30,7 +30,7 @@ pub fn run(args: &Args, context: &mut Context, report: &Report) -> Result<()> {
     if args.command.is_empty() {
         return Err(Fault::usage("there is no command").hint("step --input FILE --output FILE -- COMMAND"));
     }
-    let outputs = args.outputs().map(|text| Ok((text, Files::absolute(text)?))).collect::<Result<_>>()?;
+    let outputs = args.outputs().map(output).collect::<Result<_>>()?;
     let asked = Asked {
         args,
         store: Store::from_env()?,
@@ -56,6 +56,19 @@ pub fn run(args: &Args, context: &mut Context, report: &Report) -> Result<()> {
         settle.finish();
     }
     result
+}
+
+/// An output, as given and from the root on.
+fn output(text: &String) -> Result<(&String, PathBuf)> {
+    let path = Files::absolute(text)?;
+    let here = std::env::current_dir().explain(|| "find the working directory".into())?;
+    if here.starts_with(settled(&path)) {
+        return Err(Fault::usage(format!(
+            "--output {text}: the command runs in it, and it would be replaced"
+        ))
+        .hint("name what the command makes"));
+    }
+    Ok((text, path))
 }
 
 impl Asked<'_> {

@@ -54,6 +54,11 @@ fn outputs_are_put_back_as_they_were() {
         assert_eq!(sh(&place, look).expect(0).stdout, before, "{damage}");
     }
     assert_eq!(lines(&place, "ran"), 1);
+    // An empty directory, a directory that is not there.
+    for _ in 0..2 {
+        sh(&place, "rm -rf e n; H --output e --output n/m/o -- sh -c 'echo x >>empty; mkdir -p e n/m; echo >n/m/o'; test -d e && test -f n/m/o").expect(0);
+    }
+    assert_eq!(lines(&place, "empty"), 1);
     // What is as it was is not touched.
     let stamp = "stat -c '%i %Y' out dir/in/b";
     let inodes = sh(&place, stamp).expect(0).stdout;
@@ -108,6 +113,9 @@ fn failures_and_what_is_not_made_are_not_kept() {
     sh(&place, "H -- sh -c 'kill -TERM $$'").expect(143);
     let missing = sh(&place, "H --output never -- true").expect(125);
     assert!(missing.stderr.contains("has not made never"), "{}", missing.stderr);
+    let whole = sh(&place, "H --output . -- touch made-nothing").expect(125);
+    assert!(whole.stderr.contains("the command runs in it"), "{}", whole.stderr);
+    assert!(!place.path().join("made-nothing").exists());
     assert!(sh(&place, "H --input never -- true").expect(125).stderr.contains("never"));
     assert!(sh(&place, "H -- no-such-program").expect(125).stderr.contains("no-such-program"));
     assert!(sh(&place, "H").expect(125).stderr.contains("no command"));
