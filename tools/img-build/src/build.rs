@@ -150,6 +150,8 @@ impl Builder<'_> {
         }
         let scope = Scope::new(self.plan, &Inherited::default()).map_err(|problem| self.blame(problem))?;
         config["config"]["Env"] = json!(scope.env());
+        // As docker says of an image from scratch; of others what their base says.
+        config["config"]["WorkingDir"] = json!("/");
         Ok(Built { files: Files::none(), config, history: Vec::new(), scope, clock: self.clock(None) })
     }
 

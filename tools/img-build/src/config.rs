@@ -22,7 +22,8 @@ pub fn apply(config: &mut Value, change: &Change, env: &[String]) {
         }
         Change::Cmd(argv) => {
             set(process, "Cmd", json!(argv));
-            set(process, "ArgsEscaped", Value::Null);
+            // Of no meaning on Linux; docker has written it since it knew windows.
+            set(process, "ArgsEscaped", Value::Bool(true));
         }
         Change::Entrypoint { argv, resets_cmd } => {
             set(process, "Entrypoint", json!(argv));
