@@ -55,6 +55,7 @@ CMD ["/copied"]
     assert_eq!(
         *config,
         json!({
+            "ArgsEscaped": true,
             "Cmd": ["/copied"],
             "Entrypoint": ["cat"],
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=b2", "C=x y"],
@@ -87,6 +88,22 @@ CMD ["/copied"]
     let ran = build(&place, "--target unused $DIR/app").expect(1);
     assert!(ran.stderr.contains("RUN false") && !ran.stderr.contains("stage-2"), "{}", ran.stderr);
     machine::assert_unmounted(&place);
+}
+
+#[test]
+fn an_image_from_scratch_says_what_docker_says_of_it() {
+    let Some(place) = machine::place() else { return };
+    let text = "FROM scratch\nCOPY Dockerfile here/\nCMD [\"/it\"]\n";
+    let record = dockerfile(&place, text, "-t nothing:1").expect(0).json();
+    assert_eq!(
+        record["image"]["config"]["config"],
+        json!({
+            "ArgsEscaped": true,
+            "Cmd": ["/it"],
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            "WorkingDir": "/",
+        })
+    );
 }
 
 #[test]
