@@ -222,6 +222,8 @@ fn one_entry<R: BufRead>(
     if path.is_empty() {
         return match entry.kind {
             Kind::Directory => target.tree.dress_root(&metadata),
+            // As docker's ADD: the directory it is unpacked into stays what it is.
+            _ if target.plain => Ok(()),
             _ => Err(Fault::input("the root of a layer can only be a directory")),
         };
     }

@@ -31,7 +31,7 @@ pub fn hold(
     let store = stage.builder.store;
     let mut copy_number = 0;
     loop {
-        let path = place(store, id, copy_number);
+        let path = place(store, id, ownership, copy_number);
         make(stage, store, &path, fill.as_mut(), ownership)?;
         let lock = match sharing {
             Sharing::Shared => None,
@@ -52,11 +52,15 @@ pub fn hold(
     }
 }
 
-/// Named so that people find it, and by a digest, as ids are paths.
-fn place(store: &Store, id: &str, copy_number: u32) -> PathBuf {
+/// Named so that people find it, and by a digest, as ids are paths. As with docker, one with another owner or mode is another cache: who
+/// asks for one of his own could not write to that of somebody else.
+fn place(store: &Store, id: &str, ownership: Option<&Ownership>, copy_number: u32) -> PathBuf {
     let readable: String =
         id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(60).collect();
-    let digest = Digest::of(id.as_bytes());
+    let digest = match ownership {
+        None => Digest::of(id.as_bytes()),
+        Some(Ownership { uid, gid, mode }) => Digest::of(format!("{id}\0{uid}:{gid} {mode:o}").as_bytes()),
+    };
     let mut name = format!("{}-{}", readable.trim_matches('-'), &digest.hex()[..16]);
     if copy_number > 0 {
         name = format!("{name}-{copy_number}");

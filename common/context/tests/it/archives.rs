@@ -160,6 +160,40 @@ fn owners_and_times_are_the_archives_unless_others_are_asked_for() {
     }
 }
 
+/// An archive as tar(1) makes none: names, and what those that are links lead to.
+fn raw_tar(members: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, link) in members {
+        let mut header = [0u8; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[100..107].copy_from_slice(b"0000644");
+        for field in [108, 116, 124, 136] {
+            header[field..field + 7].copy_from_slice(b"0000000");
+        }
+        header[156] = if link.is_empty() { b'0' } else { b'2' };
+        header[157..157 + link.len()].copy_from_slice(link.as_bytes());
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..154].copy_from_slice(format!("{sum:06o}").as_bytes());
+        header[154] = 0;
+        bytes.extend_from_slice(&header);
+    }
+    bytes.resize(bytes.len() + 1024, 0);
+    bytes
+}
+
+#[test]
+fn where_it_is_unpacked_stays_a_directory() {
+    let place = Place::new();
+    let bytes = raw_tar(&[("", ""), (".", "elsewhere"), ("file", "")]);
+    std::fs::write(place.context().join("odd.tar"), bytes).unwrap();
+    let chosen = place.select(&["odd.tar"]).unwrap();
+    place.write(&chosen, "/x/", &UNPACK).unwrap();
+    assert!(place.root().join("x").is_dir());
+    assert!(place.root().join("x/file").is_file());
+}
+
 #[test]
 fn archives_cannot_lead_out() {
     let place = Place::new();
@@ -174,24 +208,7 @@ fn archives_cannot_lead_out() {
     .iter()
     .enumerate()
     {
-        let mut bytes = Vec::new();
-        for (name, link) in *members {
-            let mut header = [0u8; 512];
-            header[..name.len()].copy_from_slice(name.as_bytes());
-            header[100..107].copy_from_slice(b"0000644");
-            for field in [108, 116, 124, 136] {
-                header[field..field + 7].copy_from_slice(b"0000000");
-            }
-            header[156] = if link.is_empty() { b'0' } else { b'2' };
-            header[157..157 + link.len()].copy_from_slice(link.as_bytes());
-            header[257..265].copy_from_slice(b"ustar\x0000");
-            header[148..156].fill(b' ');
-            let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-            header[148..154].copy_from_slice(format!("{sum:06o}").as_bytes());
-            header[154] = 0;
-            bytes.extend_from_slice(&header);
-        }
-        bytes.resize(bytes.len() + 1024, 0);
+        let bytes = raw_tar(members);
         let name = format!("hostile-{number}");
         std::fs::write(place.context().join(&name), bytes).unwrap();
         let chosen = place.select(&[&name]).unwrap();

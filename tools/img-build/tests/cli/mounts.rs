@@ -47,6 +47,10 @@ fn caches_outlive_builds() {
     let caches: Vec<_> = std::fs::read_dir(place.root().join("cache/mounts")).unwrap().flatten().collect();
     assert_eq!(caches.len(), 1);
     assert_eq!(std::fs::read_to_string(caches[0].path().join("n")).unwrap(), "1\n2\n");
+    // With another owner it is another one.
+    let text = "FROM bb:1\nRUN --mount=type=cache,id=c,target=/c stat -c '%u %a' /c >/n; ls /c >>/n\n";
+    dockerfile(&place, text, "-q -t it:1").expect(0);
+    assert_eq!(inside(&place, "it:1", "cat /n"), "0 755\n");
     // Filled from a stage where asked for.
     let text = "FROM bb:1 AS f\nRUN mkdir /f; echo filled >/f/x\nFROM bb:1\nRUN --mount=type=cache,id=f,from=f,source=/f,target=/c cat /c/x >/x\n";
     dockerfile(&place, text, "-q -t it:2").expect(0);
