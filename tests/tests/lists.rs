@@ -83,8 +83,8 @@ fn every_tool_explains_itself() {
         assert!(readme.is_file(), "{name} has no page");
         // Engines call the runtime, and a start the shim: they have words of their own.
         if !["oci-runtime", "ctr-shim"].contains(&name.as_str()) {
-            // Where a status may be that of a container's process, a tool's own is docker's 125.
-            let own = ["ctr-run", "ctr-exec", "ctr-attach", "ctr-wait"].contains(&name.as_str());
+            // Where a status may be that of a process, a tool's own is docker's 125.
+            let own = ["ctr-run", "ctr-exec", "ctr-attach", "ctr-wait", "step"].contains(&name.as_str());
             let wrong = pipelines::Ran::of(std::process::Command::new(&program).arg("--frobnicate"));
             let wrong = wrong.expect(if own { 125 } else { 2 });
             assert!(

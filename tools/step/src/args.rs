@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 #[command(
     name = "step",
     version,
-    override_usage = "... | step [OPTIONS] [--] [COMMAND...]\n       step --host [OPTIONS] [--] COMMAND...",
+    override_usage = "step --host [OPTIONS] [--] COMMAND...\n       ... | step [OPTIONS] [--] [COMMAND...]",
     after_help = "Examples:\n  img-pull debian:12 | step -- apt-get update | step --input src -- make -C src | img-tag app:1 | img-push\n  img-pull node:22 | step -w /app --copy package.json:/app/ --cache npm:/root/.npm -- npm ci | step --copy .:/app --change 'CMD [\"node\",\"/app\"]' | img-tag web\n  step --input src --input Makefile --output build/app -- make\n  step --host --key \"$(date +%F)\" -- ./download-lists\n  img-pull debian:12 | step --dry-run -- apt-get update | jq .cached"
 )]
 pub struct Args {
