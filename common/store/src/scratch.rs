@@ -3,6 +3,7 @@
 
 use crate::{Store, make_dirs, remove_tree};
 use fault::{Explain, Result};
+use rustix::fs::{IFlags, Mode, OFlags};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,7 +18,10 @@ pub struct Scratch {
 impl Scratch {
     pub fn new(store: &Store) -> Result<Scratch> {
         let tmp = store.root.join("tmp");
-        make_dirs(&tmp)?;
+        if !tmp.is_dir() {
+            make_dirs(&tmp)?;
+            place_apart(&tmp);
+        }
         let pid = std::process::id();
         let started = start_time(pid as i32).unwrap_or(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -39,6 +43,21 @@ impl Drop for Scratch {
         if !self.path.as_os_str().is_empty() {
             remove_any(&self.path);
         }
+    }
+}
+
+/// Asks ext4 to place each directory made in this one in a part of the disk of its own (`T` of chattr(1)), as layers are
+/// made here and have nothing to do with each other. Beside the last one it may take ten times as long to make a layer's files:
+/// ext4 without a journal passes over each inode that was freed in the last minutes, again for every file.
+///
+/// Other file systems refuse or ignore it, and nothing depends on it.
+fn place_apart(dir: &Path) {
+    let Ok(dir) = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    else {
+        return;
+    };
+    if let Ok(flags) = rustix::fs::ioctl_getflags(&dir) {
+        let _ = rustix::fs::ioctl_setflags(&dir, flags | IFlags::TOPDIR);
     }
 }
 
