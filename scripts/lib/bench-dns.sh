@@ -1,13 +1,14 @@
 #!/bin/bash
-# scripts/bench dns: names of a network's containers asked of net-dns and of podman's aardvark-dns, from a container's network namespace.
+# scripts/bench dns: names of a network's containers asked of net-dns, of podman's aardvark-dns and of docker's daemon, from a container's network namespace.
 #
-# Usage: scripts/lib/bench-dns.sh [-n SECONDS] [--peers aardvark|none]
+# Usage: scripts/lib/bench-dns.sh [-n SECONDS] [--peers LIST]
 #
-# Each resolver has a thousand containers and is asked by dnsperf for seconds on end: as fast as it can, and one question after the
-# other, for the time an answer takes. The same machine sends and answers. STAVES_BIN=DIR uses the tools there and builds nothing.
+# Each resolver has a thousand names and is asked by dnsperf for seconds on end: as fast as it can, and one question after the
+# other, for the time an answer takes. The same machine sends and answers. The names are of a thousand containers, with docker of one
+# that has as many aliases: its daemon looks them up in the same table. STAVES_BIN=DIR uses the tools there and builds nothing.
 set -euo pipefail
 
-seconds=5 peers=aardvark
+seconds=5 peers=aardvark,docker
 arguments=("$@")
 while [ $# -gt 0 ]; do
     case $1 in
@@ -21,19 +22,25 @@ cd "$(dirname "$self")/../.."
 if [ -z "${STAVES_BENCH-}" ]; then
     # shellcheck source=scripts/lib/packages.sh
     . scripts/lib/packages.sh
-    need_packages dnsperf ip=iproute2 nsenter=util-linux >&2
+    need_packages dnsperf ip=iproute2 nsenter=util-linux curl docker-registry skopeo umoci jq >&2
     [ -n "${STAVES_BIN-}" ] || cargo build --release --locked -p net-dns
+    fixtures=$(tests/fixtures/make-images --no-debian target/fixtures)
     work=$(mktemp -d "${TMPDIR:-/tmp}/staves-bench.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
-    STAVES_BENCH=$work unshare --net --mount --pid --fork --kill-child --mount-proc bash "$self" "${arguments[@]}"
+    clean() {
+        find /sys/fs/cgroup -depth -type d -path '*/docker*' -exec rmdir {} + 2>/dev/null || true
+        rm -rf "$work"
+    }
+    trap clean EXIT
+    STAVES_BENCH=$work STAVES_FIXTURES=$fixtures unshare --net --mount --pid --fork --kill-child --mount-proc bash "$self" "${arguments[@]}"
     exit
 fi
 
 # ---- inside
-work=$STAVES_BENCH
+work=$STAVES_BENCH fixtures=$STAVES_FIXTURES
 PATH=${STAVES_BIN:-$PWD/target/release}:$PATH
 export STAVES_ROOT=$work/root STAVES_RUN=$work/run
 ip link set lo up
+mount --make-rprivate /
 
 # bridge NUMBER: a bridge 10.9N.0.1 and a network namespace 10.9N.0.2 on it, whose process is in $inside.
 bridge() {
@@ -51,9 +58,9 @@ bridge() {
 addresses() { for number in $(seq 2 1001); do echo "10.9$1.$((number / 250)).$((number % 250 + 2)) c$number"; done; }
 for number in $(seq 2 1001); do echo "c$number A"; done >"$work/names"
 
-# ask NAME NUMBER PID: both measurements of the resolver with this process id.
+# ask NAME SERVER PID: both measurements of the resolver with this process id.
 ask() {
-    local name=$1 server=10.9$2.0.1 pid=$3 before after
+    local name=$1 server=$2 pid=$3 before after
     nsenter -t "$inside" -n dnsperf -s "$server" -d "$work/names" -l 1 >/dev/null 2>&1
     before=$(awk '{ print $14 + $15 }' "/proc/$pid/stat")
     nsenter -t "$inside" -n dnsperf -s "$server" -d "$work/names" -l "$seconds" -c 8 -q 200 >"$work/fast" 2>/dev/null
@@ -68,6 +75,7 @@ ask() {
     ' "$work/fast" "$work/slow"
 }
 
+has() { case ,$peers, in *,$1,*) true ;; *) false ;; esac; }
 printf '%-16s %12s %16s %14s %8s %10s\n' resolver 'answers/s' 'µs CPU/answer' 'µs/question' lost 'Pss KiB'
 bridge 0
 mkdir -p "$STAVES_ROOT/networks/bench/leases"
@@ -77,10 +85,10 @@ while read -r address name; do
     echo "{\"container\":\"$name\",\"interface\":\"eth0\",\"names\":[\"$name\"]}" >"$STAVES_ROOT/networks/bench/leases/$address"
 done < <(addresses 0)
 net-dns bench
-ask net-dns 0 "$(cat "$STAVES_RUN/networks/bench/dns.lock")"
+ask net-dns 10.90.0.1 "$(cat "$STAVES_RUN/networks/bench/dns.lock")"
 
 aardvark=$(command -v aardvark-dns || ls /usr/lib/podman/aardvark-dns /usr/libexec/podman/aardvark-dns 2>/dev/null || true)
-if [ "$peers" = aardvark ] && [ -n "$aardvark" ]; then
+if has aardvark && [ -n "$aardvark" ]; then
     bridge 1
     mkdir -p "$work/aardvark"
     {
@@ -89,5 +97,23 @@ if [ "$peers" = aardvark ] && [ -n "$aardvark" ]; then
     } >"$work/aardvark/bench"
     "$aardvark" --config "$work/aardvark" -p 53 run >"$work/aardvark.log" 2>&1 &
     sleep 1
-    ask aardvark-dns 1 "$(cat "$work/aardvark/aardvark.pid" 2>/dev/null || echo $!)"
+    ask aardvark-dns 10.91.0.1 "$(cat "$work/aardvark/aardvark.pid" 2>/dev/null || echo $!)"
+fi
+
+if has docker && command -v dockerd >/dev/null; then
+    # Sets DOCKER_HOST, and takes podman for one that was not asked for.
+    # shellcheck source=scripts/lib/bench-peers.sh
+    . scripts/lib/bench-peers.sh
+    if running docker; then
+        docker network create bench >/dev/null
+        aliases=()
+        for number in $(seq 2 1001); do aliases+=(--network-alias "c$number"); done
+        docker run -d --network bench "${aliases[@]}" "$reference" sleep 1000000 >/dev/null
+        asking=$(docker run -d --network bench "$reference" sleep 1000000)
+        inside=$(docker inspect --format '{{.State.Pid}}' "$asking")
+        # The daemon answers in the container's namespace.
+        ask dockerd 127.0.0.11 "$(cat "$work/docker.pid")"
+        docker ps -aq | xargs docker rm -f >/dev/null
+        kill "$(cat "$work/docker.pid")"
+    fi
 fi
