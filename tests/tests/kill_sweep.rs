@@ -119,6 +119,18 @@ fn net_attach() {
 }
 
 #[test]
+fn net_detach() {
+    sweep(&Sweep {
+        prepare: "net-create -q --ipv6 web; img-pull $R/busybox:1 | img-unpack | ctr-create --name one -- sleep 1000 \
+            | net-attach --network web -p 8080:80 | ctr-start >$DIR/in",
+        tool: "net-detach",
+        // Nothing of it is in the way of another that asks for the same address, port and name.
+        repeat: "net-detach -q <$DIR/in && [ -z \"$(ls $STAVES_ROOT/networks/web/leases)\" ] \
+            && ctr-inspect one | net-attach --network web -p 8080:80 | net-detach | ctr-rm -f && net-rm web",
+    });
+}
+
+#[test]
 fn net_create() {
     sweep(&Sweep {
         prepare: "rm -rf $STAVES_ROOT/networks; img-pull $R/busybox:1 | img-unpack >$DIR/in",
