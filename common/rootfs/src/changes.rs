@@ -1,4 +1,5 @@
-//! What a container has changed against its image: its read-write layer (overlayfs' upper directory) beside the layers below it.
+//! What a container has changed against its image: its read-write layer (overlayfs' upper directory) beside the layers below it. Of a build's
+//! steps: several such layers at once, as one.
 //!
 //! The marks are those of the kernel's documentation, `filesystems/overlayfs.rst`: a character device 0:0 is a whiteout, a directory with the
 //! attribute `trusted.overlay.opaque` = `y` hides all that is below it.
@@ -28,7 +29,8 @@ pub enum Change {
     Added,
     /// Of a directory also: something in it was changed.
     Modified,
-    /// In the read-write layer as it is below: opened for writing, and left as it was. Visitors are told of none.
+    /// In the read-write layer as it is below: opened for writing, and left as it was. Visitors are told of those alone that are in the place of
+    /// what an opaque directory hides: without them it would be gone.
     Kept,
 }
 
@@ -46,7 +48,8 @@ pub trait Visitor {
 /// A container's read-write layer.
 #[derive(Debug)]
 pub struct Changes {
-    upper: OwnedFd,
+    /// Topmost first; a container has one.
+    uppers: Vec<Upper>,
     lower: OwnedFd,
     /// Paths something is mounted on. What is there but for that was made for it.
     mounted_on: HashSet<Vec<u8>>,
@@ -54,13 +57,23 @@ pub struct Changes {
     above_mounts: HashSet<Vec<u8>>,
 }
 
+/// An upper directory.
+#[derive(Debug)]
+pub struct Upper {
+    root: OwnedFd,
+    /// The directories the layer made of it has; `None`: all that are in it.
+    told: Option<HashSet<Vec<u8>>>,
+}
+
 struct Frame {
-    upper: OwnedFd,
+    /// The directories that are one here, topmost first, each with its place among [`Changes::uppers`].
+    uppers: Vec<(usize, OwnedFd)>,
     lower: Option<OwnedFd>,
     names: std::collections::btree_map::IntoIter<CString, Side>,
     length: usize,
     /// Not told yet: it is only if something in it is.
     pending: Option<(Change, Looked)>,
+    /// Nothing of the layers below is seen in it, by its own mark or that of a directory it is in.
     opaque: bool,
 }
 
@@ -97,12 +110,18 @@ impl Changes {
             let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
             above_mounts.extend(ends.map(|end| path[..end].to_vec()));
         }
-        Ok(Changes { upper, lower, mounted_on, above_mounts })
+        Ok(Changes { uppers: vec![Upper::new(upper)], lower, mounted_on, above_mounts })
     }
 
     /// Of an upper directory on which nothing was mounted, against the root below it.
     pub fn between(lower: OwnedFd, upper: OwnedFd) -> Changes {
-        Changes { upper, lower, mounted_on: HashSet::new(), above_mounts: HashSet::new() }
+        Changes::merged(lower, vec![Upper::new(upper)])
+    }
+
+    /// Of several such directories, lowest first, each made on top of those before it: what all of them come to.
+    pub fn merged(lower: OwnedFd, mut uppers: Vec<Upper>) -> Changes {
+        uppers.reverse();
+        Changes { uppers, lower, mounted_on: HashSet::new(), above_mounts: HashSet::new() }
     }
 
     /// Tells a visitor of all of them. What goes away meanwhile is left out.
@@ -124,6 +143,52 @@ impl Changes {
                 None => walk.leave()?,
             }
         }
+        Ok(())
+    }
+}
+
+impl Upper {
+    /// One of which everything counts.
+    pub fn new(root: OwnedFd) -> Upper {
+        Upper { root, told: None }
+    }
+
+    /// One that was written to on top of `lower`. Directories in it that its own layer would not have, as they are what they were below,
+    /// do not count for what is seen of them: their times may be other ones.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn on(lower: OwnedFd, root: OwnedFd) -> Result<Upper> {
+        let changes = Changes::between(lower, root);
+        let mut told = Directories::default();
+        changes.visit(&mut told)?;
+        let root = changes.uppers.into_iter().next().map(|upper| upper.root);
+        let root = root.ok_or_else(|| Fault::failed("there is no upper directory"))?;
+        Ok(Upper { root, told: Some(told.0) })
+    }
+
+    fn tells(&self, path: &[u8]) -> bool {
+        self.told.as_ref().is_none_or(|told| told.contains(path))
+    }
+}
+
+/// Notes the directories that are told of.
+#[derive(Default)]
+struct Directories(HashSet<Vec<u8>>);
+
+impl Visitor for Directories {
+    fn there(&mut self, _: Change, member: &Member<'_>, _: Content<'_>) -> Result<()> {
+        if member.kind == ItemKind::Directory {
+            self.0.insert(member.path.to_vec());
+        }
+        Ok(())
+    }
+
+    fn deleted(&mut self, _: &[u8], _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn opaque(&mut self, _: &[u8]) -> Result<()> {
         Ok(())
     }
 }
@@ -174,46 +239,54 @@ struct Below {
 impl Walk<'_, '_> {
     fn root(&mut self) -> Result<()> {
         let open = |dir: &OwnedFd| open_listed(dir).map_err(|error| failed("open", b"", error));
-        let (upper, lower) = (open(&self.changes.upper)?, open(&self.changes.lower)?);
-        self.push(upper, Some(lower), None)
+        let uppers = self.changes.uppers.iter().map(|upper| open(&upper.root));
+        let uppers = uppers.enumerate().map(|(place, upper)| Ok((place, upper?))).collect::<Result<_>>()?;
+        let lower = open(&self.changes.lower)?;
+        self.push(uppers, Some(lower), None, false)
     }
 
-    /// Goes into a directory. An opaque one has the names below that are gone, too.
+    /// Goes into a directory. An opaque one has the names below that are gone, too. `cut`: what is below was taken away before it was made.
     fn push(
         &mut self,
-        upper: OwnedFd,
+        mut uppers: Vec<(usize, OwnedFd)>,
         lower: Option<OwnedFd>,
         pending: Option<(Change, Looked)>,
+        cut: bool,
     ) -> Result<()> {
         let path = &self.path;
         let read = |error| failed("read the directory", path, error);
-        let opaque = overlay_mark(upper.as_fd(), layer::opaque_attribute(true))
-            .map_err(read)?
-            .is_some_and(|value| value == b"y");
-        let mut all: BTreeMap<CString, Side> =
-            names(&upper).map_err(read)?.into_iter().map(|name| (name, Side::Upper)).collect();
-        if let Some(lower) = lower.as_ref().filter(|_| opaque) {
+        let mut marked = cut;
+        for place in 0..uppers.len() {
+            let value = overlay_mark(uppers[place].1.as_fd(), layer::opaque_attribute(true)).map_err(read)?;
+            if value.is_some_and(|value| value == b"y") {
+                marked = true;
+                uppers.truncate(place + 1);
+                break;
+            }
+        }
+        let within = self.frames.last().is_some_and(|frame| frame.opaque);
+        let mut all = BTreeMap::new();
+        for (_, upper) in &uppers {
+            all.extend(names(upper).map_err(read)?.into_iter().map(|name| (name, Side::Upper)));
+        }
+        if let Some(lower) = lower.as_ref().filter(|_| marked || within) {
             for name in names(lower).map_err(read)? {
                 all.entry(name).or_insert(Side::Lower);
             }
         }
+        // The mark itself is nothing: an added directory hides what is not there.
+        let hides = marked && !within && lower.is_some();
         self.frames.push(Frame {
-            upper,
+            uppers,
             lower,
             names: all.into_iter(),
             length: self.path.len(),
             pending,
-            opaque: false,
+            opaque: marked || within,
         });
-        if opaque {
-            let length = self.frames.len();
-            self.frames[length - 1].opaque = true;
-            // The mark itself is nothing: an added directory hides what is not there.
-            let hides = self.frames[length - 1].lower.is_some();
-            if hides {
-                self.flush()?;
-                self.visitor.opaque(&self.path)?;
-            }
+        if hides {
+            self.flush()?;
+            self.visitor.opaque(&self.path)?;
         }
         Ok(())
     }
@@ -280,12 +353,8 @@ impl Walk<'_, '_> {
             }
             return Ok(());
         }
-        let Some(frame) = self.frames.last() else { return Ok(()) };
-        let hidden = frame.opaque;
-        let fd = match open_at(&frame.upper, name) {
-            Err(Errno::NOENT) => return Ok(()),
-            other => other.map_err(|error| failed("open", &self.path, error))?,
-        };
+        let Some((nth, fd)) = self.topmost(name)? else { return Ok(()) };
+        let hidden = self.is_hidden();
         let looked = match Looked::at(fd.as_fd()) {
             Err(Errno::NOENT | Errno::STALE) => return Ok(()),
             other => other.map_err(|error| failed("read", &self.path, error))?,
@@ -304,9 +373,70 @@ impl Walk<'_, '_> {
             Some(below) => self.compare(&looked, below)?,
         };
         if kind == ItemKind::Directory {
-            return self.directory(&fd, looked, below, change);
+            let (uppers, cut) = self.directories(nth, &fd, name)?;
+            if uppers.is_empty() {
+                return Ok(());
+            }
+            let looked = self.telling(&uppers)?.unwrap_or(looked);
+            return self.directory(uppers, looked, below, change, cut);
         }
         self.file(&looked, change)
+    }
+
+    /// Whether what is below the present directory is not seen in it.
+    fn is_hidden(&self) -> bool {
+        self.frames.last().is_some_and(|frame| frame.opaque)
+    }
+
+    /// What is seen of directories that are one: the topmost that counts, if that is not the topmost.
+    fn telling(&self, uppers: &[(usize, OwnedFd)]) -> Result<Option<Looked>> {
+        let tells = |(place, _): &&(usize, OwnedFd)| {
+            self.changes.uppers.get(*place).is_some_and(|upper| upper.tells(&self.path))
+        };
+        match uppers.iter().find(tells) {
+            Some((place, fd)) if uppers.first().is_some_and(|(first, _)| first != place) => {
+                Looked::at(fd.as_fd()).map(Some).map_err(|error| failed("read", &self.path, error))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What has a name in the topmost of the present directories that has it, and which of them that is.
+    fn topmost(&self, name: &CStr) -> Result<Option<(usize, OwnedFd)>> {
+        let Some(frame) = self.frames.last() else { return Ok(None) };
+        for (nth, (_, upper)) in frame.uppers.iter().enumerate() {
+            match open_at(upper, name) {
+                Ok(fd) => return Ok(Some((nth, fd))),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed("open", &self.path, error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The directories that are one with `top`, which is in the `nth`, itself first. Also whether they end because there was something
+    /// else, or nothing any more: nothing of the layers below them is seen then. None of them: it went away.
+    fn directories(&self, nth: usize, top: &OwnedFd, name: &CStr) -> Result<(Vec<(usize, OwnedFd)>, bool)> {
+        let mut uppers = self.frames.last().into_iter().flat_map(|frame| &frame.uppers).skip(nth);
+        let Some((place, _)) = uppers.next() else { return Ok((Vec::new(), false)) };
+        let mut found = match open_listed(top) {
+            Err(Errno::NOENT) => return Ok((Vec::new(), false)),
+            other => vec![(*place, other.map_err(|error| failed("open", &self.path, error))?)],
+        };
+        for (place, upper) in uppers {
+            let read = |error| failed("open", &self.path, error);
+            let fd = match open_at(upper, name) {
+                Err(Errno::NOENT) => continue,
+                other => other.map_err(read)?,
+            };
+            let stat = rustix::fs::fstat(&fd).map_err(read)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                return Ok((found, true));
+            }
+            self.check_whole(&fd, ItemKind::Directory)?;
+            found.push((*place, open_listed(&fd).map_err(read)?));
+        }
+        Ok((found, false))
     }
 
     /// What has an overlay's redirection, or only metadata, is not itself here: its content is somewhere else.
@@ -333,30 +463,30 @@ impl Walk<'_, '_> {
 
     fn directory(
         &mut self,
-        fd: &OwnedFd,
+        uppers: Vec<(usize, OwnedFd)>,
         looked: Looked,
         below: Option<Below>,
         change: Change,
+        cut: bool,
     ) -> Result<()> {
-        let open = |fd: &OwnedFd| open_listed(fd);
-        let upper = match open(fd) {
-            Err(Errno::NOENT) => return Ok(()),
-            other => other.map_err(|error| failed("open", &self.path, error))?,
-        };
         let is_dir = |below: &Below| FileType::from_raw_mode(below.stat.st_mode) == FileType::Directory;
         let lower = match below.filter(is_dir) {
-            Some(below) => Some(open(&below.fd).map_err(|error| failed("open", &self.path, error))?),
+            Some(below) => Some(open_listed(&below.fd).map_err(|error| failed("open", &self.path, error))?),
             None => None,
         };
-        let later = change == Change::Kept || (change == Change::Added && self.is_for_mounts(&self.path));
+        let is_kept = change == Change::Kept;
+        let later =
+            (is_kept && !self.is_hidden()) || (change == Change::Added && self.is_for_mounts(&self.path));
         if later {
-            return self.push(upper, lower, Some((change, looked)));
+            return self.push(uppers, lower, Some((change, looked)), cut);
         }
         self.flush()?;
         if let Some(member) = looked.member(&self.path) {
+            // It is another one, in the place of the one that is hidden.
+            let change = if is_kept { Change::Modified } else { change };
             self.visitor.there(change, &member, Content::Nothing)?;
         }
-        self.push(upper, lower, None)
+        self.push(uppers, lower, None, cut)
     }
 
     fn file(&mut self, looked: &Looked, change: Change) -> Result<()> {
@@ -364,7 +494,7 @@ impl Walk<'_, '_> {
             && looked.kind == Some(ItemKind::File)
             && looked.stat.st_size == 0
             && self.changes.mounted_on.contains(&self.path);
-        if made_for_a_mount || change == Change::Kept {
+        if made_for_a_mount || (change == Change::Kept && !self.is_hidden()) {
             return Ok(());
         }
         self.flush()?;

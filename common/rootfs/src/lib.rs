@@ -15,7 +15,7 @@ mod tarball;
 mod unpack;
 mod walk;
 
-pub use changes::{Change, Changes, Visitor};
+pub use changes::{Change, Changes, Upper, Visitor};
 pub use layer_tarball::LayerTarball;
 pub use look::{Content, MAX_PATH, Sink, Tally, failed, kind_of, names, open_at, show, xattrs_of};
 pub use open::{Access, Root};

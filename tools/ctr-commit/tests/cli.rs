@@ -51,6 +51,28 @@ fn a_committed_image_runs_and_is_run_as_the_container_was() {
     assert_unmounted(&place);
 }
 
+/// What is the same as before in a directory that hides what was there before is in the layer: nothing else has it.
+#[test]
+fn a_directory_exchanged_for_a_copy_of_it_keeps_its_files() {
+    let Some(place) = place() else { return };
+    place
+        .sh(r#"ctr-run -q --network none --name c bb:1 sh -c 'mkdir -p /var/www/in/deep; echo x >/var/www/in/deep/f; touch -d "2001-02-03 04:05:06" /var/www/in/deep/f; echo y >/var/www/g' && ctr-commit -q c base:1"#)
+        .expect(0);
+    let script = "cp -a /var/www /w; rm -r /var/www; mv /w /var/www; echo z >/var/www/in/z; rm /var/www/g";
+    place.sh(&format!("ctr-run -q --network none --name d base:1 sh -c '{script}'")).expect(0);
+    let told = place.sh("ctr-diff --output table d").expect(0).stdout;
+    assert_eq!(
+        told,
+        "C /var\nC /var/www\nD /var/www/g\nC /var/www/in\nC /var/www/in/deep\nA /var/www/in/z\n"
+    );
+    place.sh("ctr-commit -q d it:1").expect(0);
+    let files = place.sh("img-files it:1 | jq -r .path | grep ^/var/www").expect(0).stdout;
+    assert_eq!(
+        files,
+        "/var/www\n/var/www/in\n/var/www/in/deep\n/var/www/in/deep/f\n/var/www/in/z\n/var/www/index.html\n"
+    );
+}
+
 #[test]
 fn the_same_container_gives_the_same_image_whichever_way() {
     let Some(place) = place() else { return };

@@ -130,7 +130,11 @@ impl Printer<'_> {
 
 impl Visitor for Printer<'_> {
     fn there(&mut self, change: Change, member: &Member<'_>, _: Content<'_>) -> Result<()> {
-        let word = if change == Change::Added { "added" } else { "changed" };
+        let word = match change {
+            Change::Added => "added",
+            Change::Modified => "changed",
+            Change::Kept => return Ok(()),
+        };
         self.line(word, member.path, Some(member))
     }
 
