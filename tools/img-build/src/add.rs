@@ -1,10 +1,11 @@
 //! ADD: what COPY does, and files of web servers and git repositories, and archives unpacked.
 
+use crate::build::Builder;
 use crate::copy::{self, From, Part};
 use crate::key::Key;
 use crate::report::Vertex;
 use crate::stage::Stage;
-use cli::{Fault, Result};
+use cli::{Fault, Kind, Result};
 use context::git::{self, GitUrl};
 use context::{Context, Ignore, Memory, Options};
 use dockerfile::Step;
@@ -14,7 +15,7 @@ use oci::Digest;
 pub fn add(stage: &mut Stage<'_, '_>, add: &Add, step: &Step, vertex: &Vertex<'_>) -> Result<()> {
     let mut parts = Vec::new();
     let mut local = Vec::new();
-    let mut key = Key::new("add");
+    let key = Key::new("add");
     let options = |wildcards| Options { parents: false, exclude: add.placement.exclude.clone(), wildcards };
     let mut is_remote = false;
     for source in &add.sources {
@@ -29,9 +30,8 @@ pub fn add(stage: &mut Stage<'_, '_>, add: &Add, step: &Step, vertex: &Vertex<'_
             }
             AddSource::Git(url) => {
                 is_remote = true;
-                let (part, commit) = checkout(stage, add, url, options(false))?;
-                key = key.with("commit", &commit);
-                parts.push(part);
+                let repository = Repository::new(wanted(add, url)?)?;
+                parts.push(Part::new(From::Git(Box::new(repository)), vec!["/".to_owned()], options(false)));
             }
         }
     }
@@ -47,7 +47,7 @@ pub fn add(stage: &mut Stage<'_, '_>, add: &Add, step: &Step, vertex: &Vertex<'_
     copy::place(stage, parts, key, &add.placement, unpack, step, vertex)
 }
 
-fn checkout(stage: &Stage<'_, '_>, add: &Add, url: &str, options: Options) -> Result<(Part, String)> {
+fn wanted(add: &Add, url: &str) -> Result<GitUrl> {
     let mut wanted =
         GitUrl::parse(url)?.ok_or_else(|| Fault::input(format!("{url} is no git repository")))?;
     if let Some(keep) = add.keep_git_dir {
@@ -56,9 +56,46 @@ fn checkout(stage: &Stage<'_, '_>, add: &Add, url: &str, options: Options) -> Re
     if let Some(checksum) = &add.checksum {
         wanted.checksum = Some(checksum.clone());
     }
-    let builder = stage.builder;
-    let checkout = git::checkout(builder.store, &wanted)?;
-    let context = Context::directory(&checkout.path, Ignore::none(), Memory::none())?;
-    builder.contexts.keep(checkout.scratch);
-    Ok((Part::new(From::Context(context), vec!["/".to_owned()], options), checkout.commit))
+    Ok(wanted)
+}
+
+/// A commit, whose files are fetched when they are needed.
+pub struct Repository {
+    url: GitUrl,
+    commit: String,
+}
+
+impl Repository {
+    /// Asks which commit is meant, unless the URL says it.
+    pub fn new(url: GitUrl) -> Result<Repository> {
+        let commit = git::resolve(&url)?;
+        Ok(Repository { url, commit })
+    }
+
+    /// What of it is copied, without knowing the files: a commit has the same for ever.
+    pub fn digest(&self, exclude: &[String]) -> Digest {
+        let GitUrl { reference, subdir, keep_git_dir, submodules, commit_times, .. } = &self.url;
+        let keeps = *keep_git_dir == Some(true) && subdir.is_none();
+        Key::new("git")
+            .with("commit", &self.commit)
+            .with("subdir", subdir.as_deref().unwrap_or_default())
+            // Submodules may be found beside it, and `.git` tells where it came from and by what name.
+            .with("remote", self.url.shown())
+            .with("reference", reference.as_deref().filter(|_| keeps).unwrap_or_default())
+            .with("options", format!("{keeps} {submodules:?} {commit_times}"))
+            .with_all("exclude", exclude)
+            .finish()
+    }
+
+    /// Its files.
+    pub fn fetch(&self, builder: &Builder<'_>) -> Result<Context> {
+        let checkout = git::checkout(builder.store, &self.url)?;
+        if checkout.commit != self.commit && !self.url.is_pinned() {
+            let moved = format!("it was commit {} and is {}", self.commit, checkout.commit);
+            return Err(Fault::new(Kind::Retryable, moved).hint("build again").on(self.url.shown()));
+        }
+        let context = Context::directory(&checkout.path, Ignore::none(), Memory::none())?;
+        builder.contexts.keep(checkout.scratch);
+        Ok(context)
+    }
 }

@@ -1,5 +1,6 @@
 //! COPY.
 
+use crate::add::Repository;
 use crate::key::Key;
 use crate::layer::Files;
 use crate::report::Vertex;
@@ -20,6 +21,8 @@ pub enum From {
     Context(Context),
     /// A stage's or an image's, with their owners.
     Files(Files),
+    /// A repository's, fetched when they are needed. They become root's.
+    Git(Box<Repository>),
 }
 
 /// Something to be copied, looked at no further than its key needs.
@@ -49,6 +52,9 @@ impl Part {
     /// What copying it depends on. What a stage's files are is remembered by what made them, so that they need not be read to
     /// find that nothing has changed.
     pub fn digest(&mut self, stage: &Stage<'_, '_>) -> Result<Digest> {
+        if let From::Git(repository) = &self.from {
+            return Ok(repository.digest(&self.options.exclude));
+        }
         let memo = self.memo();
         let store = stage.builder.store;
         if let Some(memo) = &memo
@@ -84,6 +90,7 @@ impl Part {
             let builder = stage.builder;
             let selection = match &self.from {
                 From::Context(context) => context.select(&self.sources, &self.options)?,
+                From::Git(repository) => repository.fetch(builder)?.select(&self.sources, &self.options)?,
                 From::Files(files) => {
                     let root = files.open(builder.store, &builder.finish.settle)?;
                     Context::root(root).select(&self.sources, &self.options)?
@@ -98,7 +105,7 @@ impl Part {
     pub fn write(&mut self, stage: &Stage<'_, '_>, target: &Target<'_>) -> Result<()> {
         // Files of images and stages keep their times: those are settled.
         let times = match &self.from {
-            From::Context(_) => target.times,
+            From::Context(_) | From::Git(_) => target.times,
             From::Files(_) => Times::Keep,
         };
         let written = self.selection(stage)?.write(&Target { times, ..*target })?;

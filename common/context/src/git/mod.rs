@@ -47,7 +47,7 @@ impl Found {
     }
 }
 
-/// The commit a URL stands for now, without fetching files: what a cache's key depends on.
+/// The commit a URL stands for now, without fetching files: what a cache's key depends on. One named by its whole hash is not asked for.
 ///
 /// # Errors
 /// When git is missing, or says no; [`Kind::NotFound`] for a reference that is not there, [`Kind::Input`] when the commit is not the one demanded.

@@ -102,6 +102,11 @@ impl GitUrl {
         tag.or(branch).map_or(Ok(()), |reference| agree(&mut self.reference, "ref", reference))
     }
 
+    /// Whether it names its commit by the whole hash, so that nobody need be asked what it stands for.
+    pub fn is_pinned(&self) -> bool {
+        self.reference.as_deref().is_some_and(is_commit) || self.fetch_by_commit
+    }
+
     /// For messages: without a password.
     pub fn shown(&self) -> String {
         shown(&self.remote)

@@ -4,11 +4,16 @@
 #[allow(dead_code)]
 mod machine;
 
+#[path = "../../../../common/context/tests/it/server.rs"]
+#[allow(dead_code)]
+mod server;
+
 mod cache;
 mod carried;
 mod exports;
 mod failures;
 mod files;
+mod git;
 mod mounts;
 mod reproducible;
 mod stages;
