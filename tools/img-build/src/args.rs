@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
 
-    /// Another context for COPY --from, mounts and FROM: a directory, a URL, docker-image://REFERENCE
+    /// Another context for COPY --from, mounts and FROM: a directory, a URL, docker-image://REFERENCE, oci-layout://DIR[:TAG|@DIGEST]
     #[arg(long, value_name = "NAME=CONTEXT")]
     pub build_context: Vec<String>,
 

@@ -130,11 +130,11 @@ impl Builder<'_> {
                 vertex.done();
                 self.on_image(found)?
             }
-            Base::Context(name) => match self.contexts.named(name, self.images)? {
-                crate::copy::From::Files(Files { base: Some(found), .. }) => self.on_image(found)?,
-                _ => {
+            Base::Context(name) => match self.contexts.image(name, self.images, &planned.platform)? {
+                Some(found) => self.on_image(found)?,
+                None => {
                     return Err(Fault::input(format!("the build context {name} is no image to build on"))
-                        .hint("--build-context NAME=docker-image://REFERENCE is one"));
+                        .hint("docker-image://REFERENCE and oci-layout://DIR are"));
                 }
             },
         };

@@ -1,8 +1,9 @@
 //! The build's context and the named ones.
 
 use crate::copy::From;
-use crate::images::Images;
+use crate::images::{Found, Images};
 use crate::layer::Files;
+use crate::layout::Place;
 use cli::{Explain, Fault, Kind, Result};
 use context::web::Web;
 use context::{Context, Fetched, Fetching, Ignore, Memory, Source};
@@ -10,7 +11,7 @@ use oci::{Platform, Reference};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use store::{Scratch, Store};
 
 /// Longest Dockerfile.
@@ -22,6 +23,8 @@ pub struct Contexts {
     /// By name, as the user gave it.
     named: BTreeMap<String, String>,
     opened: Mutex<BTreeMap<String, Context>>,
+    /// Images in layouts, by platform and name: the same as long as the build lasts.
+    layouts: Mutex<BTreeMap<String, Arc<Found>>>,
     store: Store,
     pub web: Web,
     platform: Platform,
@@ -132,6 +135,7 @@ impl Contexts {
             main: opened,
             named,
             opened: Mutex::default(),
+            layouts: Mutex::default(),
             store: store.clone(),
             web,
             platform,
@@ -164,8 +168,7 @@ impl Contexts {
             .named
             .get(name)
             .ok_or_else(|| Fault::not_found(format!("there is no build context {name}")))?;
-        if let Some(reference) = image_of(value)? {
-            let found = images.find(&reference, &self.platform)?;
+        if let Some(found) = self.image(name, images, &self.platform)? {
             return Ok(From::Files(Files::of(found)));
         }
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,6 +195,28 @@ impl Contexts {
         Ok(From::Context(context))
     }
 
+    /// A `--build-context` that is an image: `docker-image://REFERENCE`, `oci-layout://DIR`.
+    ///
+    /// # Errors
+    /// When it is not where it says.
+    pub fn image(&self, name: &str, images: &Images<'_>, platform: &Platform) -> Result<Option<Arc<Found>>> {
+        let Some(value) = self.named.get(name) else { return Ok(None) };
+        if let Some(reference) = value.strip_prefix("docker-image://") {
+            return images.find(&Reference::parse(reference)?, platform).map(Some);
+        }
+        let says = |fault: Fault| fault.within(format!("--build-context {name}"));
+        let Some(place) = Place::parse(value).map_err(says)? else { return Ok(None) };
+        let mut layouts = self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{platform} {name}");
+        if let Some(found) = layouts.get(&key) {
+            return Ok(Some(Arc::clone(found)));
+        }
+        let (image, layout) = place.open(platform).map_err(says)?;
+        let found = Arc::new(Found::in_layout(image, layout));
+        layouts.insert(key, Arc::clone(&found));
+        Ok(Some(found))
+    }
+
     /// Keeps what was learnt of files.
     pub fn remember(&self) {
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,17 +228,5 @@ impl Contexts {
 
     pub fn keep(&self, scratch: Scratch) {
         self.fetched.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
-    }
-}
-
-/// `docker-image://REFERENCE`.
-pub fn image_of(value: &str) -> Result<Option<Reference>> {
-    match value.strip_prefix("docker-image://") {
-        Some(reference) => Reference::parse(reference).map(Some),
-        None if value.starts_with("oci-layout://") => {
-            Err(Fault::usage("a build context of an OCI layout is not taken")
-                .hint("img-copy oci:DIR NAME brings it into the store; docker-image://NAME names it"))
-        }
-        None => Ok(None),
     }
 }

@@ -1,9 +1,10 @@
 //! Images that stages stand on and copy from: in the store, or fetched by `img-pull`.
 
 use crate::key::Key;
+use crate::layout::Layout;
 use cli::{Explain, Fault, Kind, Result};
 use oci::{Digest, Platform, Reference};
-use record::{Image, Record};
+use record::{Image, Layer, Record};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -28,6 +29,8 @@ pub enum Pull {
 #[derive(Debug)]
 pub struct Found {
     pub image: Image,
+    /// Where its layers are, if they may not be in the store.
+    layout: Option<Layout>,
     /// Its layers' directories, lowest first; those that others hide are left out.
     unpacked: OnceLock<std::result::Result<Vec<PathBuf>, String>>,
 }
@@ -60,27 +63,20 @@ impl<'a> Images<'a> {
             Err(fault) if self.pull == Pull::Never || fault.kind() != Kind::NotFound => return Err(fault),
             _ => self.pull(reference, platform)?,
         };
-        let image = Arc::new(Found { image, unpacked: OnceLock::new() });
+        let image = self.at_hand(image);
         found.insert(name, Arc::clone(&image));
         Ok(image)
     }
 
     /// An image that need not be looked for.
     pub fn at_hand(&self, image: Image) -> Arc<Found> {
-        Arc::new(Found { image, unpacked: OnceLock::new() })
+        Arc::new(Found { image, layout: None, unpacked: OnceLock::new() })
     }
 
     fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
         let entry = self.store.find_reference(reference)?;
         let image = self.store.load_image(&entry, platform)?;
-        let member = |name: &str| image.config.get(name).and_then(serde_json::Value::as_str);
-        if let (Some(os), Some(architecture)) = (member("os"), member("architecture")) {
-            let has = Platform::of(os, architecture, member("variant"));
-            if platform.rank(&has).is_none() {
-                return Err(Fault::not_found(format!("the store has it for {has}, not for {platform}"))
-                    .on(reference.familiar()));
-            }
-        }
+        check_platform(&image, platform, "the store").map_err(|fault| fault.on(reference.familiar()))?;
         Ok(image)
     }
 
@@ -125,7 +121,35 @@ impl<'a> Images<'a> {
     }
 }
 
+/// # Errors
+/// [`Kind::NotFound`] for an image of another platform.
+pub fn check_platform(image: &Image, platform: &Platform, holder: &str) -> Result<()> {
+    let member = |name: &str| image.config.get(name).and_then(serde_json::Value::as_str);
+    if let (Some(os), Some(architecture)) = (member("os"), member("architecture")) {
+        let has = Platform::of(os, architecture, member("variant"));
+        if platform.rank(&has).is_none() {
+            return Err(Fault::not_found(format!("{holder} has it for {has}, not for {platform}")));
+        }
+    }
+    Ok(())
+}
+
 impl Found {
+    /// One whose layers are in a layout.
+    pub fn in_layout(image: Image, layout: Layout) -> Found {
+        Found { image, layout: Some(layout), unpacked: OnceLock::new() }
+    }
+
+    /// Sees to it that layers are in the store: those that are wanted.
+    ///
+    /// # Errors
+    /// When they cannot be copied there.
+    pub fn bring(&self, store: &Store, settle: &Settle, is_wanted: impl Fn(&Layer) -> bool) -> Result<()> {
+        let Some(layout) = &self.layout else { return Ok(()) };
+        let brought = layout.bring(&self.image.layers, store, settle, is_wanted);
+        brought.map_err(|fault| fault.on(self.image.reference.clone()))
+    }
+
     /// The key of its files.
     pub fn key(&self) -> Digest {
         let diff_ids: Vec<&str> = self.image.layers.iter().map(|layer| layer.diff_id.as_str()).collect();
@@ -137,6 +161,8 @@ impl Found {
     /// # Errors
     /// When they cannot be unpacked.
     pub fn unpack(&self, store: &Store, settle: &Settle) -> Result<Vec<PathBuf>> {
+        let is_missing = |layer: &Layer| Digest::parse(&layer.diff_id).is_ok_and(|id| !store.has_layer(&id));
+        self.bring(store, settle, is_missing)?;
         let done = self.unpacked.get_or_init(|| {
             let options = img_unpack::Options::default();
             let unpacked = img_unpack::unpack_with(store, &self.image, &options, settle);

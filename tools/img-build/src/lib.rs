@@ -21,6 +21,7 @@ mod images;
 mod keep;
 mod key;
 mod layer;
+mod layout;
 mod normalise;
 mod print;
 mod report;
@@ -136,10 +137,6 @@ impl Build<'_> {
         let name = &self.opened.name;
         let mut asked = request::request(args, platform)?;
         let images = Images::new(store, args.pull, Vec::new());
-        let plan = request::plan(self.dockerfile, &mut asked, &images)
-            .map_err(|fault| fault.within(name.clone()))?;
-        let options = request::with_epoch(request::options(args)?, args, &plan)?;
-        plan.warnings.iter().for_each(|warning| report.warn(warning));
         let contexts = Contexts::new(
             self.opened.context.clone(),
             request::contexts(args)?,
@@ -147,6 +144,10 @@ impl Build<'_> {
             self.web.clone(),
             platform.clone(),
         );
+        let plan = request::plan(self.dockerfile, &mut asked, &images, &contexts)
+            .map_err(|fault| fault.within(name.clone()))?;
+        let options = request::with_epoch(request::options(args)?, args, &plan)?;
+        plan.warnings.iter().for_each(|warning| report.warn(warning));
         let client = registry::Client::new(registry::Options::default());
         let imports = cache::Imports::open(&caches.from, &client, platform, report);
         let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -186,6 +187,10 @@ impl Build<'_> {
             sayings.inline = Some(cache::inline(&builder)?);
         }
         let documents = image::documents(&built, &layers, &sayings)?;
+        if let Some(base) = &built.files.base {
+            // One in a layout has none here that nobody has read yet.
+            base.bring(store, settle, |layer| documents.manifest.contains(&layer.digest))?;
+        }
         let details = image::store(store, &documents, names, settle)?;
         self.exports.iter().try_for_each(|export| export.image(details.image.digest.as_str(), names))?;
         caches.collect(&builder)?;

@@ -2,7 +2,9 @@
 
 use crate::args::Args;
 use crate::build::{Options, Time, epoch};
+use crate::contexts::Contexts;
 use crate::images::Images;
+use crate::layout::Place;
 use cli::{Fault, Result};
 use dockerfile::{Base, Dockerfile, Plan, Request};
 use oci::Platform;
@@ -19,6 +21,9 @@ pub fn refuse(args: &Args) -> Result<()> {
             "--squash is not taken: the layer of a step is what makes the next build quick",
         )
         .hint("FROM scratch and COPY --from=STAGE / / in a last stage have all files in one layer"));
+    }
+    for (name, value) in contexts(args)? {
+        Place::parse(&value).map_err(|fault| fault.within(format!("--build-context {name}")))?;
     }
     let known = ["network.host", "security.insecure"];
     if let Some(unknown) = args.allow.iter().find(|name| !known.contains(&name.as_str())) {
@@ -55,13 +60,24 @@ pub fn contexts(args: &Args) -> Result<BTreeMap<String, String>> {
 }
 
 /// The plan; once more where base images have triggers.
-pub fn plan(dockerfile: &Dockerfile, request: &mut Request, images: &Images<'_>) -> Result<Plan> {
+pub fn plan(
+    dockerfile: &Dockerfile,
+    request: &mut Request,
+    images: &Images<'_>,
+    contexts: &Contexts,
+) -> Result<Plan> {
     let mut plan = dockerfile::plan(dockerfile, request).map_err(Fault::from)?;
     for _ in 1..PLANS {
         let mut found = BTreeMap::new();
         for stage in &plan.stages {
-            let Base::Image { reference, platform } = &stage.base else { continue };
-            let image = images.find(reference, platform)?;
+            let image = match &stage.base {
+                Base::Image { reference, platform } => images.find(reference, platform)?,
+                Base::Context(name) => match contexts.image(name, images, &stage.platform)? {
+                    Some(image) => image,
+                    None => continue,
+                },
+                Base::Scratch | Base::Stage(_) => continue,
+            };
             let triggers = image.image.config.pointer("/config/OnBuild").and_then(|list| list.as_array());
             let triggers: Vec<String> =
                 triggers.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect();

@@ -4,8 +4,8 @@ use super::{Source, choose, full_name, open_from, read_manifest, read_small};
 use crate::Raw;
 use crate::archive::blob_path;
 use fault::{Fault, Result};
-use oci::manifest::{Document, media_type};
-use oci::{Descriptor, Reference};
+use oci::manifest::{Document, MAX_MANIFEST_BYTES, media_type};
+use oci::{Descriptor, Digest, Reference};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,26 @@ impl LayoutSource {
             }
             Document::Manifest(_) => Err(Fault::input(format!("{} is not an index", path.display()))),
         }
+    }
+}
+
+impl LayoutSource {
+    /// The manifest or index of this digest, whether or not `index.json` lists it.
+    ///
+    /// # Errors
+    /// [`fault::Kind::NotFound`] when there is none.
+    pub fn of_digest(dir: &Path, digest: &Digest) -> Result<LayoutSource> {
+        let path = dir.join(blob_path(digest));
+        let bytes = read_small(&path, MAX_MANIFEST_BYTES)?;
+        let entry = Descriptor {
+            media_type: String::new(),
+            digest: digest.clone(),
+            size: bytes.len() as u64,
+            platform: None,
+            annotations: None,
+            urls: None,
+        };
+        Ok(LayoutSource { dir: dir.to_owned(), entry })
     }
 }
 

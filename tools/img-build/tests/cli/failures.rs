@@ -42,6 +42,7 @@ fn what_is_not_taken_is_refused() {
     project(&place, "only", &[("Dockerfile", "FROM bb:1\n")]);
     for words in [
         "--squash $DIR/only",
+        "--build-context x=oci-layout:// $DIR/only",
         "--platform linux/amd64,linux/arm64 $DIR/only",
         "--platform linux/amd64,linux/arm64 -t a:1 -o out $DIR/only",
         "--platform nonsense $DIR/only",

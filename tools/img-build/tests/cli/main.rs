@@ -14,6 +14,7 @@ mod exports;
 mod failures;
 mod files;
 mod git;
+mod layouts;
 mod mounts;
 mod reproducible;
 mod stages;
