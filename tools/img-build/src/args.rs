@@ -93,9 +93,13 @@ pub struct Args {
     #[arg(long, alias = "source-date-epoch", value_name = "SECONDS|now", help_heading = "Image")]
     pub timestamp: Option<String>,
 
-    /// Not taken: a step's layer is what makes the next build quick
-    #[arg(long, hide = true)]
+    /// Put all that is built into one layer on the base image's; the steps' own stay in the cache
+    #[arg(long, help_heading = "Image")]
     pub squash: bool,
+
+    /// Put all files into one layer, the base image's as well
+    #[arg(long, conflicts_with = "squash", help_heading = "Image")]
+    pub squash_all: bool,
 
     /// A cache that another build has written, or an image with one in it; several may be given
     #[arg(

@@ -29,8 +29,15 @@ pub struct Documents {
 /// # Errors
 /// When a layer could not be stored.
 pub fn documents(built: &Built, layers: &[Layer], sayings: &Sayings) -> Result<Documents> {
+    written(config(built, layers, sayings)?, layers, sayings)
+}
+
+/// The image's configuration.
+///
+/// # Errors
+/// When a layer could not be stored.
+pub fn config(built: &Built, layers: &[Layer], sayings: &Sayings) -> Result<Value> {
     let mut config = built.config.clone();
-    let created = time(built.clock.now())?;
     if !sayings.labels.is_empty() {
         let mut labels = config["config"]["Labels"].as_object().cloned().unwrap_or_default();
         for (name, value) in &sayings.labels {
@@ -39,13 +46,21 @@ pub fn documents(built: &Built, layers: &[Layer], sayings: &Sayings) -> Result<D
         labels.sort_keys();
         config["config"]["Labels"] = Value::Object(labels);
     }
-    let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
-    config["created"] = json!(created);
-    config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
+    config["created"] = json!(time(built.clock.now())?);
     config["history"] = Value::Array(history(built, layers.len())?);
     if let Some((member, value)) = &sayings.inline {
         config[member.as_str()] = value.clone();
     }
+    Ok(config)
+}
+
+/// An image of this configuration and these layers.
+///
+/// # Errors
+/// When the configuration is none.
+pub fn written(mut config: Value, layers: &[Layer], sayings: &Sayings) -> Result<Documents> {
+    let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+    config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
     let config = ordered(config)?.to_string();
     let format = sayings.format;
     let layers: Vec<Value> = layers

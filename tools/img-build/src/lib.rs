@@ -31,6 +31,7 @@ mod run_flags;
 mod run_step;
 mod runner;
 mod several;
+mod squash;
 mod ssh;
 mod stage;
 mod workdir;
@@ -186,7 +187,10 @@ impl Build<'_> {
         if caches.are_inline() {
             sayings.inline = Some(cache::inline(&builder)?);
         }
-        let documents = image::documents(&built, &layers, &sayings)?;
+        let documents = match squash::Squash::of(args) {
+            None => image::documents(&built, &layers, &sayings)?,
+            Some(what) => squash::squash(&builder, &built, &layers, &sayings, what)?,
+        };
         if let Some(base) = &built.files.base {
             // One in a layout has none here that nobody has read yet.
             base.bring(store, settle, |layer| documents.manifest.contains(&layer.digest))?;
@@ -225,6 +229,10 @@ impl Caches {
             to,
             from: args.cache_from.iter().map(|text| cache::from(text)).collect::<Result<_>>()?,
         };
+        if caches.are_inline() && squash::Squash::of(args).is_some() {
+            return Err(Fault::usage("--cache-to type=inline: a squashed image has no layer of a step's")
+                .hint("type=local and type=registry carry the steps beside the image"));
+        }
         if caches.are_inline() && !exports.iter().any(Export::needs_image) {
             return Err(Fault::usage("--cache-to type=inline: no image is made that could have it")
                 .hint("type=local and type=registry need none"));

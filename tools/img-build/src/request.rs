@@ -16,12 +16,6 @@ const PLANS: usize = 2;
 
 /// What there is a name for and no way.
 pub fn refuse(args: &Args) -> Result<()> {
-    if args.squash {
-        return Err(Fault::usage(
-            "--squash is not taken: the layer of a step is what makes the next build quick",
-        )
-        .hint("FROM scratch and COPY --from=STAGE / / in a last stage have all files in one layer"));
-    }
     for (name, value) in contexts(args)? {
         Place::parse(&value).map_err(|fault| fault.within(format!("--build-context {name}")))?;
     }

@@ -41,7 +41,8 @@ fn what_is_not_taken_is_refused() {
     let Some(place) = machine::place() else { return };
     project(&place, "only", &[("Dockerfile", "FROM bb:1\n")]);
     for words in [
-        "--squash $DIR/only",
+        "--squash --squash-all $DIR/only",
+        "--squash --cache-to type=inline $DIR/only",
         "--build-context x=oci-layout:// $DIR/only",
         "--platform linux/amd64,linux/arm64 $DIR/only",
         "--platform linux/amd64,linux/arm64 -t a:1 -o out $DIR/only",

@@ -17,6 +17,7 @@ mod git;
 mod layouts;
 mod mounts;
 mod reproducible;
+mod squash;
 mod stages;
 
 use serde_json::Value;
