@@ -4,6 +4,7 @@
 //! A layer is made in `tmp/` and renamed to its place when it is complete; `layer.json` is the object that is
 //! trusted or not (ARCHITECTURE, "Trusting blobs and layers after a crash").
 
+use crate::holds::Held;
 use crate::settle::FRESH;
 use crate::{Lock, Scratch, Settle, Store, make_dirs, scratch};
 use fault::{Explain, Fault, Kind, Result};
@@ -192,7 +193,7 @@ impl Store {
         Ok(used)
     }
 
-    /// Removes layers that no image, no container and no step of a build needs, of all or of `among` only.
+    /// Removes layers that no image, no container, no step of a build and no build that goes on needs, of all or of `among` only.
     pub fn sweep_layers(&self, among: Option<&[Digest]>) -> Result<SweptLayers> {
         let candidates = match among {
             Some(layers) => layers.to_vec(),
@@ -214,7 +215,13 @@ impl Store {
                     .ok()
                     .flatten()
                     .is_some_and(|info| scratch::owner_lives(&info.owner) == Some(true));
-            if !at_work && let Some(bytes) = self.remove_layer(diff_id, false)? {
+            if at_work {
+                continue;
+            }
+            let held = self.held()?;
+            if !held.digests.contains(diff_id)
+                && let Some(bytes) = self.remove_layer(diff_id, false, Some(held))?
+            {
                 swept.layers += 1;
                 swept.bytes += bytes;
             }
@@ -223,14 +230,20 @@ impl Store {
     }
 
     /// Removes a layer; `None` if there is none or somebody is making it right now. Whether it is needed is for the
-    /// caller to know.
-    pub(crate) fn remove_layer(&self, diff_id: &Digest, only_untrusted: bool) -> Result<Option<u64>> {
+    /// caller to know. `held`: nobody can begin to hold it until it is out of its place.
+    pub(crate) fn remove_layer(
+        &self,
+        diff_id: &Digest,
+        only_untrusted: bool,
+        held: Option<Held>,
+    ) -> Result<Option<u64>> {
         let path = self.layer_lock(diff_id)?;
         let Some(_lock) = Lock::try_exclusive(&path)? else { return Ok(None) };
         if only_untrusted && self.has_layer(diff_id) {
             return Ok(None);
         }
         let aside = self.put_aside(diff_id)?;
+        drop(held);
         // Those who wait for the lock on the file without a name find out that the layer is gone.
         let _ = std::fs::remove_file(&path);
         aside.map(|scratch| crate::remove_tree(scratch.path())).transpose()

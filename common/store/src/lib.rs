@@ -9,6 +9,7 @@ mod container;
 mod download;
 mod events;
 mod foreign;
+mod holds;
 mod ids;
 pub mod index;
 mod layers;
@@ -29,6 +30,7 @@ pub use container::{ContainerDir, LastRun, LiveState, Status, StoppedBy, Version
 pub use download::Download;
 pub use events::{EventLog, LONGEST_LINE as LONGEST_EVENT, Who};
 pub use foreign::Foreign;
+pub use holds::{Holding, Holds};
 pub use ids::{IdLease, IdRange};
 pub use index::{Entry, NewEntry, NewImage, Swept};
 pub use layers::{LayerInfo, NewLayer, SweptLayers, UNSET};

@@ -105,7 +105,7 @@ impl Store {
         let used = self.layers_of_containers()?;
         let mut removed = 0;
         for diff_id in stale.iter().filter(|diff_id| !used.contains(diff_id)) {
-            removed += u64::from(self.remove_layer(diff_id, true)?.is_some());
+            removed += u64::from(self.remove_layer(diff_id, true, None)?.is_some());
         }
         Ok(removed)
     }

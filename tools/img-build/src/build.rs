@@ -194,12 +194,26 @@ impl Builder<'_> {
     /// What the cache has for a step.
     pub fn cached(&self, key: &Digest) -> Result<Option<Step>> {
         let settle = &self.finish.settle;
-        match self.store.step(key, settle)? {
+        match self.stored(key)? {
             Some(step) => Ok(Some(step)),
             // Nothing is made, and nothing is fetched.
             None if self.printed.is_some() => Ok(None),
-            None => self.imports.find(key, self.store, settle, self.report),
+            None => match self.imports.find(key, self.store, settle, self.report)? {
+                // Unless it was swept in this moment.
+                Some(_) => self.stored(key),
+                None => Ok(None),
+            },
         }
+    }
+
+    /// What the own cache has, from now on held.
+    fn stored(&self, key: &Digest) -> Result<Option<Step>> {
+        let holding = self.finish.holds.share()?;
+        let step = self.store.step(key, &self.finish.settle)?;
+        if let Some(layer) = step.as_ref().and_then(|step| step.layer.as_ref()) {
+            holding.add([Digest::parse(&layer.diff_id)?, Digest::parse(&layer.digest)?])?;
+        }
+        Ok(step)
     }
 
     pub fn uses_cache(&self, stage: &PlannedStage) -> bool {

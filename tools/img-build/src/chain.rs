@@ -18,7 +18,7 @@ use record::Image;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
-use store::{ImageDetails, Settle, Store};
+use store::{Holds, ImageDetails, Settle, Store};
 
 /// What is to be done, and with what.
 pub struct Chain<'a> {
@@ -96,7 +96,8 @@ impl Chain<'_> {
     ) -> Result<T> {
         let Chain { store, name, steps, contexts, options, compression, report, .. } = self;
         let plan = plan(name)?;
-        let images = Images::new(store, crate::images::Pull::Never, Vec::new());
+        let holds = Arc::new(Holds::new(store));
+        let images = Images::new(store, crate::images::Pull::Never, Vec::new(), &holds);
         let web = Web::new(store, registry::Client::new(registry::Options::default()));
         let files = Contexts::new(None, BTreeMap::new(), store, web, Platform::host());
         for (name, context) in contexts {
@@ -107,7 +108,7 @@ impl Chain<'_> {
             plan: &plan,
             images: &images,
             contexts: &files,
-            finish: Finish { store: store.clone(), settle: Arc::clone(settle), compression },
+            finish: Finish { store: store.clone(), settle: Arc::clone(settle), holds, compression },
             options: &options,
             report,
             slots: Slots::new(1),
@@ -118,7 +119,7 @@ impl Chain<'_> {
             used: Mutex::default(),
         };
         let planned = plan.stages.first().ok_or_else(|| Fault::failed("there is no stage"))?;
-        let built = builder.on_image(images.at_hand(image))?;
+        let built = builder.on_image(images.at_hand(image)?)?;
         let mut stage = Stage { builder: &builder, planned, place: 0, number: 0, others: &[], built };
         let result = work(&builder, &mut stage, steps);
         files.remember();

@@ -212,7 +212,7 @@ impl Contexts {
             return Ok(Some(Arc::clone(found)));
         }
         let (image, layout) = place.open(platform).map_err(says)?;
-        let found = Arc::new(Found::in_layout(image, layout));
+        let found = images.in_layout(image, layout)?;
         layouts.insert(key, Arc::clone(&found));
         Ok(Some(found))
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use store::{Settle, Store};
+use store::{Holding, Holds, Settle, Store};
 
 /// When a registry is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -41,12 +41,14 @@ pub struct Images<'a> {
     pub pull: Pull,
     /// Further arguments of img-pull.
     pub words: Vec<String>,
+    /// What is found here is not swept.
+    holds: Arc<Holds>,
     found: Mutex<HashMap<String, Arc<Found>>>,
 }
 
 impl<'a> Images<'a> {
-    pub fn new(store: &'a Store, pull: Pull, words: Vec<String>) -> Images<'a> {
-        Images { store, pull, words, found: Mutex::default() }
+    pub fn new(store: &'a Store, pull: Pull, words: Vec<String>, holds: &Arc<Holds>) -> Images<'a> {
+        Images { store, pull, words, holds: Arc::clone(holds), found: Mutex::default() }
     }
 
     /// # Errors
@@ -58,19 +60,43 @@ impl<'a> Images<'a> {
         if let Some(image) = found.get(&name) {
             return Ok(Arc::clone(image));
         }
-        let image = match self.in_store(reference, platform) {
+        let image = match self.in_store_held(reference, platform) {
             Ok(image) if matches!(self.pull, Pull::Missing | Pull::Never) => image,
             Err(fault) if self.pull == Pull::Never || fault.kind() != Kind::NotFound => return Err(fault),
-            _ => self.pull(reference, platform)?,
+            _ => {
+                let image = self.pull(reference, platform)?;
+                hold(&self.holds.share()?, &image)?;
+                image
+            }
         };
-        let image = self.at_hand(image);
+        let image = Arc::new(Found { image, layout: None, unpacked: OnceLock::new() });
         found.insert(name, Arc::clone(&image));
         Ok(image)
     }
 
     /// An image that need not be looked for.
-    pub fn at_hand(&self, image: Image) -> Arc<Found> {
-        Arc::new(Found { image, layout: None, unpacked: OnceLock::new() })
+    ///
+    /// # Errors
+    /// When it cannot be held.
+    pub fn at_hand(&self, image: Image) -> Result<Arc<Found>> {
+        hold(&self.holds.share()?, &image)?;
+        Ok(Arc::new(Found { image, layout: None, unpacked: OnceLock::new() }))
+    }
+
+    /// One whose layers are in a layout, and are in the store when somebody wants them.
+    ///
+    /// # Errors
+    /// When it cannot be held.
+    pub fn in_layout(&self, image: Image, layout: Layout) -> Result<Arc<Found>> {
+        hold(&self.holds.share()?, &image)?;
+        Ok(Arc::new(Found { image, layout: Some(layout), unpacked: OnceLock::new() }))
+    }
+
+    fn in_store_held(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
+        let holding = self.holds.share()?;
+        let image = self.in_store(reference, platform)?;
+        hold(&holding, &image)?;
+        Ok(image)
     }
 
     fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
@@ -134,12 +160,13 @@ pub fn check_platform(image: &Image, platform: &Platform, holder: &str) -> Resul
     Ok(())
 }
 
-impl Found {
-    /// One whose layers are in a layout.
-    pub fn in_layout(image: Image, layout: Layout) -> Found {
-        Found { image, layout: Some(layout), unpacked: OnceLock::new() }
-    }
+/// Its layers, packed and unpacked.
+fn hold(holding: &Holding<'_>, image: &Image) -> Result<()> {
+    let digests = image.layers.iter().flat_map(|layer| [&layer.digest, &layer.diff_id]);
+    holding.add(digests.filter_map(|text| Digest::parse(text).ok()))
+}
 
+impl Found {
     /// Sees to it that layers are in the store: those that are wanted.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use ctr_commit::Compression;
 use oci::Digest;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use store::{Lock, Settle, Store};
+use store::{Holds, Lock, Settle, Store};
 
 /// Keeps what `write` writes into an empty directory. `lock` is that of the key.
 ///
@@ -23,7 +23,12 @@ pub fn keep(
 ) -> Result<()> {
     let unfinished = Unfinished::new(store, None)?;
     write(normalise::open_directory(&unfinished.upper())?.as_fd())?;
-    let finish = Finish { store: store.clone(), settle: Arc::clone(settle), compression: Compression::Zstd };
+    let finish = Finish {
+        store: store.clone(),
+        settle: Arc::clone(settle),
+        holds: Arc::new(Holds::new(store)),
+        compression: Compression::Zstd,
+    };
     let named = Named { key, instruction, lock: Some(lock) };
     unfinished.finish(&Files::none(), None, &[], named, &finish)?.layer()?;
     Ok(())

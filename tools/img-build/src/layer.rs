@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use store::{LayerInfo, Lock, NewLayer, Scratch, Settle, Step, Store};
+use store::{Holds, LayerInfo, Lock, NewLayer, Scratch, Settle, Step, Store};
 
 /// A layer of a stage.
 #[derive(Clone, Debug)]
@@ -115,6 +115,8 @@ impl Files {
 pub struct Finish {
     pub store: Store,
     pub settle: Arc<Settle>,
+    /// What this build stands on.
+    pub holds: Arc<Holds>,
     pub compression: Compression,
 }
 
@@ -280,7 +282,7 @@ impl Making {
     }
 
     fn pack_unlocked(&self, new: NewLayer, upper: OwnedFd) -> Result<Packed> {
-        let Finish { store, settle, compression } = &self.finish;
+        let Finish { store, settle, holds, compression } = &self.finish;
         let mut progress = |_| {};
         let mut writer = Writer::new(store.unnamed_blob()?, *compression, &mut progress)?;
         writer.changes(&Changes::between(self.below.open(store, settle)?, upper))?;
@@ -290,7 +292,11 @@ impl Making {
             store.put_step(&self.key, &step(None))?;
             return Ok(Packed { layer: None, unstored: Some(new) });
         }
+        // Nothing names it yet.
+        let holding = holds.share()?;
         let packed = writer.finish(settle)?;
+        holding.add([packed.diff_id.clone(), packed.digest.clone()])?;
+        drop(holding);
         let info = LayerInfo {
             diff_id: packed.diff_id.clone(),
             digest: packed.digest.clone(),

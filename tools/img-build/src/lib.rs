@@ -60,7 +60,7 @@ use record::Record;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
-use store::{ImageDetails, Settle, Store};
+use store::{Holds, ImageDetails, Settle, Store};
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if args.run_step.is_some() {
@@ -81,6 +81,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let dockerfile = Dockerfile::parse(&opened.dockerfile)
         .map_err(|problem| Fault::from(problem).within(opened.name.clone()))?;
     let settle = Arc::new(Settle::new());
+    let holds = Arc::new(Holds::new(&store));
     let form = if args.quiet { report::Form::Quiet } else { args.progress };
     let report = Report::new("img-build", form, report::events(args.progress_fd)?);
     let build = Build {
@@ -91,6 +92,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         dockerfile: &dockerfile,
         exports: &exports,
         settle: &settle,
+        holds: &holds,
         caches: &caches,
         report: &report,
     };
@@ -122,6 +124,7 @@ struct Build<'a> {
     dockerfile: &'a Dockerfile,
     exports: &'a [Export],
     settle: &'a Arc<Settle>,
+    holds: &'a Arc<Holds>,
     caches: &'a Caches,
     report: &'a Report,
 }
@@ -134,10 +137,10 @@ impl Build<'_> {
         platform: &Platform,
         names: &[Reference],
     ) -> Result<Option<ImageDetails>> {
-        let Build { args, store, report, settle, caches, .. } = self;
+        let Build { args, store, report, settle, holds, caches, .. } = self;
         let name = &self.opened.name;
         let mut asked = request::request(args, platform)?;
-        let images = Images::new(store, args.pull, Vec::new());
+        let images = Images::new(store, args.pull, Vec::new(), holds);
         let contexts = Contexts::new(
             self.opened.context.clone(),
             request::contexts(args)?,
@@ -160,6 +163,7 @@ impl Build<'_> {
             finish: Finish {
                 store: (*store).clone(),
                 settle: Arc::clone(settle),
+                holds: Arc::clone(holds),
                 compression: args.compression,
             },
             options: &options,

@@ -12,7 +12,7 @@ use img_build::{Chain, Ended, Images, Options, Report};
 use oci::{Platform, Reference};
 use record::{Image, Record};
 use std::sync::Arc;
-use store::{Settle, Store};
+use store::{Holds, Settle, Store};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where an agent's socket is, as BuildKit has it.
@@ -41,7 +41,7 @@ pub fn run(args: &Args, context: &mut Context, report: &Report) -> Result<()> {
 
 fn from(args: &Args, store: &Store, name: &str) -> Result<Record> {
     let reference = Reference::parse(name)?;
-    let images = Images::new(store, args.pull, Vec::new());
+    let images = Images::new(store, args.pull, Vec::new(), &Arc::new(Holds::new(store)));
     let mut record = Record::new();
     record.set("image", &images.find(&reference, &Platform::host())?.image)?;
     Ok(record)

@@ -16,7 +16,7 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes every blob that cannot be reached from `index.json` or the steps of builds, under the lock that adding a reference takes: a
+    /// Removes every blob that cannot be reached from `index.json` or the steps of builds and no build that goes on holds, under the lock that adding a reference takes: a
     /// pull that is under way finds out what it has lost and fetches it again.
     ///
     /// # Errors
@@ -32,6 +32,9 @@ impl Store {
         for (entry, _) in &entries {
             self.reach(entry, &mut needed)?;
         }
+        // First: who lets go of something has named it somewhere.
+        let held = self.held()?;
+        needed.extend(held.digests.iter().cloned());
         needed.extend(self.layers_of_steps()?.iter().filter_map(|layer| Digest::parse(&layer.digest).ok()));
         let mut swept = Swept::default();
         for algorithm in ["sha256", "sha512"] {

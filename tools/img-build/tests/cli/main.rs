@@ -8,6 +8,7 @@ mod machine;
 #[allow(dead_code)]
 mod server;
 
+mod beside;
 mod cache;
 mod carried;
 mod exports;
