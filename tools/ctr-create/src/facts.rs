@@ -91,6 +91,29 @@ pub fn identity(store: &Store, id: &str, name: &str) -> Identity {
 const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 const MAX_CDI_FILES: usize = 1000;
 
+/// Specifications of devices on this machine.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn cdi_files() -> Result<Vec<SpecFile>> {
+    let mut files = Vec::new();
+    for (priority, dir) in CDI_DIRECTORIES.iter().enumerate() {
+        let Ok(entries) = std::fs::read_dir(dir) else { continue };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths.into_iter().take(MAX_CDI_FILES) {
+            let Some(name) = path.to_str() else { continue };
+            let json = match path.extension().and_then(|end| end.to_str()) {
+                Some("json") => Ok(read_limited(name, 4 << 20)?),
+                Some("yaml" | "yml") => json_of_yaml(&read_limited(name, 4 << 20)?),
+                _ => continue,
+            };
+            files.push(SpecFile { path: name.to_owned(), priority, json });
+        }
+    }
+    Ok(files)
+}
+
 /// Looks things up on this machine.
 pub struct Machine<'a> {
     pub store: &'a Store,
@@ -153,22 +176,7 @@ impl Lookup for Machine<'_> {
     }
 
     fn cdi_files(&self) -> Result<Vec<SpecFile>> {
-        let mut files = Vec::new();
-        for (priority, dir) in CDI_DIRECTORIES.iter().enumerate() {
-            let Ok(entries) = std::fs::read_dir(dir) else { continue };
-            let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-            paths.sort();
-            for path in paths.into_iter().take(MAX_CDI_FILES) {
-                let Some(name) = path.to_str() else { continue };
-                let json = match path.extension().and_then(|end| end.to_str()) {
-                    Some("json") => Ok(read_limited(name, 4 << 20)?),
-                    Some("yaml" | "yml") => json_of_yaml(&read_limited(name, 4 << 20)?),
-                    _ => continue,
-                };
-                files.push(SpecFile { path: name.to_owned(), priority, json });
-            }
-        }
-        Ok(files)
+        cdi_files()
     }
 
     fn time_zone(&self, name: &str) -> Result<PathBuf> {

@@ -65,7 +65,7 @@ pub struct Args {
     #[command(flatten)]
     pub run: RunFlags,
 
-    /// Allow to a Dockerfile what it may not by itself: network.host, security.insecure
+    /// Allow to a Dockerfile what it may not by itself: network.host, security.insecure, device[=NAME]
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',', help_heading = "Commands")]
     pub allow: Vec<String>,
 

@@ -183,7 +183,13 @@ pub fn place(
     let key = key.finish();
     let clock = stage.built.clock;
     stage.layer(&key, step, vertex, placement.link, |stage, unfinished, lower| {
-        let ownership = ownership(placement.chown.as_deref(), lower)?;
+        let ownership = ownership(placement.chown.as_deref(), lower).map_err(|fault| {
+            if placement.link {
+                fault.hint("--link knows nothing of the files below: numbers, or no --link")
+            } else {
+                fault
+            }
+        })?;
         let root = unfinished.mount(lower)?;
         let target = Target {
             root: root.as_fd(),

@@ -19,8 +19,9 @@ pub fn refuse(args: &Args) -> Result<()> {
     for (name, value) in contexts(args)? {
         Place::parse(&value).map_err(|fault| fault.within(format!("--build-context {name}")))?;
     }
-    let known = ["network.host", "security.insecure"];
-    if let Some(unknown) = args.allow.iter().find(|name| !known.contains(&name.as_str())) {
+    let known = ["network.host", "security.insecure", "device", "device=VENDOR/CLASS=NAME"];
+    let is_known = |name: &str| name.starts_with("device=") || known.contains(&name);
+    if let Some(unknown) = args.allow.iter().find(|name| !is_known(name)) {
         return Err(
             Fault::usage(format!("--allow: there is no entitlement {unknown}")).hint(known.join(", "))
         );

@@ -9,13 +9,13 @@ use crate::stage::{Clock, Stage};
 use crate::{cache_mount, ssh};
 use cli::{Explain, Fault, Result};
 use context::Options;
-use dockerfile::instruction::{Network, Security};
-use dockerfile::mount::Ownership;
+use dockerfile::instruction::{Device, Network, Security};
+use dockerfile::mount::{Ownership, Sharing};
 use dockerfile::scope::{InlineFile, Mount, Run};
 use dockerfile::{Source, Step};
 use record::MountWish;
 use rustix::fd::AsFd;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// What is copied to be mounted, a directory or a file.
 const SHOWN: &str = "/shown";
+/// The network of commands that wish for none in particular.
+const BRIDGE: &str = "bridge";
 
 pub fn run(stage: &mut Stage<'_, '_>, run: &Run, step: &Step, vertex: &Vertex<'_>) -> Result<()> {
     check_allowed(stage, run)?;
@@ -34,13 +36,13 @@ pub fn run(stage: &mut Stage<'_, '_>, run: &Run, step: &Step, vertex: &Vertex<'_
         .with_all("env", &run.env)
         .with("workdir", &run.workdir)
         .with("user", &run.user)
-        .with("network", format!("{:?}", run.network))
+        .with("network", reach(stage, run).text())
         .with("security", format!("{:?}", run.security))
         .with_all("host", &stage.builder.options.run.add_host)
         .with_all("ulimit", &stage.builder.options.run.ulimits)
         .with("time", clock.text());
-    for device in &run.devices {
-        key = key.with("device", &device.name);
+    for device in devices(run)? {
+        key = key.with("device", device);
     }
     let keys = &stage.builder.options.keys;
     if !keys.is_empty() {
@@ -80,17 +82,84 @@ fn check_allowed(stage: &Stage<'_, '_>, run: &Run) -> Result<()> {
     if run.network == Network::Host && !host && !allowed.iter().any(|name| name == "network.host") {
         return refuse("--network=host", "network.host");
     }
+    for Device { name, .. } in &run.devices {
+        // A path would be one of this machine's, which no Dockerfile knows.
+        if !oci::wishes::is_cdi_name(name) {
+            return Err(Fault::input(format!("--device={name} is no device of a CDI specification"))
+                .hint("--device=VENDOR/CLASS=NAME, as the files in /etc/cdi have it"));
+        }
+        let entitlement = format!("device={name}");
+        if !allowed.iter().any(|allowed| allowed == "device" || *allowed == entitlement) {
+            return refuse(&format!("--device={name}"), &entitlement);
+        }
+    }
     Ok(())
+}
+
+/// Names of the devices a command gets: those that are there, and those it cannot do without.
+fn devices(run: &Run) -> Result<Vec<&str>> {
+    let mut names = Vec::new();
+    for Device { name, required } in &run.devices {
+        let is_there = || -> Result<bool> {
+            let files = ctr_create::facts::cdi_files()?;
+            match oci::cdi::edits(std::slice::from_ref(name), &files) {
+                Err(fault) if fault.kind() == cli::Kind::NotFound => Ok(false),
+                // Whatever is wrong with it is told by who makes the container.
+                _ => Ok(true),
+            }
+        };
+        if *required || is_there()? {
+            names.push(name.as_str());
+        }
+    }
+    Ok(names)
+}
+
+/// What network a command is on.
+enum Reach {
+    None,
+    Host,
+    Named(String),
+}
+
+impl Reach {
+    fn text(&self) -> &str {
+        match self {
+            Reach::None => "none",
+            Reach::Host => "host",
+            Reach::Named(name) => name,
+        }
+    }
+}
+
+/// The instruction's wish, or else the user's.
+fn reach(stage: &Stage<'_, '_>, run: &Run) -> Reach {
+    match (run.network, stage.builder.options.network.as_deref()) {
+        (Network::None, _) | (Network::Default, Some("none")) => Reach::None,
+        (Network::Host, _) | (Network::Default, Some("host")) => Reach::Host,
+        (Network::Default, None | Some("default")) => Reach::Named(BRIDGE.to_owned()),
+        (Network::Default, Some(name)) => Reach::Named(name.to_owned()),
+    }
 }
 
 /// What a mount's key is, without what it has in it. Of secrets only the name: another value is no reason to run a command again.
 fn describe(mount: &Mount) -> String {
+    let owned = |Ownership { uid, gid, mode }: &Ownership| format!("{uid}:{gid} {mode:o}");
     match mount {
         Mount::Bind { path, target, read_only, .. } => format!("bind {path:?} {target:?} {read_only}"),
-        Mount::Cache { id, target, read_only, .. } => format!("cache {id:?} {target:?} {read_only}"),
-        Mount::Tmpfs { target, size, .. } => format!("tmpfs {target:?} {size:?}"),
-        Mount::Secret { id, target, env, .. } => format!("secret {id:?} {target:?} {env:?}"),
-        Mount::Ssh { id, target, .. } => format!("ssh {id:?} {target:?}"),
+        Mount::Cache { id, target, read_only, ownership, .. } => {
+            format!(
+                "cache {id:?} {target:?} {read_only} {}",
+                ownership.as_ref().map(owned).unwrap_or_default()
+            )
+        }
+        Mount::Tmpfs { target, size, read_only } => format!("tmpfs {target:?} {size:?} {read_only}"),
+        Mount::Secret { id, target, env, ownership, .. } => {
+            format!("secret {id:?} {target:?} {env:?} {}", owned(ownership))
+        }
+        Mount::Ssh { id, target, env, ownership, .. } => {
+            format!("ssh {id:?} {target:?} {env:?} {}", owned(ownership))
+        }
     }
 }
 
@@ -109,8 +178,6 @@ struct Mounts<'s, 'a, 'b> {
     stage: &'s Stage<'a, 'b>,
     scratch: PathBuf,
     wanted: Wanted,
-    /// Held until the command has ended.
-    caches: Vec<cache_mount::Held>,
     agents: Vec<ssh::Agent>,
 }
 
@@ -128,15 +195,16 @@ fn execute(
     let builder = stage.builder;
     let scratch = unfinished.scratch.path().join("mounts");
     std::fs::create_dir(&scratch).explain(|| format!("make directory {}", scratch.display()))?;
-    let mut mounts =
-        Mounts { stage, scratch, wanted: wanted(stage, run, clock), caches: Vec::new(), agents: Vec::new() };
+    let mut mounts = Mounts { stage, scratch, wanted: wanted(stage, run, clock)?, agents: Vec::new() };
+    // Until the command has ended.
+    let caches = hold_caches(stage, &run.mounts).map_err(|fault| fault.within("--mount"))?;
     for (mount, bind) in run.mounts.iter().zip(binds) {
-        mounts.add(mount, bind).map_err(|fault| fault.within("--mount"))?;
+        mounts.add(mount, bind, &caches).map_err(|fault| fault.within("--mount"))?;
     }
     if let Some(script) = &run.script {
         mounts.script(script)?;
     }
-    let Mounts { wanted, caches, agents, .. } = mounts;
+    let Mounts { wanted, agents, .. } = mounts;
     let slot = builder.slots.take();
     let mut output = |bytes: &[u8]| vertex.output(bytes);
     let ended = run::run(builder.store, lower, unfinished, wanted, &mut output)?;
@@ -147,49 +215,87 @@ fn execute(
     Err(crate::failed::fault(stage, run, step, vertex, unfinished, &ended))
 }
 
-fn wanted(stage: &Stage<'_, '_>, run: &Run, clock: Clock) -> Wanted {
+fn wanted(stage: &Stage<'_, '_>, run: &Run, clock: Clock) -> Result<Wanted> {
     let options = &stage.builder.options;
     let mut config = options.run.clone();
     config.command = Some(run.argv.clone());
     config.env = run.env.iter().chain(&run.proxies).cloned().collect();
     config.workdir = Some(run.workdir.clone());
     config.user = Some(run.user.clone()).filter(|user| !user.is_empty());
-    config.devices.extend(run.devices.iter().map(|device| device.name.clone()));
+    config.devices.extend(devices(run)?.into_iter().map(str::to_owned));
     config.privileged = run.security == Security::Insecure;
     let has_epoch = run.env.iter().any(|pair| pair.starts_with("SOURCE_DATE_EPOCH="));
-    if let (Clock::Ticking { base, ticks }, false) = (clock, has_epoch) {
-        config.env.push(format!("{EPOCH}={}", base.saturating_add(ticks + 1)));
-    }
-    let network = match (run.network, options.network.as_deref()) {
-        (Network::None, _) | (Network::Default, Some("none")) => {
-            config.network = Some("none".to_owned());
-            None
-        }
-        (Network::Host, _) | (Network::Default, Some("host")) => {
-            config.network = Some("host".to_owned());
-            None
-        }
-        (Network::Default, None | Some("default")) => Some("bridge".to_owned()),
-        (Network::Default, Some(name)) => Some(name.to_owned()),
+    let epoch = match clock {
+        Clock::Ticking { base, ticks } => Some(base.saturating_add(ticks + 1)),
+        Clock::Stopped(time) => Some(time),
+        Clock::Real => None,
     };
-    Wanted { config, images: HashMap::new(), network }
+    if let (Some(epoch), false) = (epoch, has_epoch) {
+        config.env.push(format!("{EPOCH}={epoch}"));
+    }
+    let network = match reach(stage, run) {
+        Reach::Named(name) => Some(name),
+        here => {
+            config.network = Some(here.text().to_owned());
+            None
+        }
+    };
+    Ok(Wanted { config, images: HashMap::new(), network })
+}
+
+/// A cache by what tells it from others: its id, owner and mode.
+type CacheName = (String, Option<(u32, u32, u32)>);
+
+fn cache_name(id: &str, ownership: Option<&Ownership>) -> CacheName {
+    (id.to_owned(), ownership.map(|Ownership { uid, gid, mode }| (*uid, *gid, *mode)))
+}
+
+/// The caches of a command, each once: a command that has one in two places would wait for itself. In the order of their names,
+/// so that no two commands wait for each other.
+fn hold_caches(stage: &Stage<'_, '_>, mounts: &[Mount]) -> Result<BTreeMap<CacheName, cache_mount::Held>> {
+    let mut wanted: BTreeMap<CacheName, Vec<&Mount>> = BTreeMap::new();
+    for mount in mounts {
+        if let Mount::Cache { id, ownership, .. } = mount {
+            wanted.entry(cache_name(id, ownership.as_ref())).or_default().push(mount);
+        }
+    }
+    let mut held = BTreeMap::new();
+    for (name, places) in wanted {
+        let (mut strictest, mut fill, mut owner) = (Sharing::Shared, None, None);
+        for place in places {
+            let Mount::Cache { sharing, source, path, ownership, .. } = place else { continue };
+            owner = ownership.as_ref();
+            strictest = match (*sharing, strictest) {
+                (Sharing::Locked, _) | (_, Sharing::Locked) => Sharing::Locked,
+                (Sharing::Private, _) | (_, Sharing::Private) => Sharing::Private,
+                (Sharing::Shared, Sharing::Shared) => Sharing::Shared,
+            };
+            if !matches!(source, Source::Scratch) && fill.is_none() {
+                fill = Some(part(stage, source, path)?);
+            }
+        }
+        let cache = cache_mount::hold(stage, &name.0, strictest, fill, owner)?;
+        held.insert(name, cache);
+    }
+    Ok(held)
 }
 
 impl Mounts<'_, '_, '_> {
-    fn add(&mut self, mount: &Mount, bind: Option<Part>) -> Result<()> {
+    fn add(
+        &mut self,
+        mount: &Mount,
+        bind: Option<Part>,
+        caches: &BTreeMap<CacheName, cache_mount::Held>,
+    ) -> Result<()> {
         match mount {
             Mount::Bind { target, read_only, source, path } => {
                 let part = bind.ok_or_else(|| Fault::failed("a bind mount without a source"))?;
                 self.bind(part, source, path, target, *read_only)
             }
-            Mount::Cache { id, sharing, source, path, target, read_only, ownership } => {
-                let fill = match source {
-                    Source::Scratch => None,
-                    source => Some(part(self.stage, source, path)?),
-                };
-                let held = cache_mount::hold(self.stage, id, *sharing, fill, ownership.as_ref())?;
+            Mount::Cache { id, target, read_only, ownership, .. } => {
+                let held = caches.get(&cache_name(id, ownership.as_ref()));
+                let held = held.ok_or_else(|| Fault::failed(format!("the cache {id} is not there")))?;
                 self.host(&held.path, target, *read_only);
-                self.caches.push(held);
                 Ok(())
             }
             Mount::Tmpfs { target, size, read_only } => {

@@ -33,6 +33,61 @@ fn mounts_show_what_they_should_and_leave_nothing() {
     machine::assert_unmounted(&place);
 }
 
+/// What mounts and networks are like is part of a step's key.
+#[test]
+fn another_owner_mode_or_network_is_another_step() {
+    let Some(place) = machine::place() else { return };
+    std::fs::write(place.path().join("k"), "k").unwrap();
+    let text = |options: &str| format!("FROM bb:1\nRUN --mount={options} true\n");
+    let cached = |options: &str, words: &str| {
+        project(&place, "only", &[("Dockerfile", &text(options))]);
+        let tool = env!("CARGO_BIN_EXE_img-build");
+        let ran = place.sh(&format!("{tool} --print {words} --secret id=k,src=$DIR/k $DIR/only")).expect(0);
+        ran.stdout.contains("\"cached\":true")
+    };
+    for (first, second) in [
+        ("type=secret,id=k", "type=secret,id=k,mode=0444"),
+        ("type=secret,id=k,uid=0", "type=secret,id=k,uid=5"),
+        ("type=cache,target=/c", "type=cache,target=/c,gid=5"),
+        ("type=cache,target=/c,mode=0700", "type=cache,target=/c,mode=0770"),
+    ] {
+        dockerfile(&place, &text(first), "-q --secret id=k,src=$DIR/k").expect(0);
+        assert!(cached(first, "--network none"), "{first}");
+        assert!(!cached(second, "--network none"), "{second}");
+        for other in ["", "--network host", "--network default", "--network another"] {
+            assert!(!cached(first, other), "{first} {other}");
+        }
+    }
+    // Whoever says it, it is the same.
+    dockerfile(&place, "FROM bb:1\nRUN --network=none echo\n", "-q").expect(0);
+    let tool = env!("CARGO_BIN_EXE_img-build");
+    let ran = place.sh(&format!("{tool} --print $DIR/only")).expect(0);
+    assert!(ran.stdout.contains("\"cached\":true"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_cache_in_two_places_is_waited_for_once() {
+    let Some(place) = machine::place() else { return };
+    let two = |first: &str, second: &str| {
+        format!(
+            "RUN --mount=type=cache,id={first},target=/1,sharing=locked --mount=type=cache,id={second},target=/2,sharing=locked"
+        )
+    };
+    let text = format!("FROM bb:1\n{} touch /1/x && test -e /2/x && touch /done\n", two("a", "a"));
+    project(&place, "only", &[("Dockerfile", &text)]);
+    let tool = env!("CARGO_BIN_EXE_img-build");
+    place.sh(&format!("timeout 60 {tool} --network none -q -t it:1 $DIR/only")).expect(0);
+    assert_eq!(inside(&place, "it:1", "ls /done"), "/done\n");
+    // Two commands that want the same two the other way round.
+    for (name, first, second) in [("ab", "a", "b"), ("ba", "b", "a")] {
+        let run = |n: u32| format!("{} true # {n}\n", two(first, second));
+        let text: String = (0..8).map(run).collect();
+        project(&place, name, &[("Dockerfile", &format!("FROM bb:1\n{text}"))]);
+    }
+    let build = |name: &str| format!("timeout 60 {tool} --network none -q $DIR/{name} >/dev/null");
+    place.sh(&format!("{} & one=$!; {} && wait $one", build("ab"), build("ba"))).expect(0);
+}
+
 #[test]
 fn caches_outlive_builds() {
     let Some(place) = machine::place() else { return };
@@ -94,7 +149,7 @@ fn secrets_are_nowhere_afterwards() {
         ))
         .expect(0);
     // Another value is no reason to do it again; a missing one that is required is an error.
-    place.sh(&format!("{tool} -q $DIR/only")).expect(0);
+    place.sh(&format!("{tool} --network none -q $DIR/only")).expect(0);
     let ran = place.sh(&format!("{tool} --no-cache $DIR/only")).expect(4);
     assert!(ran.stderr.contains("--secret id=k,src=FILE"), "{}", ran.stderr);
     place.sh(&format!("{tool} --secret id=k,src=/not/there $DIR/only")).expect(4);

@@ -45,6 +45,16 @@ fn the_time_can_be_said() {
     assert_eq!(by_option["config"]["created"], "2001-09-09T01:46:40Z");
     let id = by_option["id"].as_str().unwrap();
     assert_eq!(inside(&place, id, "stat -c %Y /src/a /made/b /last | sort -u"), "1000000000\n");
+    // Commands are told of it, however it was said, and of the time that was worked out.
+    project(&place, "told", &[("Dockerfile", "FROM bb:1\nRUN echo $SOURCE_DATE_EPOCH >/told\n")]);
+    for words in [
+        format!("{tool} --timestamp 1000000000"),
+        format!("SOURCE_DATE_EPOCH=1000000000 {tool}"),
+        format!("{tool} --build-arg SOURCE_DATE_EPOCH=1000000000"),
+    ] {
+        place.sh(&format!("{words} --network none --no-cache -t told:1 $DIR/told")).expect(0);
+        assert_eq!(inside(&place, "told:1", "cat /told"), "1000000000\n", "{words}");
+    }
     // As docker has it: files keep the times they have.
     place.sh("touch -d @1234567890 $DIR/app/src/a").expect(0);
     let now = at(&format!("{tool} --timestamp now"));

@@ -162,6 +162,29 @@ fn networks_are_as_asked_for() {
 }
 
 #[test]
+fn a_dockerfile_gets_no_device_by_itself() {
+    let Some(place) = machine::place() else { return };
+    // Neither by its path nor under another name, whatever is allowed.
+    for device in ["/dev/null", "/dev/null:/dev/n:rwm", "v.example/c", "name=/dev/null,required"] {
+        for words in ["", "--allow device"] {
+            let ran =
+                dockerfile(&place, &format!("FROM bb:1\nRUN --device={device} true\n"), words).expect(3);
+            assert!(ran.stderr.contains("is no device of a CDI specification"), "{device}: {}", ran.stderr);
+        }
+    }
+    let text = |required: &str| format!("FROM bb:1\nRUN --device=v.example/c=none{required} true\n");
+    let ran = dockerfile(&place, &text(""), "").expect(6);
+    assert!(ran.stderr.contains("hint: --allow device=v.example/c=none"), "{}", ran.stderr);
+    dockerfile(&place, &text(""), "--allow device=v.example/c=another").expect(6);
+    // What is not there is done without, unless it is required.
+    for allowed in ["device", "device=v.example/c=none"] {
+        dockerfile(&place, &text(""), &format!("-q --allow {allowed}")).expect(0);
+        let ran = dockerfile(&place, &text(",required"), &format!("--allow {allowed}")).expect(4);
+        assert!(ran.stderr.contains("there is no device v.example/c=none"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn stages_without_need_of_each_other_run_side_by_side() {
     let Some(place) = machine::place() else { return };
     // Each waits for the other: one after the other they would wait for ever.
