@@ -27,6 +27,7 @@ pub use files::Context;
 pub use ignore::Ignore;
 pub use login::Login;
 pub use memory::Memory;
+pub use resolve::{Resolved, resolve};
 pub use select::{Options, Selection};
 pub use source::{AddSource, Fetched, Fetching, Source};
 pub use write::{Ownership, Target, Times, Written};

@@ -15,17 +15,17 @@ use std::path::Path;
 /// Directories in one another; the kernel's longest path holds no more.
 const MAX_DEPTH: usize = 2048;
 
-/// Removes what was made to mount something on: paths with no slash in front, inner ones too. What is in a layer below at
-/// such a path was not made, and what was put into it stays.
+/// Removes what was made to mount something on: paths with no slash in front, inner ones too, through links below if need be. What is
+/// in a layer below at such a path was not made, and what was put into it stays.
 ///
 /// # Errors
 /// What cannot be looked at or removed.
 pub fn remove_mount_points(upper: BorrowedFd<'_>, lower: &OwnedFd, mounted_on: &[Vec<u8>]) -> Result<()> {
-    let mut paths: Vec<&[u8]> = mounted_on.iter().map(Vec::as_slice).collect();
+    let mut paths: Vec<Vec<u8>> = mounted_on.iter().filter_map(|path| made_at(lower, path)).collect();
     // What is in another comes first.
     paths.sort_unstable_by(|a, b| b.cmp(a));
-    for path in paths {
-        let mut path = path;
+    for path in &paths {
+        let mut path = path.as_slice();
         loop {
             if !remove_empty(upper, lower, path)? {
                 break;
@@ -38,6 +38,17 @@ pub fn remove_mount_points(upper: BorrowedFd<'_>, lower: &OwnedFd, mounted_on: &
         }
     }
     Ok(())
+}
+
+/// Where a mount point was made: `lib/x` at `usr/lib/x`, if `lib` is a link. `None` where it was there already.
+fn made_at(lower: &OwnedFd, path: &[u8]) -> Option<Vec<u8>> {
+    // Where nothing can be mounted, nothing was made.
+    let found = context::resolve(lower.as_fd(), path).ok().filter(|found| !found.is_blocked)?;
+    if found.missing.is_empty() || found.missing.iter().any(|name| name == b"..") {
+        return None;
+    }
+    let there = Some(found.path).filter(|path| !path.is_empty());
+    Some(there.into_iter().chain(found.missing).collect::<Vec<_>>().join(&b'/'))
 }
 
 /// Whether an empty file or directory that no lower layer has was there, and is gone.
@@ -148,25 +159,47 @@ mod tests {
     fn what_was_made_for_mounts_goes_and_late_times_are_clamped() {
         let place = testkit::Place::new();
         let (upper, lower) = (place.path().join("upper"), place.path().join("lower"));
-        for dir in ["upper/etc", "upper/run/secrets", "upper/var/cache/apt", "upper/mnt", "lower/mnt"] {
+        for dir in [
+            "upper/etc",
+            "upper/run/secrets",
+            "upper/var/cache/apt",
+            "upper/mnt",
+            "upper/usr/lib/x/y",
+            "upper/bin",
+            "lower/mnt",
+            "lower/usr/lib",
+        ] {
             std::fs::create_dir_all(place.path().join(dir)).unwrap();
         }
-        for file in ["etc/resolv.conf", "run/secrets/key", "etc/kept"] {
+        for file in ["etc/resolv.conf", "run/secrets/key", "etc/kept", "bin/key"] {
             std::fs::write(upper.join(file), "").unwrap();
+        }
+        // `sbin` leads out of the root, but for who stays in it.
+        for (name, target) in [("lib", "usr/lib"), ("sbin", "/../bin"), ("circle", "circle")] {
+            std::os::unix::fs::symlink(target, lower.join(name)).unwrap();
         }
         std::fs::write(upper.join("etc/hosts"), "written to").unwrap();
         std::os::unix::fs::symlink("/nowhere", upper.join("link")).unwrap();
-        let mounted: Vec<Vec<u8>> =
-            ["etc/resolv.conf", "etc/hosts", "run/secrets/key", "var/cache/apt", "mnt", "link/x"]
-                .map(|path| path.as_bytes().to_vec())
-                .to_vec();
+        let mounted: Vec<Vec<u8>> = [
+            "etc/resolv.conf",
+            "etc/hosts",
+            "run/secrets/key",
+            "var/cache/apt",
+            "mnt",
+            "link/x",
+            "lib/x/y",
+            "sbin/key",
+            "circle/x",
+        ]
+        .map(|path| path.as_bytes().to_vec())
+        .to_vec();
         let (open, below) = (open_directory(&upper).unwrap(), open_directory(&lower).unwrap());
         remove_mount_points(open.as_fd(), &below, &mounted).unwrap();
         let there = |path: &str| upper.join(path).symlink_metadata().is_ok();
-        for gone in ["etc/resolv.conf", "run", "var"] {
+        for gone in ["etc/resolv.conf", "run", "var", "usr/lib/x", "bin"] {
             assert!(!there(gone), "{gone}");
         }
-        for kept in ["etc/hosts", "etc/kept", "mnt", "link"] {
+        for kept in ["etc/hosts", "etc/kept", "mnt", "link", "usr/lib"] {
             assert!(there(kept), "{kept}");
         }
         let old = std::time::UNIX_EPOCH + std::time::Duration::new(1000, 5);

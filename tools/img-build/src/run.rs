@@ -10,6 +10,7 @@ use record::{Config, Image, Record, Rootfs};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -115,7 +116,10 @@ fn write_bundle(
     files.extend(generated.files.into_iter().map(|(name, text)| (name, text.into_bytes())));
     for (name, content) in files {
         let path = bundle.join(name);
-        std::fs::write(&path, content).explain(|| format!("write {}", path.display()))?;
+        // Whatever the umask is: not only root looks names up.
+        std::fs::write(&path, content)
+            .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)))
+            .explain(|| format!("write {}", path.display()))?;
     }
     let rootfs = bundle.join("rootfs");
     std::fs::create_dir(&rootfs).explain(|| format!("make directory {}", rootfs.display()))?;

@@ -31,3 +31,21 @@ fn what_a_build_stands_on_is_not_swept() {
     assert_eq!(std::fs::read_dir(place.run().join("holds")).unwrap().count(), 0);
     machine::assert_unmounted(&place);
 }
+
+#[test]
+fn the_shell_that_starts_a_build_changes_nothing() {
+    let Some(place) = machine::place() else { return };
+    let text = "FROM bb:1\nRUN umask >/said; stat -c %a /etc/hosts /etc/resolv.conf /etc/hostname >>/said; mkdir /made; env | grep -c WORD >>/said; true\n\
+                WORKDIR /work/dir\nCOPY a /copied/\nCOPY <<X /inline/x\nx\nX\n\
+                RUN stat -c %a /made /work /work/dir /copied /inline /inline/x >>/said\n";
+    let wanted = "0022\n644\n644\n644\n0\n755\n755\n755\n755\n755\n644\n";
+    project(&place, "app", &[("Dockerfile", text), ("a", "a")]);
+    let tool = env!("CARGO_BIN_EXE_img-build");
+    let words = "-q --network none -t it:1 --no-cache $DIR/app";
+    let build = |shell: &str| {
+        let id = place.sh(&format!("{shell}; PASSWORD=x {tool} {words}")).expect(0).stdout;
+        assert_eq!(inside(&place, "it:1", "cat /said"), wanted, "{shell}");
+        id
+    };
+    assert_eq!(build("umask 022"), build("umask 077; trap '' INT HUP PIPE; exec 9</etc/passwd"));
+}

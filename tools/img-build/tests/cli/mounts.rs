@@ -31,6 +31,13 @@ fn mounts_show_what_they_should_and_leave_nothing() {
     assert_eq!(inside(&place, "it:1", "ls -d /ctx /one /rw /t /d /scratch 2>/dev/null; true"), "");
     assert_eq!(std::fs::read_to_string(place.path().join("app/src/a")).unwrap(), "A\n");
     machine::assert_unmounted(&place);
+    // Nor where a link leads to the place.
+    let text = "FROM bb:1 AS base\nRUN mkdir -p /usr/lib64 /real && ln -s usr/lib64 /lib64 && ln -s /real /way\nFROM base\n\
+                RUN --mount=type=cache,target=/lib64/x/y --mount=type=tmpfs,target=/way/t --mount=type=secret,id=k,target=/lib64/key \
+                test -d /usr/lib64/x/y && test -d /real/t && test -f /usr/lib64/key\n";
+    std::fs::write(place.path().join("k"), "k").unwrap();
+    dockerfile(&place, text, "-q -t it:2 --secret id=k,src=$DIR/k").expect(0);
+    assert_eq!(inside(&place, "it:2", "ls /usr/lib64 /real"), "/real:\n\n/usr/lib64:\n");
 }
 
 /// What mounts and networks are like is part of a step's key.
