@@ -7,6 +7,7 @@
 mod context;
 pub mod moment;
 pub mod progress;
+pub mod screen;
 mod table;
 pub mod words;
 

@@ -12,11 +12,12 @@
 //! `subject` is what the user asked for, `item` a part of it, `current` and `total` count bytes unless `unit` says
 //! otherwise; `total` is absent where it is not known.
 
+use crate::screen::{self, Line, Region, Size};
 use clap::{Args as ClapArgs, ValueEnum};
 use fault::{Explain, Fault, Kind, Result};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,7 @@ struct State {
     active: Vec<Bar>,
     next: u64,
     /// Lines on the terminal that are ours.
-    drawn: usize,
+    region: Region,
     drawn_at: Option<Instant>,
 }
 
@@ -108,7 +109,7 @@ impl Progress {
             (Form::None, None) => (None, false),
             (Form::Json, number) => (Some(number.unwrap_or(STDERR)), false),
             (Form::Bars, number) => (number, true),
-            (Form::Auto, number) => (number, !quiet && io::stderr().is_terminal()),
+            (Form::Auto, number) => (number, !quiet && screen::is_live()),
         };
         let events = descriptor
             .map(|number| {
@@ -118,7 +119,7 @@ impl Progress {
             })
             .transpose()?;
         let has_events = events.is_some();
-        let state = State { events, active: Vec::new(), next: 0, drawn: 0, drawn_at: None };
+        let state = State { events, active: Vec::new(), next: 0, region: Region::default(), drawn_at: None };
         Ok(Progress { tool, events: has_events, bars, state: Mutex::new(state) })
     }
 
@@ -212,51 +213,35 @@ impl State {
         if self.drawn_at.is_some_and(|at| at.elapsed() < INTERVAL) {
             return;
         }
-        let width =
-            terminal_size::terminal_size_of(io::stderr()).map_or(80, |(width, _)| usize::from(width.0));
-        let mut text = self.up();
-        let shown = self.active.iter().take(MAX_BARS);
-        self.drawn = shown.len();
-        for bar in shown {
-            text.push_str("\x1b[2K");
-            text.extend(bar.line().chars().take(width.saturating_sub(1)));
-            text.push('\n');
-        }
-        text.push_str("\x1b[J");
+        let line = |shown: &Bar| Line { text: bar(&shown.label, shown.current, shown.total), colour: None };
+        let lines: Vec<Line> = self.active.iter().take(MAX_BARS).map(line).collect();
+        let text = self.region.draw("", &lines, Size::of(io::stderr()));
         self.drawn_at = Some(Instant::now());
         let _ = io::stderr().write_all(text.as_bytes());
     }
 
     fn erase(&mut self) {
-        if self.drawn > 0 {
-            let text = format!("{}\x1b[J", self.up());
+        let text = self.region.erase(Size::of(io::stderr()));
+        if !text.is_empty() {
             let _ = io::stderr().write_all(text.as_bytes());
-            self.drawn = 0;
         }
         self.drawn_at = None;
     }
-
-    /// Back to the first line that is ours.
-    fn up(&self) -> String {
-        if self.drawn > 0 { format!("\r\x1b[{}A", self.drawn) } else { "\r".to_owned() }
-    }
 }
 
-impl Bar {
-    fn line(&self) -> String {
-        let label: String = self.label.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        let Some(total) = self.total.filter(|total| *total > 0) else {
-            return format!("{label}  {}", bytes(self.current));
-        };
-        let filled = (u128::from(self.current.min(total)) * BAR_WIDTH as u128 / u128::from(total)) as usize;
-        format!(
-            "{label}  [{}{}]  {} / {}",
-            "=".repeat(filled),
-            " ".repeat(BAR_WIDTH - filled),
-            bytes(self.current),
-            bytes(total)
-        )
-    }
+/// How far something has come, in a line: `4f1c…  [=====     ]  15 B / 30 B`. The label goes through [`screen::cut`] with the rest.
+pub fn bar(label: &str, current: u64, total: Option<u64>) -> String {
+    let Some(total) = total.filter(|total| *total > 0) else {
+        return format!("{label}  {}", bytes(current));
+    };
+    let filled = (u128::from(current.min(total)) * BAR_WIDTH as u128 / u128::from(total)) as usize;
+    format!(
+        "{label}  [{}{}]  {} / {}",
+        "=".repeat(filled),
+        " ".repeat(BAR_WIDTH - filled),
+        bytes(current),
+        bytes(total)
+    )
 }
 
 /// For people: `29.1 MB`, in powers of a thousand as docker shows them.
@@ -278,10 +263,9 @@ mod tests {
 
     #[test]
     fn bars_and_sizes_are_short() {
-        let bar = Bar { id: 0, label: "4f1c\u{1b}[2J".into(), current: 15, total: Some(30) };
-        assert_eq!(bar.line(), "4f1c\u{fffd}[2J  [===============               ]  15 B / 30 B");
-        let full = Bar { id: 0, label: "x".into(), current: u64::MAX, total: Some(u64::MAX) };
-        assert!(full.line().contains(&"=".repeat(BAR_WIDTH)));
+        assert_eq!(bar("4f1c", 15, Some(30)), "4f1c  [===============               ]  15 B / 30 B");
+        assert_eq!(bar("4f1c", 15, None), "4f1c  15 B");
+        assert!(bar("x", u64::MAX, Some(u64::MAX)).contains(&"=".repeat(BAR_WIDTH)));
         let texts = [0, 999, 1000, 29_126_465, 999_999_999, u64::MAX].map(bytes);
         assert_eq!(texts, ["0 B", "999 B", "1.0 kB", "29.1 MB", "1.0 GB", "18.4 EB"]);
     }

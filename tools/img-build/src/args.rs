@@ -138,9 +138,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub metadata_file: Option<PathBuf>,
 
-    /// How the build is told of on stderr
-    #[arg(long, value_enum, value_name = "FORM", default_value_t, help_heading = "Output")]
-    pub progress: Form,
+    /// How the build is told of on stderr [default: $BUILDKIT_PROGRESS, or auto]
+    #[arg(long, value_enum, value_name = "FORM", help_heading = "Output")]
+    pub progress: Option<Form>,
 
     /// Write progress to this descriptor, one JSON object a line
     #[arg(long, value_name = "FD", help_heading = "Output")]

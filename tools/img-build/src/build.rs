@@ -7,6 +7,7 @@ use crate::layer::{Files, Finish};
 use crate::report::Report;
 use crate::stage::{Built, Clock, NO_TIME, Stage};
 use cli::{Explain, Fault, Kind, Result};
+use dockerfile::instruction::Instruction;
 use dockerfile::{Base, Inherited, Lines, Plan, PlannedStage, Problem, Scope};
 use oci::Digest;
 use record::Config;
@@ -104,6 +105,24 @@ impl Builder<'_> {
             }
         });
         board.target()
+    }
+
+    /// How many steps will be told of.
+    pub fn told(&self) -> usize {
+        let of_stage = |stage: &PlannedStage| {
+            let list = stage.instructions.iter().map(|instruction| &instruction.located.value);
+            let told = list.filter(|value| {
+                matches!(
+                    value,
+                    Instruction::Run(_)
+                        | Instruction::Copy(_)
+                        | Instruction::Add(_)
+                        | Instruction::Workdir(_)
+                )
+            });
+            told.count() + usize::from(matches!(stage.base, Base::Image { .. }))
+        };
+        self.plan.stages.iter().map(of_stage).sum()
     }
 
     fn stage(&self, place: usize, others: &[Option<Arc<Built>>]) -> Result<Built> {

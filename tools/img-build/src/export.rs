@@ -1,6 +1,7 @@
 //! `--output`: what is made of the target.
 
 use crate::build::Builder;
+use crate::report::Report;
 use crate::stage::Built;
 use cli::{Explain, Fault, Result};
 use context::{Context, Options, Ownership, Target, Times};
@@ -110,10 +111,10 @@ impl Export {
     }
 
     /// What is made of the image in the store, by its digest.
-    pub fn image(&self, digest: &str, names: &[Reference]) -> Result<()> {
+    pub fn image(&self, digest: &str, names: &[Reference], report: &Report) -> Result<()> {
         match self {
             Export::Image { push: true } => {
-                names.iter().try_for_each(|name| tool("img-push", &[&name.stored_name()]))
+                names.iter().try_for_each(|name| push(&[&name.stored_name()], report))
             }
             Export::Archive(dest) => {
                 let images = names.iter().map(Reference::stored_name).collect::<Vec<_>>();
@@ -126,7 +127,7 @@ impl Export {
                 if images.is_empty() {
                     words.push(digest);
                 }
-                tool("img-save", &words)
+                tool("img-save", &words, "write the archive", report)
             }
             Export::Layout(dir) => {
                 let to = match names.first() {
@@ -134,23 +135,37 @@ impl Export {
                     None => format!("oci:{}", dir.display()),
                 };
                 let from = names.first().map_or_else(|| digest.to_owned(), Reference::stored_name);
-                tool("img-copy", &["-q", &from, &to])
+                tool("img-copy", &["-q", &from, &to], "write the layout", report)
             }
             _ => Ok(()),
         }
     }
 }
 
+pub fn push(words: &[&str], report: &Report) -> Result<()> {
+    tool("img-push", words, &format!("push {}", words.last().copied().unwrap_or_default()), report)
+}
+
 /// Another tool, with our stderr; what it prints of itself is not wanted.
-pub fn tool(name: &str, words: &[&str]) -> Result<()> {
+fn tool(name: &str, words: &[&str], title: &str, report: &Report) -> Result<()> {
     let program = shim::sibling(name)?;
     let is_archive = name == "img-save" && !words.contains(&"--into");
-    let status = Command::new(&program)
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(if is_archive { Stdio::inherit() } else { Stdio::null() })
-        .status()
-        .explain(|| format!("run {}", program.display()))?;
+    let mut command = Command::new(&program);
+    command.stdin(Stdio::null()).stdout(if is_archive { Stdio::inherit() } else { Stdio::null() });
+    let status = if report.is_live() {
+        // Its bars would be drawn where ours are.
+        let vertex = report.another(title);
+        let ran = crate::tool::run(command.args(crate::tool::progress(&vertex)).args(words), &vertex)?;
+        ran.said.into_iter().for_each(|line| report.pass(line));
+        if ran.status.success() {
+            vertex.done();
+        } else {
+            vertex.failed(&Fault::failed(ran.status.to_string()));
+        }
+        ran.status
+    } else {
+        command.args(words).status().explain(|| format!("run {}", program.display()))?
+    };
     if status.success() { Ok(()) } else { Err(Fault::failed(format!("{name}: {status}"))) }
 }
 

@@ -2,6 +2,8 @@
 
 use crate::key::Key;
 use crate::layout::Layout;
+use crate::report::{Form, Report, Vertex};
+use crate::tool;
 use cli::{Explain, Fault, Kind, Result};
 use oci::{Digest, Platform, Reference};
 use record::{Image, Layer, Record};
@@ -43,12 +45,20 @@ pub struct Images<'a> {
     pub words: Vec<String>,
     /// What is found here is not swept.
     holds: Arc<Holds>,
+    /// Where it is told what is fetched.
+    report: Option<&'a Report>,
     found: Mutex<HashMap<String, Arc<Found>>>,
 }
 
 impl<'a> Images<'a> {
     pub fn new(store: &'a Store, pull: Pull, words: Vec<String>, holds: &Arc<Holds>) -> Images<'a> {
-        Images { store, pull, words, holds: Arc::clone(holds), found: Mutex::default() }
+        Images { store, pull, words, holds: Arc::clone(holds), report: None, found: Mutex::default() }
+    }
+
+    /// The same, told of.
+    #[must_use]
+    pub fn telling(self, report: Option<&'a Report>) -> Images<'a> {
+        Images { report, ..self }
     }
 
     /// # Errors
@@ -64,7 +74,7 @@ impl<'a> Images<'a> {
             Ok(image) if matches!(self.pull, Pull::Missing | Pull::Never) => image,
             Err(fault) if self.pull == Pull::Never || fault.kind() != Kind::NotFound => return Err(fault),
             _ => {
-                let image = self.pull(reference, platform)?;
+                let image = self.pull_told(reference, platform)?;
                 hold(&self.holds.share()?, &image)?;
                 image
             }
@@ -106,40 +116,50 @@ impl<'a> Images<'a> {
         Ok(image)
     }
 
-    fn pull(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
+    fn pull_told(&self, reference: &Reference, platform: &Platform) -> Result<Image> {
+        let nobody = Report::new("", Form::Quiet, None);
+        let vertex = match self.report {
+            Some(report) => report.another(&format!("pull {}", reference.familiar())),
+            None => nobody.nobody(),
+        };
+        let pulled = self.pull(reference, platform, &vertex);
+        match &pulled {
+            Ok(_) => vertex.done(),
+            Err(fault) => vertex.failed(fault),
+        }
+        pulled
+    }
+
+    fn pull(&self, reference: &Reference, platform: &Platform, vertex: &Vertex<'_>) -> Result<Image> {
         let tool = shim::sibling("img-pull")?;
         let mut command = Command::new(&tool);
-        command.args(["--output", "json", "--progress", "none", "--unpack"]);
+        command.args(["--output", "json", "--unpack"]).args(tool::progress(vertex));
         if self.pull == Pull::Newer {
             command.args(["--policy", "newer"]);
         }
         if *platform != Platform::host() {
             command.arg("--platform").arg(platform.to_string());
         }
-        let output = command
-            .args(&self.words)
-            .arg("--")
-            .arg(reference.stored_name())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .output()
-            .explain(|| format!("run {}", tool.display()))?;
+        command.args(&self.words).arg("--").arg(reference.stored_name()).stdout(Stdio::piped());
+        let output = tool::run(&mut command, vertex)?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
             let kind = match output.status.code() {
                 Some(4) => Kind::NotFound,
                 Some(6) => Kind::Denied,
                 Some(7) => Kind::Retryable,
                 _ => Kind::Failed,
             };
-            let mut lines = said.lines();
+            let mut lines = output.said.iter().map(String::as_str);
             let why = lines.next().unwrap_or("img-pull failed").trim_start_matches("img-pull: ").to_owned();
             let fault = Fault::new(kind, why);
             return Err(match lines.next().and_then(|line| line.strip_prefix("hint: ")) {
                 Some(hint) => fault.hint(hint),
                 None => fault,
             });
+        }
+        for line in &output.said {
+            // Warnings.
+            self.report.inspect(|report| report.warn(line.trim_start_matches("img-pull: ")));
         }
         let text = String::from_utf8(output.stdout).explain(|| "read what img-pull printed".into())?;
         let record = Record::parse(&text).map_err(|fault| fault.within("read what img-pull printed"))?;

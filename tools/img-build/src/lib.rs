@@ -34,6 +34,7 @@ mod several;
 mod squash;
 mod ssh;
 mod stage;
+mod tool;
 mod workdir;
 
 pub use args::{Args, form as output_form};
@@ -82,7 +83,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         .map_err(|problem| Fault::from(problem).within(opened.name.clone()))?;
     let settle = Arc::new(Settle::new());
     let holds = Arc::new(Holds::new(&store));
-    let form = if args.quiet { report::Form::Quiet } else { args.progress };
+    let form = if args.quiet { Form::Quiet } else { Form::choose(args.progress)? };
     let report = Report::new("img-build", form, report::events(args.progress_fd)?);
     let build = Build {
         args,
@@ -99,6 +100,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let result = if let [platform] = platforms.as_slice() {
         build.platform(context, platform, &names).and_then(|details| {
             caches.write(&store, &settle, &report)?;
+            report.finish(true);
             match details {
                 Some(details) => tell(args, context, &details, &names, exports.iter().any(Export::is_stdout)),
                 None => Ok(()),
@@ -140,7 +142,8 @@ impl Build<'_> {
         let Build { args, store, report, settle, holds, caches, .. } = self;
         let name = &self.opened.name;
         let mut asked = request::request(args, platform)?;
-        let images = Images::new(store, args.pull, Vec::new(), holds);
+        let images =
+            Images::new(store, args.pull, Vec::new(), holds).telling((!args.print).then_some(*report));
         let contexts = Contexts::new(
             self.opened.context.clone(),
             request::contexts(args)?,
@@ -178,12 +181,15 @@ impl Build<'_> {
         if args.print {
             return print::plan(context, &builder).map(|()| None);
         }
+        report.expect(builder.told());
         let built = builder.build();
         contexts.remember();
         let built = built?;
         self.exports.iter().try_for_each(|export| export.files(&builder, &built))?;
         // Until the last one is stored; in the cache it is then, too.
+        let vertex = report.seen("store the layers");
         let layers = built.files.layers()?;
+        vertex.done();
         if !self.exports.iter().any(Export::needs_image) {
             return caches.collect(&builder).map(|()| None);
         }
@@ -200,7 +206,9 @@ impl Build<'_> {
             base.bring(store, settle, |layer| documents.manifest.contains(&layer.digest))?;
         }
         let details = image::store(store, &documents, names, settle)?;
-        self.exports.iter().try_for_each(|export| export.image(details.image.digest.as_str(), names))?;
+        self.exports
+            .iter()
+            .try_for_each(|export| export.image(details.image.digest.as_str(), names, report))?;
         caches.collect(&builder)?;
         Ok(Some(details))
     }

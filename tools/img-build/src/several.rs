@@ -56,10 +56,11 @@ impl Build<'_> {
         }
         if self.exports.iter().any(|export| matches!(export, Export::Image { push: true })) {
             for name in names {
-                crate::export::tool("img-push", &["--all-platforms", &name.stored_name()])?;
+                crate::export::push(&["--all-platforms", &name.stored_name()], self.report)?;
             }
         }
         let Some(record) = printed else { return Ok(()) };
+        self.report.finish(true);
         let image: record::Image = record.require("image")?;
         context.print_result(
             &record,

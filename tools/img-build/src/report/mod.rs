@@ -1,6 +1,11 @@
 //! What a build is doing, for people and for programs.
 
+mod frame;
+mod live;
+
 use cli::{Explain, Fault, Result};
+use frame::{End, Stay};
+use live::Live;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -14,19 +19,24 @@ use std::time::Instant;
 const KEPT_LINES: usize = 200;
 const LONGEST_LINE: usize = 4096;
 
+/// What docker takes the form from where no option says it.
+const VARIABLE: &str = "BUILDKIT_PROGRESS";
+
 /// How it is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Form {
-    /// Colours if stderr is a terminal, else as plain
+    /// tty if stderr is a terminal, else plain
     #[default]
     Auto,
     /// A line for everything that happens, numbered by step
     Plain,
-    /// With colours, terminal or not
+    /// What runs and the last lines of its output, drawn anew as they change
     Tty,
     /// One JSON object a line on stderr
+    #[value(alias = "rawjson")]
     Json,
     /// Errors only
+    #[value(alias = "none")]
     Quiet,
     /// What commands write, as it is; what was found in the cache
     #[value(skip)]
@@ -37,16 +47,46 @@ pub enum Form {
 }
 
 impl Form {
-    /// Whether steps and lines are numbered and told of.
+    /// What an option says, or else `$BUILDKIT_PROGRESS`; never [`Form::Auto`].
+    ///
+    /// # Errors
+    /// [`cli::Kind::Usage`] for a variable that says nothing known, and where there is no terminal for [`Form::Tty`].
+    pub fn choose(asked: Option<Form>) -> Result<Form> {
+        let of_variable = || std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
+        let (form, source) = match (asked, of_variable()) {
+            (Some(form), _) => (form, "--progress"),
+            (None, Some(text)) => (Form::named(&text)?, VARIABLE),
+            (None, None) => (Form::Auto, ""),
+        };
+        if form == Form::Tty && !io::stderr().is_terminal() {
+            return Err(Fault::usage(format!("{source} tty: stderr is no terminal"))
+                .hint("auto is tty on a terminal and plain elsewhere"));
+        }
+        Ok(match form {
+            // A terminal that cannot go back in what was written has lines, too.
+            Form::Auto | Form::Tty if cli::screen::is_live() => Form::Tty,
+            Form::Auto | Form::Tty => Form::Plain,
+            other => other,
+        })
+    }
+
+    fn named(text: &str) -> Result<Form> {
+        <Form as clap::ValueEnum>::from_str(text, true).map_err(|_| {
+            Fault::usage(format!("${VARIABLE} is \"{}\", which is no form of progress", clean(text)))
+                .hint("auto, plain, tty, json, quiet")
+        })
+    }
+
+    /// Whether steps and lines are numbered and told of, one after the other.
     fn tells(self) -> bool {
-        matches!(self, Form::Auto | Form::Plain | Form::Tty)
+        matches!(self, Form::Auto | Form::Plain)
     }
 }
 
 pub struct Report {
     tool: &'static str,
     form: Form,
-    colours: bool,
+    live: Option<Live>,
     /// Where events go as well.
     events: Option<Mutex<File>>,
     next: AtomicUsize,
@@ -86,17 +126,45 @@ struct Output {
 
 impl Report {
     pub fn new(tool: &'static str, form: Form, events: Option<File>) -> Report {
-        let is_terminal = io::stderr().is_terminal();
-        let colours = form == Form::Tty
-            || (form == Form::Auto && is_terminal && std::env::var_os("NO_COLOR").is_none());
+        let began = Instant::now();
         Report {
             tool,
             form,
-            colours,
+            live: (form == Form::Tty).then(|| Live::new(began)),
             events: events.map(Mutex::new),
             next: AtomicUsize::new(1),
-            began: Instant::now(),
+            began,
             last: Mutex::new(0),
+        }
+    }
+
+    /// That many more steps will come, for who counts them.
+    pub fn expect(&self, count: usize) {
+        if let Some(live) = &self.live {
+            live.expect(count);
+        }
+    }
+
+    /// Begins a step nobody expected.
+    pub fn another(&self, name: &str) -> Vertex<'_> {
+        self.expect(1);
+        self.start(name)
+    }
+
+    /// Begins what is seen where it takes long, and told of nowhere else.
+    pub fn seen(&self, name: &str) -> Vertex<'_> {
+        if self.is_live() { self.another(name) } else { self.nobody() }
+    }
+
+    /// Whether stderr is drawn on.
+    pub fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Nothing is drawn any more, so that other things can be written; it is told how the build ended.
+    pub fn finish(&self, good: bool) {
+        if let Some(live) = &self.live {
+            live.finish(good);
         }
     }
 
@@ -106,7 +174,10 @@ impl Report {
         let name = clean(name);
         self.event(json!({"event": "start", "step": number, "item": name}));
         let vertex = Vertex { report: self, number, name, began: Instant::now(), output: Mutex::default() };
-        vertex.line(&vertex.name, Colour::Name);
+        vertex.line(&vertex.name);
+        if let Some(live) = &self.live {
+            live.start(number, &vertex.name);
+        }
         vertex
     }
 
@@ -123,12 +194,23 @@ impl Report {
 
     pub fn warn(&self, text: &str) {
         self.event(json!({"event": "warning", "message": text}));
-        match self.form {
-            Form::Quiet | Form::Json => {}
-            Form::Bare | Form::Output => {
+        match (self.form, &self.live) {
+            (Form::Quiet | Form::Json, _) => {}
+            (Form::Bare | Form::Output, _) => {
                 let _ = writeln!(io::stderr().lock(), "{}: warning: {}", self.tool, clean(text));
             }
-            _ => self.print(0, &format!("warning: {}", clean(text)), Colour::Warning),
+            (_, Some(live)) => live.above(Stay::Warning(format!("warning: {}", clean(text)))),
+            (_, None) => self.print(0, &format!("warning: {}", clean(text))),
+        }
+    }
+
+    /// A line another tool has written for people, which its events came between.
+    pub fn pass(&self, line: String) {
+        match &self.live {
+            Some(live) => live.above(Stay::Text(clean(&line))),
+            None => {
+                let _ = writeln!(io::stderr().lock(), "{}", clean(&line));
+            }
         }
     }
 
@@ -166,7 +248,7 @@ impl Report {
         }
     }
 
-    fn print(&self, number: usize, text: &str, colour: Colour) {
+    fn print(&self, number: usize, text: &str) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut line = String::new();
         if *last != number && *last != 0 {
@@ -176,32 +258,8 @@ impl Report {
         if number > 0 {
             let _ = write!(line, "#{number} ");
         }
-        let _ = match colour.code().filter(|_| self.colours) {
-            Some(code) => writeln!(line, "\x1b[{code}m{text}\x1b[0m"),
-            None => writeln!(line, "{text}"),
-        };
+        let _ = writeln!(line, "{text}");
         let _ = io::stderr().lock().write_all(line.as_bytes());
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Colour {
-    Name,
-    Plain,
-    Good,
-    Warning,
-    Bad,
-}
-
-impl Colour {
-    fn code(self) -> Option<u8> {
-        match self {
-            Colour::Name => Some(1),
-            Colour::Plain => None,
-            Colour::Good => Some(34),
-            Colour::Warning => Some(33),
-            Colour::Bad => Some(31),
-        }
     }
 }
 
@@ -215,7 +273,8 @@ impl Vertex<'_> {
         if self.report.form == Form::Bare {
             let _ = writeln!(io::stderr().lock(), "{}: cached: {}", self.report.tool, self.name);
         }
-        self.line("CACHED", Colour::Good);
+        self.line("CACHED");
+        self.end(End::Cached);
     }
 
     pub fn done(&self) {
@@ -225,7 +284,8 @@ impl Vertex<'_> {
         self.flush();
         let seconds = self.began.elapsed().as_secs_f64();
         self.report.event(json!({"event": "done", "step": self.number, "item": self.name}));
-        self.line(&format!("DONE {seconds:.1}s"), Colour::Good);
+        self.line(&format!("DONE {seconds:.1}s"));
+        self.end(End::Done);
     }
 
     pub fn failed(&self, fault: &Fault) {
@@ -233,7 +293,43 @@ impl Vertex<'_> {
         self.report.event(
             json!({"event": "failed", "step": self.number, "item": self.name, "message": fault.to_string()}),
         );
-        self.line("FAILED", Colour::Bad);
+        self.line("FAILED");
+        self.end(End::Failed);
+    }
+
+    fn end(&self, end: End) {
+        if let Some(live) = &self.report.live {
+            live.end(self.number, end);
+        }
+    }
+
+    /// Whether anybody wants to know how far it has come.
+    pub fn is_followed(&self) -> bool {
+        let report = self.report;
+        self.number > 0 && (report.live.is_some() || report.events.is_some() || report.form == Form::Json)
+    }
+
+    /// How many bytes of something have been fetched or sent.
+    pub fn moved(&self, item: &str, current: u64, total: Option<u64>) {
+        let item = clean(item);
+        if current > 0 {
+            let mut event =
+                json!({"event": "progress", "step": self.number, "item": item, "current": current});
+            if let Some(total) = total {
+                event["total"] = json!(total);
+            }
+            self.report.event(event);
+        }
+        if let Some(live) = &self.report.live {
+            live.tell(|board, _| board.transfer(self.number, &item, current, total));
+        }
+    }
+
+    /// All of them have.
+    pub fn arrived(&self, item: &str) {
+        if let Some(live) = &self.report.live {
+            live.tell(|board, _| board.transferred(self.number, &clean(item)));
+        }
     }
 
     /// What its command writes: whole lines are told of as they come.
@@ -251,6 +347,10 @@ impl Vertex<'_> {
                 output.partial.push(*byte);
             }
         }
+        if let (Some(live), false) = (&self.report.live, output.partial.is_empty()) {
+            let text = clean(&String::from_utf8_lossy(&output.partial));
+            live.tell(|board, _| board.partial(self.number, &text));
+        }
     }
 
     fn flush(&self) {
@@ -264,7 +364,11 @@ impl Vertex<'_> {
     fn told(&self, output: &mut Output, line: &[u8]) {
         let text = clean(&String::from_utf8_lossy(line));
         self.report.event(json!({"event": "output", "step": self.number, "line": text}));
-        self.line(&format!("{:.3} {text}", self.began.elapsed().as_secs_f64()), Colour::Plain);
+        if let Some(live) = &self.report.live {
+            live.tell(|board, at| board.line(self.number, &text, at));
+        } else {
+            self.line(&format!("{:.3} {text}", self.began.elapsed().as_secs_f64()));
+        }
         if output.lines.len() == KEPT_LINES {
             output.lines.pop_front();
         }
@@ -278,9 +382,18 @@ impl Vertex<'_> {
         output.lines.iter().skip(output.lines.len().saturating_sub(count)).cloned().collect()
     }
 
-    fn line(&self, text: &str, colour: Colour) {
+    fn line(&self, text: &str) {
         if self.report.form.tells() {
-            self.report.print(self.number, text, colour);
+            self.report.print(self.number, text);
+        }
+    }
+}
+
+impl Drop for Vertex<'_> {
+    /// Of one that has not come to an end nothing stays.
+    fn drop(&mut self) {
+        if let Some(live) = &self.report.live {
+            live.tell(|board, _| board.remove(self.number));
         }
     }
 }
