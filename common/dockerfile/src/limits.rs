@@ -11,8 +11,8 @@ pub const ONBUILD_DEPTH: usize = 8;
 pub const EXPANSION_DEPTH: usize = 100;
 /// Bytes one word may grow to, and all words of an instruction together.
 pub const WORD_BYTES: usize = 4 << 20;
-/// What matching the patterns of a whole plan may cost, in comparisons: less than a second.
-pub const PATTERN_WORK: usize = 50_000_000;
+/// What matching the patterns of a whole plan may cost, in comparisons: a tenth of a second, and a few with a sanitizer.
+pub const PATTERN_WORK: usize = 10_000_000;
 /// Bytes of all variables together: what the kernel takes for arguments and environment with the usual stack (execve(2)).
 pub const ENVIRONMENT_BYTES: usize = 2 << 20;
 /// Bytes of the history the steps of a stage make.

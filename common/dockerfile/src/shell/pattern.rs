@@ -75,6 +75,12 @@ impl Pattern {
         while start <= letters.len() {
             let Some(end) = matcher.end(&letters, start, true, work)? else {
                 start += 1;
+                if self.0.first() == Some(&Token::Star) {
+                    // What fits nowhere from here fits from nowhere on this line: the star would have passed over the letters between.
+                    while start <= letters.len() && letters[start - 1] != '\n' {
+                        start += 1;
+                    }
+                }
                 continue;
             };
             text.extend(&letters[copied..start]);
@@ -167,5 +173,29 @@ fn enter(tokens: &[Token], entered: &mut [usize], moment: usize, states: &mut Ve
             return;
         }
         state += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_in_front_is_looked_for_once_a_line() {
+        let replace = |pattern: &str, value: &str, work: usize| {
+            Pattern::parse(pattern).unwrap().replace(value, "-", true, &mut Work(work))
+        };
+        for (pattern, value, expected) in [
+            ("*b", "aaba\nab\nc\nb", "-a\n-\nc\n-"),
+            ("*\nb", "aa\nc\nb", "aa\n-"),
+            ("*", "a\nb", "-\n-"),
+            ("*c", "ab\n\n", "ab\n\n"),
+        ] {
+            assert_eq!(replace(pattern, value, 1000).unwrap(), expected, "{pattern} in {value:?}");
+        }
+        // Found by the fuzzer: tried at each letter it was the square of the text's length.
+        let long = "x".repeat(100_000);
+        assert_eq!(replace("*y", &long, 1_000_000).unwrap(), long);
+        assert!(replace("?*y", &long, 1_000_000).is_err(), "what takes long is refused");
     }
 }
