@@ -13,23 +13,30 @@ use dockerfile::scope::{Add, AddSource};
 use oci::Digest;
 
 pub fn add(stage: &mut Stage<'_, '_>, add: &Add, step: &Step, vertex: &Vertex<'_>) -> Result<()> {
+    let parts = match stage.kept_parts() {
+        Some(kept) => kept,
+        None => parts(stage, add)?,
+    };
+    // Local archives are unpacked unless one does not want that, others if one does.
+    let is_remote = add.sources.iter().any(|source| !matches!(source, AddSource::Local(_)));
+    let unpack = add.unpack.unwrap_or(!is_remote);
+    copy::place(stage, parts, Key::new("add"), &add.placement, unpack, step, vertex)
+}
+
+fn parts(stage: &Stage<'_, '_>, add: &Add) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     let mut local = Vec::new();
-    let key = Key::new("add");
     let options = |wildcards| Options { parents: false, exclude: add.placement.exclude.clone(), wildcards };
-    let mut is_remote = false;
     for source in &add.sources {
         match source {
             AddSource::Local(pattern) => local.push(pattern.clone()),
             AddSource::Http(url) => {
-                is_remote = true;
                 let checksum = add.checksum.as_deref().map(Digest::parse).transpose()?;
                 let page = stage.builder.contexts.web.fetch(url, checksum.as_ref())?;
                 let context = page.context()?;
                 parts.push(Part::new(From::Context(context), vec![page.name.clone()], options(false)));
             }
             AddSource::Git(url) => {
-                is_remote = true;
                 let repository = Repository::new(wanted(add, url)?)?;
                 parts.push(Part::new(From::Git(Box::new(repository)), vec!["/".to_owned()], options(false)));
             }
@@ -42,9 +49,7 @@ pub fn add(stage: &mut Stage<'_, '_>, add: &Add, step: &Step, vertex: &Vertex<'_
     if !add.placement.inline.is_empty() {
         parts.push(Part::inline(&add.placement.inline));
     }
-    // Local archives are unpacked unless one does not want that, others if one does.
-    let unpack = add.unpack.unwrap_or(!is_remote);
-    copy::place(stage, parts, key, &add.placement, unpack, step, vertex)
+    Ok(parts)
 }
 
 fn wanted(add: &Add, url: &str) -> Result<GitUrl> {

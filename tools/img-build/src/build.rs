@@ -2,17 +2,19 @@
 
 use crate::cache::{self, Imports};
 use crate::contexts::Contexts;
+use crate::copy::Part;
 use crate::images::{Found, Images};
 use crate::layer::{Files, Finish};
 use crate::report::Report;
 use crate::stage::{Built, Clock, NO_TIME, Stage};
+use crate::survey::Survey;
 use cli::{Explain, Fault, Kind, Result};
 use dockerfile::instruction::Instruction;
 use dockerfile::{Base, Inherited, Lines, Plan, PlannedStage, Problem, Scope};
 use oci::Digest;
 use record::Config;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use store::{Step, Store};
@@ -69,24 +71,89 @@ pub struct Builder<'a> {
     pub imports: Imports,
     /// How the command ended that failed.
     pub failed: OnceLock<i32>,
+    pub notes: Notes,
+    /// All that there is of other caches is brought here, for a cache that is to have all of it.
+    pub keeps_all: bool,
+}
+
+/// What is noted on the way.
+#[derive(Default)]
+pub struct Notes {
     /// The steps that were found or made: the place of the stage, the key.
     pub used: Mutex<Vec<(usize, Digest)>>,
+    /// What steps chose of other stages and of images, see [`crate::chosen`]: by the place of the stage that chose and the key, the digest.
+    pub chosen: Mutex<BTreeMap<(usize, String), String>>,
+    /// What steps take files from, by the place of the stage and the number of the step, from when they were looked at.
+    pub parts: Mutex<HashMap<(usize, usize), Vec<Part>>>,
+    /// What was chosen of files that are not stored yet: the files, what of them, its digest.
+    pub later: Mutex<Vec<(Files, Digest, Digest)>>,
+    /// Stages that are needed though nobody thought so.
+    pub missed: Mutex<BTreeSet<usize>>,
+    /// Whether all stages were looked at before.
+    surveyed: OnceLock<()>,
 }
 
 impl Builder<'_> {
-    /// Builds all of it; returns the target.
+    /// Builds all of it that is needed; returns the target.
     ///
     /// # Errors
     /// What went wrong first. Stages that do not need the one that failed are finished.
     pub fn build(&self) -> Result<Arc<Built>> {
-        let board = Board::new(self.plan.stages.len());
+        let places: BTreeSet<usize> = (0..self.plan.stages.len()).collect();
+        // What the target stands on is needed in any case.
+        if self.printed.is_none() && self.chain() == places {
+            return self.make(&places, vec![None; places.len()]);
+        }
+        let survey = Survey::of(self)?;
+        let _ = self.notes.surveyed.set(());
+        if let Some(printed) = &self.printed {
+            return survey.print(self, &mut lock(printed));
+        }
+        let mut needed = survey.needed(self);
+        survey.tell(self, &needed)?;
+        loop {
+            let result = self.make(&needed, survey.built_without(&needed));
+            // A cache had less than it said.
+            let missed = std::mem::take(&mut *lock(&self.notes.missed));
+            if result.is_ok() || missed.is_subset(&needed) {
+                return result;
+            }
+            needed.extend(missed);
+            needed = survey.with(self, needed);
+        }
+    }
+
+    /// The places of the target and of the stages it stands on.
+    pub fn chain(&self) -> BTreeSet<usize> {
+        let stages = &self.plan.stages;
+        let mut places = BTreeSet::new();
+        let mut next = stages.len().checked_sub(1);
+        while let Some(place) = next.filter(|place| places.insert(*place)) {
+            next = match stages.get(place).map(|stage| &stage.base) {
+                Some(Base::Stage(base)) => Some(*base),
+                _ => None,
+            };
+        }
+        places
+    }
+
+    pub fn is_surveyed(&self) -> bool {
+        self.notes.surveyed.get().is_some()
+    }
+
+    /// Builds these; others are as they are given.
+    fn make(&self, needed: &BTreeSet<usize>, given: Vec<Option<Arc<Built>>>) -> Result<Arc<Built>> {
+        let board = Board::new(given);
         std::thread::scope(|scope| {
-            for place in 0..self.plan.stages.len() {
+            for place in needed.iter().copied() {
                 let board = &board;
                 let run = move || {
                     let mut outcome = Outcome { board, place, built: None, fault: None };
                     if let Some(others) = board.wait_for(&self.plan.stages[place].depends_on) {
-                        match self.stage(place, &others) {
+                        match self.stage(place, &others, true, |mut stage| {
+                            stage.build()?;
+                            Ok(stage.built)
+                        }) {
                             Ok(built) => outcome.built = Some(Arc::new(built)),
                             Err(fault) => outcome.fault = Some(fault),
                         }
@@ -125,7 +192,14 @@ impl Builder<'_> {
         self.plan.stages.iter().map(of_stage).sum()
     }
 
-    fn stage(&self, place: usize, others: &[Option<Arc<Built>>]) -> Result<Built> {
+    /// Does something with a stage at whose first step one is.
+    pub fn stage<T>(
+        &self,
+        place: usize,
+        others: &[Option<Arc<Built>>],
+        makes: bool,
+        work: impl FnOnce(Stage<'_, '_>) -> Result<T>,
+    ) -> Result<T> {
         let planned = &self.plan.stages[place];
         let others: Vec<Arc<Built>> = {
             // Those it does not need are stood in for by nothing.
@@ -141,7 +215,8 @@ impl Builder<'_> {
                 Built { scope: Scope::on(&base.scope), ..(**base).clone() }
             }
             Base::Image { reference, platform } => {
-                let vertex = self.report.start(&format!("[{}] FROM {}", planned.name, reference.familiar()));
+                let name = format!("[{}] FROM {}", planned.name, reference.familiar());
+                let vertex = if self.is_surveyed() { self.report.nobody() } else { self.report.start(&name) };
                 let found = self.images.find(reference, platform).map_err(|fault| {
                     vertex.failed(&fault);
                     fault.within(format!("{}: FROM {}", self.place(planned.lines), reference.familiar()))
@@ -157,7 +232,16 @@ impl Builder<'_> {
                 }
             },
         };
-        Stage { builder: self, planned, place, number: 0, others: &others, built }.build()
+        work(Stage {
+            builder: self,
+            planned,
+            place,
+            number: 0,
+            others: &others,
+            built,
+            makes,
+            is_open: false,
+        })
     }
 
     /// From scratch.
@@ -210,13 +294,12 @@ impl Builder<'_> {
         }
     }
 
-    /// What the cache has for a step.
-    pub fn cached(&self, key: &Digest) -> Result<Option<Step>> {
+    /// What the cache has for a step, or another cache; `fetches`: that may be brought here.
+    pub fn cached(&self, key: &Digest, fetches: bool) -> Result<Option<Step>> {
         let settle = &self.finish.settle;
         match self.stored(key)? {
             Some(step) => Ok(Some(step)),
-            // Nothing is made, and nothing is fetched.
-            None if self.printed.is_some() => Ok(None),
+            None if !fetches => Ok(None),
             None => match self.imports.find(key, self.store, settle, self.report)? {
                 // Unless it was swept in this moment.
                 Some(_) => self.stored(key),
@@ -263,8 +346,8 @@ struct Progress {
 }
 
 impl Board {
-    fn new(stages: usize) -> Board {
-        let state = Progress { built: vec![None; stages], failed: vec![false; stages], first: None };
+    fn new(built: Vec<Option<Arc<Built>>>) -> Board {
+        let state = Progress { failed: vec![false; built.len()], built, first: None };
         Board { state: Mutex::new(state), changed: Condvar::new() }
     }
 

@@ -20,7 +20,7 @@ pub struct Held {
     _lock: Option<Lock>,
 }
 
-/// Finds or makes a cache; waits where it is locked by another command.
+/// Finds or makes a cache; waits where it is locked by another command. `fill`: what it has in it to begin with.
 pub fn hold(
     stage: &Stage<'_, '_>,
     id: &str,
@@ -29,9 +29,10 @@ pub fn hold(
     ownership: Option<&Ownership>,
 ) -> Result<Held> {
     let store = stage.builder.store;
+    let begins_with = fill.as_mut().map(|part| part.digest(stage)).transpose()?;
     let mut copy_number = 0;
     loop {
-        let path = place(store, id, ownership, copy_number);
+        let path = place(store, id, ownership, begins_with.as_ref(), copy_number);
         make(stage, store, &path, fill.as_mut(), ownership)?;
         let lock = match sharing {
             Sharing::Shared => None,
@@ -53,14 +54,24 @@ pub fn hold(
 }
 
 /// Named so that people find it, and by a digest, as ids are paths. As with docker, one with another owner or mode is another cache: who
-/// asks for one of his own could not write to that of somebody else.
-fn place(store: &Store, id: &str, ownership: Option<&Ownership>, copy_number: u32) -> PathBuf {
+/// asks for one of his own could not write to that of somebody else. So is one that begins with other files: it would never have them.
+fn place(
+    store: &Store,
+    id: &str,
+    ownership: Option<&Ownership>,
+    begins_with: Option<&Digest>,
+    copy_number: u32,
+) -> PathBuf {
     let readable: String =
         id.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(60).collect();
-    let digest = match ownership {
-        None => Digest::of(id.as_bytes()),
-        Some(Ownership { uid, gid, mode }) => Digest::of(format!("{id}\0{uid}:{gid} {mode:o}").as_bytes()),
-    };
+    let mut identity = id.to_owned();
+    if let Some(Ownership { uid, gid, mode }) = ownership {
+        identity = format!("{identity}\0{uid}:{gid} {mode:o}");
+    }
+    if let Some(digest) = begins_with {
+        identity = format!("{identity}\0{digest}");
+    }
+    let digest = Digest::of(identity.as_bytes());
     let mut name = format!("{}-{}", readable.trim_matches('-'), &digest.hex()[..16]);
     if copy_number > 0 {
         name = format!("{name}-{copy_number}");

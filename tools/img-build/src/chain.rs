@@ -1,6 +1,6 @@
 //! Steps on an image that nobody wrote a Dockerfile for: what `step` runs.
 
-use crate::build::{Builder, Options, Slots, lock};
+use crate::build::{Builder, Notes, Options, Slots, lock};
 use crate::cache::Imports;
 use crate::contexts::Contexts;
 use crate::image::{self, Sayings};
@@ -17,7 +17,7 @@ use oci::{Format, Platform};
 use record::Image;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use store::{Holds, ImageDetails, Settle, Store};
 
 /// What is to be done, and with what.
@@ -116,11 +116,21 @@ impl Chain<'_> {
             printed: prints.then(Default::default),
             imports: Imports::none(),
             failed: OnceLock::new(),
-            used: Mutex::default(),
+            notes: Notes::default(),
+            keeps_all: false,
         };
         let planned = plan.stages.first().ok_or_else(|| Fault::failed("there is no stage"))?;
         let built = builder.on_image(images.at_hand(image)?)?;
-        let mut stage = Stage { builder: &builder, planned, place: 0, number: 0, others: &[], built };
+        let mut stage = Stage {
+            builder: &builder,
+            planned,
+            place: 0,
+            number: 0,
+            others: &[],
+            built,
+            makes: !prints,
+            is_open: false,
+        };
         let result = work(&builder, &mut stage, steps);
         files.remember();
         result

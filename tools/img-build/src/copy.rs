@@ -1,6 +1,7 @@
 //! COPY.
 
 use crate::add::Repository;
+use crate::chosen;
 use crate::key::Key;
 use crate::layer::Files;
 use crate::report::Vertex;
@@ -49,40 +50,64 @@ impl Part {
         Part::new(From::Context(Context::inline(files)), sources, Options::default())
     }
 
-    /// What copying it depends on. What a stage's files are is remembered by what made them, so that they need not be read to
-    /// find that nothing has changed.
+    /// What copying it depends on. What a stage's files are is remembered, so that they need not be read to find that nothing
+    /// has changed: by its layers and, for when those are not here, by the steps that made them.
     pub fn digest(&mut self, stage: &Stage<'_, '_>) -> Result<Digest> {
-        if let From::Git(repository) = &self.from {
-            return Ok(repository.digest(&self.options.exclude));
-        }
-        let memo = self.memo();
-        let store = stage.builder.store;
-        if let Some(memo) = &memo
-            && let Some(digest) = crate::chosen::find(store, memo)
-        {
+        let files = match &self.from {
+            From::Git(repository) => return Ok(repository.digest(&self.options.exclude)),
+            From::Context(_) => return self.selection(stage)?.digest(),
+            From::Files(files) => files.clone(),
+        };
+        let by_steps = self.memo(&files.key);
+        if files.is_missing {
+            let digest =
+                chosen::find(stage, &by_steps).ok_or_else(|| Fault::failed("its files are not made"))?;
+            chosen::note(stage, &by_steps, &digest);
             return Ok(digest);
         }
-        let digest = self.selection(stage)?.digest()?;
-        if let Some(memo) = &memo {
-            crate::chosen::remember(store, memo, &digest);
-        }
+        // The same steps may have made something else another time.
+        let by_layers = files.content().map(|key| self.memo(&key));
+        let known = by_layers.as_ref().and_then(|memo| chosen::find(stage, memo));
+        let digest = if let Some(known) = known {
+            known
+        } else {
+            let digest = self.selection(stage)?.digest()?;
+            match &by_layers {
+                Some(memo) => chosen::remember(stage, memo, &digest),
+                None => chosen::remember_later(stage, self.choice(), files, &digest),
+            }
+            digest
+        };
+        chosen::remember(stage, &by_steps, &digest);
+        chosen::note(stage, &by_steps, &digest);
         Ok(digest)
     }
 
-    fn memo(&self) -> Option<Digest> {
-        let From::Files(files) = &self.from else { return None };
-        let key = Key::new("chosen")
-            .with("files", files.key.as_str())
+    /// What it is remembered by, of files with this key.
+    fn memo(&self, files: &Digest) -> Digest {
+        chosen::key(files, &self.choice())
+    }
+
+    /// What of its files it takes.
+    fn choice(&self) -> Digest {
+        Key::new("choice")
             .with_all("source", &self.sources)
             .with_all("exclude", &self.options.exclude)
-            .with("options", format!("{} {}", self.options.parents, self.options.wildcards));
-        Some(key.finish())
+            .with("options", format!("{} {}", self.options.parents, self.options.wildcards))
+            .finish()
     }
 
     /// Whether its files are not made and never were, so that nobody knows what they are.
     pub fn is_unknown(&self, stage: &Stage<'_, '_>) -> bool {
-        let is_missing = matches!(&self.from, From::Files(files) if files.is_missing);
-        is_missing && self.memo().is_none_or(|memo| crate::chosen::find(stage.builder.store, &memo).is_none())
+        match &self.from {
+            From::Files(files) if files.is_missing => chosen::find(stage, &self.memo(&files.key)).is_none(),
+            _ => false,
+        }
+    }
+
+    /// Whether its files are not made.
+    pub fn is_missing(&self) -> bool {
+        matches!(&self.from, From::Files(files) if files.is_missing)
     }
 
     fn selection(&mut self, stage: &Stage<'_, '_>) -> Result<&Selection> {
@@ -124,6 +149,15 @@ impl Part {
 }
 
 pub fn copy(stage: &mut Stage<'_, '_>, copy: &Copy, step: &Step, vertex: &Vertex<'_>) -> Result<()> {
+    let parts = match stage.kept_parts() {
+        Some(kept) => kept,
+        None => parts(stage, copy)?,
+    };
+    let key = Key::new("copy").with("parents", copy.parents.to_string());
+    place(stage, parts, key, &copy.placement, false, step, vertex)
+}
+
+fn parts(stage: &Stage<'_, '_>, copy: &Copy) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     if !copy.sources.is_empty() {
         let options =
@@ -133,8 +167,7 @@ pub fn copy(stage: &mut Stage<'_, '_>, copy: &Copy, step: &Step, vertex: &Vertex
     if !copy.placement.inline.is_empty() {
         parts.push(Part::inline(&copy.placement.inline));
     }
-    let key = Key::new("copy").with("parents", copy.parents.to_string());
-    place(stage, parts, key, &copy.placement, false, step, vertex)
+    Ok(parts)
 }
 
 /// Where `COPY --from` and mounts find files.
@@ -163,8 +196,7 @@ pub fn place(
     vertex: &Vertex<'_>,
 ) -> Result<()> {
     if parts.iter().any(|part| part.is_unknown(stage)) {
-        stage.unknown(step);
-        return Ok(());
+        return stage.unknown(step);
     }
     let mut key = key;
     for part in &mut parts {
@@ -203,7 +235,9 @@ pub fn place(
             part.write(stage, &target)?;
         }
         Ok(Vec::new())
-    })
+    })?;
+    stage.keep_parts(parts);
+    Ok(())
 }
 
 /// When files of the user's were made: two checkouts of the same have different times.

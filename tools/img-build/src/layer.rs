@@ -76,6 +76,28 @@ impl Files {
         Files { key: found.key(), base: Some(found), made: Vec::new(), is_missing: false }
     }
 
+    /// A key of what is in it, whatever made it; `None` as long as a layer is not stored.
+    pub fn content(&self) -> Option<Digest> {
+        if let (Some(base), []) = (&self.base, self.made.as_slice()) {
+            return Some(base.key());
+        }
+        let layers: Option<Vec<&str>> = self.made.iter().map(Below::diff_id).collect();
+        let base = self.base.as_ref().map(|base| base.key().to_string()).unwrap_or_default();
+        Some(Key::new("content").with("base", base).with_all("layer", &layers?).finish())
+    }
+
+    /// Waits until its layers are stored.
+    pub fn store(&self) -> Result<Files> {
+        let made = self.made.iter().filter_map(|below| match below {
+            Below::Stored { .. } => Some(Ok(below.clone())),
+            Below::Made(made) => {
+                let stored = |layer| Below::Stored { layer: Box::new(layer), path: below.path() };
+                made.layer().map(|layer| layer.map(stored)).transpose()
+            }
+        });
+        Ok(Files { made: made.collect::<Result<_>>()?, ..self.clone() })
+    }
+
     /// The directories of its layers, lowest first; the base's are unpacked if they were not.
     pub fn lower(&self, store: &Store, settle: &Settle) -> Result<Vec<PathBuf>> {
         let mut lower = match &self.base {
@@ -133,6 +155,14 @@ impl Below {
             Below::Made(made) => {
                 PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), made.directory.as_raw_fd()))
             }
+        }
+    }
+
+    /// Of one that was stored before.
+    fn diff_id(&self) -> Option<&str> {
+        match self {
+            Below::Stored { layer, .. } => Some(&layer.diff_id),
+            Below::Made(_) => None,
         }
     }
 

@@ -34,11 +34,13 @@ mod several;
 mod squash;
 mod ssh;
 mod stage;
+mod survey;
 mod tool;
 mod workdir;
 
 pub use args::{Args, form as output_form};
 pub use build::Options;
+pub use cache::{Listed, read as read_cache};
 pub use chain::{Chain, Ended};
 pub use images::{Images, Pull};
 pub use keep::{find_kept, keep};
@@ -48,7 +50,7 @@ pub use request::time;
 pub use run_flags::RunFlags;
 pub use runner::run as run_one;
 
-use build::{Builder, Slots};
+use build::{Builder, Notes, Slots};
 use cli::{Context, Explain, Fault, Result};
 use context::web::Web;
 use contexts::{Contexts, Opened};
@@ -59,7 +61,6 @@ use layer::Finish;
 use oci::{Platform, Reference};
 use record::Record;
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use store::{Holds, ImageDetails, Settle, Store};
 
@@ -176,7 +177,8 @@ impl Build<'_> {
             printed: args.print.then(Default::default),
             imports,
             failed: OnceLock::new(),
-            used: Mutex::default(),
+            notes: Notes::default(),
+            keeps_all: caches.to.iter().any(|to| to.is_whole),
         };
         if args.print {
             return print::plan(context, &builder).map(|()| None);
@@ -190,6 +192,7 @@ impl Build<'_> {
         let vertex = report.seen("store the layers");
         let layers = built.files.layers()?;
         vertex.done();
+        chosen::settle(&builder);
         if !self.exports.iter().any(Export::needs_image) {
             return caches.collect(&builder).map(|()| None);
         }
@@ -229,15 +232,15 @@ fn platforms(args: &Args) -> Result<Vec<Platform>> {
 struct Caches {
     from: Vec<cache::Place>,
     to: Vec<cache::To>,
-    /// What each of `to` will have, by key.
-    steps: Vec<Mutex<BTreeMap<String, store::Step>>>,
+    /// What each of `to` will have.
+    contents: Vec<Mutex<cache::Contents>>,
 }
 
 impl Caches {
     fn of(args: &Args, exports: &[Export]) -> Result<Caches> {
         let to: Vec<cache::To> = args.cache_to.iter().map(|text| cache::to(text)).collect::<Result<_>>()?;
         let caches = Caches {
-            steps: to.iter().map(|_| Mutex::default()).collect(),
+            contents: to.iter().map(|_| Mutex::default()).collect(),
             to,
             from: args.cache_from.iter().map(|text| cache::from(text)).collect::<Result<_>>()?,
         };
@@ -258,8 +261,8 @@ impl Caches {
 
     /// What was built, for one of the platforms.
     fn collect(&self, builder: &Builder<'_>) -> Result<()> {
-        for (to, steps) in self.to.iter().zip(&self.steps) {
-            build::lock(steps).extend(cache::steps(builder, to.is_whole)?);
+        for (to, contents) in self.to.iter().zip(&self.contents) {
+            build::lock(contents).extend(cache::contents(builder, to.is_whole)?);
         }
         Ok(())
     }
@@ -267,9 +270,9 @@ impl Caches {
     /// When all of it is built.
     fn write(&self, store: &Store, settle: &Settle, report: &Report) -> Result<()> {
         let client = registry::Client::new(registry::Options::default());
-        for (to, steps) in self.to.iter().zip(&self.steps) {
-            let steps = std::mem::take(&mut *build::lock(steps));
-            match cache::export(store, settle, to, steps, &client) {
+        for (to, contents) in self.to.iter().zip(&self.contents) {
+            let contents = std::mem::take(&mut *build::lock(contents));
+            match cache::export(store, settle, to, contents, &client) {
                 Err(fault) if to.ignores_errors => report.warn(&fault.to_string()),
                 result => result?,
             }

@@ -18,6 +18,7 @@ use rustix::fd::AsFd;
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The variable that tells programs what time to write into files (reproducible-builds.org).
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -28,7 +29,8 @@ const BRIDGE: &str = "bridge";
 
 pub fn run(stage: &mut Stage<'_, '_>, run: &Run, step: &Step, vertex: &Vertex<'_>) -> Result<()> {
     check_allowed(stage, run)?;
-    let mut binds: Vec<Option<Part>> = Vec::new();
+    let mut sources: Vec<Option<Part>> = Vec::new();
+    let mut kept = stage.kept_parts().map(Vec::into_iter);
     let clock = stage.built.clock;
     let mut key = Key::new("run")
         .with("files", stage.built.files.key.as_str())
@@ -53,20 +55,27 @@ pub fn run(stage: &mut Stage<'_, '_>, run: &Run, step: &Step, vertex: &Vertex<'_
     }
     for mount in &run.mounts {
         key = key.with("mount", describe(mount));
-        let mut part = bind(stage, mount)?;
+        let mut part = match (source(mount), &mut kept) {
+            (None, _) => None,
+            (Some(_), Some(kept)) => kept.next(),
+            (Some((from, path)), None) => Some(part(stage, from, path)?),
+        };
         if part.as_ref().is_some_and(|part| part.is_unknown(stage)) {
-            stage.unknown(step);
-            return Ok(());
+            return stage.unknown(step);
         }
         if let Some(part) = &mut part {
             key = key.with("chosen", part.digest(stage)?.as_str());
         }
-        binds.push(part);
+        sources.push(part);
     }
     let key = key.finish();
+    let mut sources = Some(sources);
     stage.layer(&key, step, vertex, false, |stage, unfinished, lower| {
-        execute(stage, run, step, vertex, binds, unfinished, lower, clock)
-    })
+        let sources = sources.take().unwrap_or_default();
+        execute(stage, run, step, vertex, sources, unfinished, lower, clock)
+    })?;
+    stage.keep_parts(sources.into_iter().flatten().flatten().collect());
+    Ok(())
 }
 
 fn check_allowed(stage: &Stage<'_, '_>, run: &Run) -> Result<()> {
@@ -163,10 +172,13 @@ fn describe(mount: &Mount) -> String {
     }
 }
 
-/// What a bind mount shows.
-fn bind(stage: &Stage<'_, '_>, mount: &Mount) -> Result<Option<Part>> {
-    let Mount::Bind { source, path, .. } = mount else { return Ok(None) };
-    Ok(Some(part(stage, source, path)?))
+/// What a bind mount shows and a cache begins with.
+fn source(mount: &Mount) -> Option<(&Source, &str)> {
+    match mount {
+        Mount::Cache { source: Source::Scratch, .. } => None,
+        Mount::Bind { source, path, .. } | Mount::Cache { source, path, .. } => Some((source, path)),
+        _ => None,
+    }
 }
 
 fn part(stage: &Stage<'_, '_>, source: &Source, path: &str) -> Result<Part> {
@@ -187,7 +199,7 @@ fn execute(
     run: &Run,
     step: &Step,
     vertex: &Vertex<'_>,
-    binds: Vec<Option<Part>>,
+    mut sources: Vec<Option<Part>>,
     unfinished: &mut Unfinished,
     lower: &[PathBuf],
     clock: Clock,
@@ -197,9 +209,10 @@ fn execute(
     std::fs::create_dir(&scratch).explain(|| format!("make directory {}", scratch.display()))?;
     let mut mounts = Mounts { stage, scratch, wanted: wanted(stage, run, clock)?, agents: Vec::new() };
     // Until the command has ended.
-    let caches = hold_caches(stage, &run.mounts).map_err(|fault| fault.within("--mount"))?;
-    for (mount, bind) in run.mounts.iter().zip(binds) {
-        mounts.add(mount, bind, &caches).map_err(|fault| fault.within("--mount"))?;
+    let caches = hold_caches(stage, &run.mounts, &mut sources).map_err(|fault| fault.within("--mount"))?;
+    for (number, (mount, part)) in run.mounts.iter().zip(sources).enumerate() {
+        let cache = caches.get(&number).map(Arc::as_ref);
+        mounts.add(mount, part, cache).map_err(|fault| fault.within("--mount"))?;
     }
     if let Some(script) = &run.script {
         mounts.script(script)?;
@@ -243,58 +256,50 @@ fn wanted(stage: &Stage<'_, '_>, run: &Run, clock: Clock) -> Result<Wanted> {
     Ok(Wanted { config, images: HashMap::new(), network })
 }
 
-/// A cache by what tells it from others: its id, owner and mode.
-type CacheName = (String, Option<(u32, u32, u32)>);
-
-fn cache_name(id: &str, ownership: Option<&Ownership>) -> CacheName {
-    (id.to_owned(), ownership.map(|Ownership { uid, gid, mode }| (*uid, *gid, *mode)))
-}
-
-/// The caches of a command, each once: a command that has one in two places would wait for itself. In the order of their names,
-/// so that no two commands wait for each other.
-fn hold_caches(stage: &Stage<'_, '_>, mounts: &[Mount]) -> Result<BTreeMap<CacheName, cache_mount::Held>> {
-    let mut wanted: BTreeMap<CacheName, Vec<&Mount>> = BTreeMap::new();
-    for mount in mounts {
+/// The caches of a command, by the numbers of its mounts, each held once: a command that has one in two places would wait for
+/// itself. In the order of what tells them apart, so that no two commands wait for each other.
+fn hold_caches(
+    stage: &Stage<'_, '_>,
+    mounts: &[Mount],
+    sources: &mut [Option<Part>],
+) -> Result<BTreeMap<usize, Arc<cache_mount::Held>>> {
+    let mut wanted: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (number, (mount, source)) in mounts.iter().zip(&mut *sources).enumerate() {
         if let Mount::Cache { id, ownership, .. } = mount {
-            wanted.entry(cache_name(id, ownership.as_ref())).or_default().push(mount);
+            let owner = ownership.as_ref().map(|owner| (owner.uid, owner.gid, owner.mode));
+            let begins_with = source.as_mut().map(|part| part.digest(stage)).transpose()?;
+            let begins_with = begins_with.map(|digest| digest.to_string());
+            wanted.entry((id.as_str(), owner, begins_with)).or_default().push(number);
         }
     }
     let mut held = BTreeMap::new();
-    for (name, places) in wanted {
+    for ((id, ..), places) in wanted {
         let (mut strictest, mut fill, mut owner) = (Sharing::Shared, None, None);
-        for place in places {
-            let Mount::Cache { sharing, source, path, ownership, .. } = place else { continue };
+        for place in &places {
+            let Some(Mount::Cache { sharing, ownership, .. }) = mounts.get(*place) else { continue };
             owner = ownership.as_ref();
             strictest = match (*sharing, strictest) {
                 (Sharing::Locked, _) | (_, Sharing::Locked) => Sharing::Locked,
                 (Sharing::Private, _) | (_, Sharing::Private) => Sharing::Private,
                 (Sharing::Shared, Sharing::Shared) => Sharing::Shared,
             };
-            if !matches!(source, Source::Scratch) && fill.is_none() {
-                fill = Some(part(stage, source, path)?);
-            }
+            fill = fill.or_else(|| sources.get_mut(*place).and_then(Option::take));
         }
-        let cache = cache_mount::hold(stage, &name.0, strictest, fill, owner)?;
-        held.insert(name, cache);
+        let cache = Arc::new(cache_mount::hold(stage, id, strictest, fill, owner)?);
+        held.extend(places.into_iter().map(|place| (place, Arc::clone(&cache))));
     }
     Ok(held)
 }
 
 impl Mounts<'_, '_, '_> {
-    fn add(
-        &mut self,
-        mount: &Mount,
-        bind: Option<Part>,
-        caches: &BTreeMap<CacheName, cache_mount::Held>,
-    ) -> Result<()> {
+    fn add(&mut self, mount: &Mount, part: Option<Part>, cache: Option<&cache_mount::Held>) -> Result<()> {
         match mount {
             Mount::Bind { target, read_only, source, path } => {
-                let part = bind.ok_or_else(|| Fault::failed("a bind mount without a source"))?;
+                let part = part.ok_or_else(|| Fault::failed("a bind mount without a source"))?;
                 self.bind(part, source, path, target, *read_only)
             }
-            Mount::Cache { id, target, read_only, ownership, .. } => {
-                let held = caches.get(&cache_name(id, ownership.as_ref()));
-                let held = held.ok_or_else(|| Fault::failed(format!("the cache {id} is not there")))?;
+            Mount::Cache { id, target, read_only, .. } => {
+                let held = cache.ok_or_else(|| Fault::failed(format!("the cache {id} is not there")))?;
                 self.host(&held.path, target, *read_only);
                 Ok(())
             }

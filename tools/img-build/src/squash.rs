@@ -110,7 +110,7 @@ impl Squashing<'_, '_> {
         let store = self.builder.store;
         let key = self.key();
         let place = self.builder.plan.stages.len().saturating_sub(1);
-        lock(&self.builder.used).push((place, key.clone()));
+        lock(&self.builder.notes.used).push((place, key.clone()));
         if let Some(step) = self.find(&key)? {
             vertex.cached();
             return Ok(step.layer);
@@ -137,7 +137,7 @@ impl Squashing<'_, '_> {
 
     fn find(&self, key: &Digest) -> Result<Option<Step>> {
         let is_asked = self.builder.plan.stages.last().is_none_or(|target| self.builder.uses_cache(target));
-        if is_asked { self.builder.cached(key) } else { Ok(None) }
+        if is_asked { self.builder.cached(key, true) } else { Ok(None) }
     }
 
     fn make(&self, store: &Store) -> Result<Option<Layer>> {

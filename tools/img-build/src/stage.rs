@@ -1,12 +1,13 @@
 //! A stage, step by step: each is found in the cache or made.
 
-use crate::build::Builder;
+use crate::build::{Builder, lock};
+use crate::copy::Part;
 use crate::key::Key;
 use crate::layer::{Below, Files, Named, Unfinished};
 use crate::report::Vertex;
 use crate::{add, copy, run_step, workdir};
 use cli::{Fault, Result};
-use dockerfile::{Action, PlannedInstruction, PlannedStage, Scope, Step};
+use dockerfile::{Action, PlannedInstruction, PlannedStage, Scope, Source, Step};
 use oci::Digest;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -90,35 +91,63 @@ pub struct Stage<'a, 'b> {
     /// Stages that are done, by their places in the plan.
     pub others: &'a [Arc<Built>],
     pub built: Built,
+    /// Whether what is not found is made, or only looked at.
+    pub makes: bool,
+    /// Of the step at hand: it would have to be made.
+    pub is_open: bool,
 }
 
 impl Stage<'_, '_> {
     /// All of its steps.
-    pub fn build(mut self) -> Result<Built> {
-        let total = self.planned.instructions.len();
+    pub fn build(&mut self) -> Result<()> {
         for (number, instruction) in self.planned.instructions.iter().enumerate() {
             let step = self.built.scope.step(instruction).map_err(|problem| self.builder.blame(problem))?;
-            for finding in &step.findings {
-                let place = self.builder.place(finding.lines);
-                self.builder.report.warn(&format!("{place}: {} ({})", finding.message, finding.rule));
+            if !self.builder.is_surveyed() {
+                self.warn(&step);
             }
             self.number = number + 1;
-            // What takes no time is not told of.
-            let is_quick = matches!(step.action, Action::Arg | Action::Config(_));
-            if is_quick || self.builder.printed.is_some() {
+            if is_quick(&step) {
                 let nobody = self.builder.report.nobody();
                 self.step(&step, &nobody).map_err(|fault| self.blamed(instruction, &step, fault))?;
             } else {
-                let name = format!("[{} {}/{total}] {}", self.planned.name, number + 1, step.title);
-                let vertex = self.builder.report.start(&name);
+                let vertex = self.builder.report.start(&self.title(&step));
                 if let Err(fault) = self.step(&step, &vertex) {
                     let fault = self.blamed(instruction, &step, fault);
-                    vertex.failed(&fault);
+                    // It is tried again when what it misses is there.
+                    if lock(&self.builder.notes.missed).is_empty() {
+                        vertex.failed(&fault);
+                    }
                     return Err(fault);
                 }
             }
         }
-        Ok(self.built)
+        Ok(())
+    }
+
+    /// Looks at all of its steps and makes nothing. `seen` is told of each what it is called, unless it takes no time, and whether it would have to be made.
+    pub fn look(&mut self, mut seen: impl FnMut(Option<String>, bool)) -> Result<()> {
+        for (number, instruction) in self.planned.instructions.iter().enumerate() {
+            let step = self.built.scope.step(instruction).map_err(|problem| self.builder.blame(problem))?;
+            self.warn(&step);
+            self.number = number + 1;
+            self.is_open = false;
+            let nobody = self.builder.report.nobody();
+            self.step(&step, &nobody).map_err(|fault| self.blamed(instruction, &step, fault))?;
+            seen((!is_quick(&step)).then(|| self.title(&step)), self.is_open);
+        }
+        Ok(())
+    }
+
+    fn warn(&self, step: &Step) {
+        for finding in &step.findings {
+            let place = self.builder.place(finding.lines);
+            self.builder.report.warn(&format!("{place}: {} ({})", finding.message, finding.rule));
+        }
+    }
+
+    fn title(&self, step: &Step) -> String {
+        let total = self.planned.instructions.len();
+        format!("[{} {}/{total}] {}", self.planned.name, self.number, step.title)
     }
 
     /// One of them, done.
@@ -165,14 +194,15 @@ impl Stage<'_, '_> {
         make: impl FnOnce(&mut Self, &mut Unfinished, &[PathBuf]) -> Result<Vec<Vec<u8>>>,
     ) -> Result<()> {
         let builder = self.builder;
-        crate::build::lock(&builder.used).push((self.place, key.clone()));
+        lock(&builder.notes.used).push((self.place, key.clone()));
         if self.find(key, step, vertex)? {
             return Ok(());
         }
-        if builder.printed.is_some() {
+        if !self.makes {
             self.built.files.is_missing = true;
             self.unchanged(key);
             let is_elsewhere = builder.uses_cache(self.planned) && builder.imports.has(key);
+            self.is_open = !is_elsewhere;
             let why = if is_elsewhere {
                 "another cache has it (--cache-from)"
             } else {
@@ -181,6 +211,7 @@ impl Stage<'_, '_> {
             self.print(step, Some(key), is_elsewhere, why);
             return Ok(());
         }
+        self.require_sources()?;
         // Of several builds that want the same step one makes it, and the others find it.
         let lock = builder.store.lock_step(key)?;
         if self.find(key, step, vertex)? {
@@ -204,7 +235,7 @@ impl Stage<'_, '_> {
         if !builder.uses_cache(self.planned) {
             return Ok(false);
         }
-        let Some(found) = builder.cached(key)? else { return Ok(false) };
+        let Some(found) = builder.cached(key, self.makes)? else { return Ok(false) };
         if let Some(layer) = found.layer {
             self.push(Below::stored(builder.store, layer)?, key);
         } else {
@@ -216,16 +247,55 @@ impl Stage<'_, '_> {
     }
 
     /// A step whose key depends on files that are not made yet, when nothing is to be made.
-    pub fn unknown(&mut self, step: &Step) {
-        self.built.files.is_missing = true;
-        self.unchanged(&Digest::of(step.title.as_bytes()));
+    ///
+    /// # Errors
+    /// When something is to be made.
+    pub fn unknown(&mut self, step: &Step) -> Result<()> {
+        self.require_sources()?;
+        self.is_open = true;
+        self.spoil(&step.title);
         self.print(step, None, false, "it depends on files that are not made yet");
+        Ok(())
+    }
+
+    /// From here on nobody knows what files there are.
+    pub fn spoil(&mut self, why: &str) {
+        self.built.files.is_missing = true;
+        self.unchanged(&Digest::of(why.as_bytes()));
+    }
+
+    /// A stage that was thought not to be needed is, if a cache has less than it said; see [`crate::survey`].
+    fn require_sources(&self) -> Result<()> {
+        let instruction = self.number.checked_sub(1).and_then(|number| self.planned.instructions.get(number));
+        let Some(instruction) = instruction.filter(|_| self.makes) else { return Ok(()) };
+        let mut is_whole = true;
+        for source in &instruction.sources {
+            if let Source::Stage(place) = source
+                && self.other(*place)?.files.is_missing
+            {
+                lock(&self.builder.notes.missed).insert(*place);
+                is_whole = false;
+            }
+        }
+        if is_whole { Ok(()) } else { Err(Fault::failed("a stage it copies from is not built")) }
+    }
+
+    /// What the step at hand takes files from, as it was looked at before.
+    pub fn kept_parts(&self) -> Option<Vec<Part>> {
+        lock(&self.builder.notes.parts).remove(&(self.place, self.number))
+    }
+
+    /// Keeps it for when the step is done, so that nothing is fetched or read twice.
+    pub fn keep_parts(&self, parts: Vec<Part>) {
+        if !self.makes && !parts.iter().any(Part::is_missing) {
+            lock(&self.builder.notes.parts).insert((self.place, self.number), parts);
+        }
     }
 
     fn print(&self, step: &Step, key: Option<&Digest>, cached: bool, why: &str) {
         if let Some(printed) = &self.builder.printed {
             let line = crate::print::line(&self.planned.name, self.number, step, key, cached, why);
-            crate::build::lock(printed).push(((self.place, self.number), line));
+            lock(printed).push(((self.place, self.number), line));
         }
     }
 
@@ -247,6 +317,11 @@ impl Stage<'_, '_> {
     pub fn other(&self, place: usize) -> Result<&Arc<Built>> {
         self.others.get(place).ok_or_else(|| Fault::failed(format!("stage {place} is not built yet")))
     }
+}
+
+/// What takes no time is not told of.
+fn is_quick(step: &Step) -> bool {
+    matches!(step.action, Action::Arg | Action::Config(_))
 }
 
 fn dockerfile_line(text: &str) -> String {

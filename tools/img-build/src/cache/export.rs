@@ -1,18 +1,17 @@
 //! `--cache-to`.
 
-use super::{Document, INLINE, Inline, MAX_STEPS, MEDIA_TYPE, Place, To, VERSION, prune};
+use super::{Contents, Document, INLINE, Inline, MAX_STEPS, MEDIA_TYPE, Place, To, VERSION, prune};
 use crate::build::{Builder, lock};
 use cli::{Explain, Fault, Result};
-use dockerfile::Base;
 use image::destination::{LayoutDestination, RegistryDestination};
 use image::{Copy, Destination, Plan, Raw, Source, Watch};
 use oci::manifest::{MAX_CONFIG_BYTES, media_type as mt};
 use oci::{Descriptor, Digest};
 use registry::Client;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
-use store::{Settle, Step, Store};
+use store::{Settle, Store};
 
 /// Blobs written at once.
 const LANES: usize = 4;
@@ -21,20 +20,15 @@ const LANES: usize = 4;
 ///
 /// # Errors
 /// When they cannot be written there.
-pub fn export(
-    store: &Store,
-    settle: &Settle,
-    to: &To,
-    steps: BTreeMap<String, Step>,
-    client: &Client,
-) -> Result<()> {
+pub fn export(store: &Store, settle: &Settle, to: &To, contents: Contents, client: &Client) -> Result<()> {
     let write = || match &to.place {
         Place::Inline => Ok(()),
         Place::Registry(reference) => {
-            Artifact::new(store, settle, steps)?.write(&RegistryDestination::new(client, reference)?)
+            Artifact::new(store, settle, contents)?.write(&RegistryDestination::new(client, reference)?)
         }
         Place::Local { dir, tag } => {
-            Artifact::new(store, settle, steps)?.write(&LayoutDestination::create(dir, Some(tag), &[])?)?;
+            let artifact = Artifact::new(store, settle, contents)?;
+            artifact.write(&LayoutDestination::create(dir, Some(tag), &[])?)?;
             prune::prune(dir)
         }
     };
@@ -46,30 +40,23 @@ pub fn export(
 /// # Errors
 /// When the state cannot be read.
 pub fn inline(builder: &Builder<'_>) -> Result<(String, Value)> {
-    let steps = steps(builder, false)?;
+    let Contents { steps, chosen } = contents(builder, false)?;
     let steps = steps.into_iter().map(|(key, step)| (key, step.layer.map(|layer| layer.diff_id))).collect();
-    let inline = Inline { version: VERSION, steps };
+    let inline = Inline { version: VERSION, steps, chosen };
     let value = serde_json::to_value(&inline).explain(|| "write the cache".into())?;
     Ok((INLINE.to_owned(), value))
 }
 
-/// The steps of a build that is done, by key. Of the target those whose layers it has: its own and those of the stages it stands on.
+/// The steps of a build that is done, and what they chose. Of the target those whose layers it has: its own and those of the stages it stands on.
 ///
 /// # Errors
 /// When the state cannot be read.
-pub fn steps(builder: &Builder<'_>, is_whole: bool) -> Result<BTreeMap<String, Step>> {
-    let stages = &builder.plan.stages;
-    let mut places = BTreeSet::new();
-    let mut next = stages.len().checked_sub(1);
-    while let Some(place) = next.filter(|place| places.insert(*place)) {
-        next = match stages.get(place).map(|stage| &stage.base) {
-            Some(Base::Stage(base)) => Some(*base),
-            _ => None,
-        };
-    }
+pub fn contents(builder: &Builder<'_>, is_whole: bool) -> Result<Contents> {
+    let places = builder.chain();
+    let is_wanted = |place: &usize| is_whole || places.contains(place);
     let mut steps = BTreeMap::new();
-    for (place, key) in lock(&builder.used).iter() {
-        if (is_whole || places.contains(place))
+    for (place, key) in lock(&builder.notes.used).iter() {
+        if is_wanted(place)
             && let Some(step) = builder.store.step(key, &builder.finish.settle)?
         {
             steps.insert(key.to_string(), step);
@@ -78,7 +65,14 @@ pub fn steps(builder: &Builder<'_>, is_whole: bool) -> Result<BTreeMap<String, S
     if steps.len() > MAX_STEPS {
         return Err(Fault::input(format!("{} steps are more than a cache may have", steps.len())));
     }
-    Ok(steps)
+    let chosen = lock(&builder.notes.chosen);
+    let chosen = chosen.iter().filter(|((place, _), _)| is_wanted(place));
+    let chosen: BTreeMap<String, String> =
+        chosen.map(|((_, key), digest)| (key.clone(), digest.clone())).collect();
+    if chosen.len() > MAX_STEPS {
+        return Err(Fault::input(format!("{} copies are more than a cache may have", chosen.len())));
+    }
+    Ok(Contents { steps, chosen })
 }
 
 /// A cache as something that can be copied.
@@ -90,7 +84,8 @@ struct Artifact<'a> {
 }
 
 impl<'a> Artifact<'a> {
-    fn new(store: &'a Store, settle: &'a Settle, steps: BTreeMap<String, Step>) -> Result<Artifact<'a>> {
+    fn new(store: &'a Store, settle: &'a Settle, contents: Contents) -> Result<Artifact<'a>> {
+        let Contents { steps, chosen } = contents;
         let mut layers: Vec<Descriptor> = Vec::new();
         for layer in steps.values().filter_map(|step| step.layer.as_ref()) {
             let digest = Digest::parse(&layer.digest)?;
@@ -98,7 +93,7 @@ impl<'a> Artifact<'a> {
                 layers.push(descriptor(&layer.media_type, digest, layer.size));
             }
         }
-        let config = serde_json::to_vec(&Document { version: VERSION, steps });
+        let config = serde_json::to_vec(&Document { version: VERSION, steps, chosen });
         let config = config.explain(|| "write the list of steps".into())?;
         if config.len() as u64 > MAX_CONFIG_BYTES {
             return Err(Fault::input("there are more steps than a cache may have"));

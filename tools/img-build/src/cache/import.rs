@@ -26,8 +26,16 @@ struct Import {
     /// Keys of steps that could not be had; each is warned of once.
     broken: Mutex<HashSet<String>>,
     source: Box<dyn Source + Send>,
+    listed: Listed,
+}
+
+/// What a cache says that it has; all of it can be had, if it is as it says.
+#[derive(Debug, Default)]
+pub struct Listed {
     /// By key.
     steps: HashMap<String, Step>,
+    /// What was copied, by key.
+    chosen: HashMap<String, Digest>,
 }
 
 /// Of a manifest, what tells a cache from an image.
@@ -39,6 +47,37 @@ struct Manifest {
     config: Descriptor,
     #[serde(default)]
     layers: Vec<Descriptor>,
+}
+
+/// What a cache, or an image that has one in it, says that it has, by its manifest and configuration.
+///
+/// # Errors
+/// [`Kind::Input`], [`Kind::NotFound`] for an image that has none in it.
+pub fn read(manifest: &[u8], config: &[u8]) -> Result<Listed> {
+    Manifest::parse(manifest)?.list(config)
+}
+
+impl Manifest {
+    fn parse(bytes: &[u8]) -> Result<Manifest> {
+        serde_json::from_slice(bytes).explain_as(Kind::Input, || "malformed manifest".into())
+    }
+
+    fn list(&self, config: &[u8]) -> Result<Listed> {
+        let is_cache =
+            self.config.media_type == MEDIA_TYPE || self.artifact_type.as_deref() == Some(MEDIA_TYPE);
+        if is_cache { of_cache(config, self) } else { of_image(config, self) }
+    }
+}
+
+impl Listed {
+    /// By key; all their layers are layers of the manifest.
+    pub fn steps(&self) -> &HashMap<String, Step> {
+        &self.steps
+    }
+
+    pub fn chosen(&self) -> &HashMap<String, Digest> {
+        &self.chosen
+    }
 }
 
 impl Imports {
@@ -60,7 +99,12 @@ impl Imports {
 
     /// Whether a cache says that it has a step.
     pub fn has(&self, key: &Digest) -> bool {
-        self.list.iter().any(|import| import.steps.contains_key(key.as_str()))
+        self.list.iter().any(|import| import.listed.steps.contains_key(key.as_str()))
+    }
+
+    /// What a cache says that a step copies.
+    pub fn chosen(&self, key: &Digest) -> Option<&Digest> {
+        self.list.iter().find_map(|import| import.listed.chosen.get(key.as_str()))
     }
 
     /// What a cache has for a step; it is in the store then.
@@ -75,7 +119,7 @@ impl Imports {
         report: &Report,
     ) -> Result<Option<Step>> {
         for import in &self.list {
-            let Some(step) = import.steps.get(key.as_str()) else { continue };
+            let Some(step) = import.listed.steps.get(key.as_str()) else { continue };
             if lock(&import.broken).contains(key.as_str()) {
                 continue;
             }
@@ -104,13 +148,10 @@ impl Import {
         if let image::Parts::Index(_) = root.parts()? {
             root = child(&*source, &root, platform)?;
         }
-        let manifest: Manifest =
-            serde_json::from_slice(&root.bytes).explain_as(Kind::Input, || "malformed manifest".into())?;
+        let manifest = Manifest::parse(&root.bytes)?;
         let config = image::config_bytes(&*source, &manifest.config)?;
-        let is_cache =
-            manifest.config.media_type == MEDIA_TYPE || manifest.artifact_type.as_deref() == Some(MEDIA_TYPE);
-        let steps = if is_cache { of_cache(&config, &manifest)? } else { of_image(&config, &manifest)? };
-        Ok(Import { name: place.name(), broken: Mutex::default(), source, steps })
+        let listed = manifest.list(&config)?;
+        Ok(Import { name: place.name(), broken: Mutex::default(), source, listed })
     }
 
     fn fetch(&self, layer: &Layer, store: &Store, settle: &Settle) -> Result<()> {
@@ -138,10 +179,10 @@ fn child(source: &dyn Source, root: &Raw, platform: &Platform) -> Result<Raw> {
 }
 
 /// Those whose layers the manifest has; others cannot be had.
-fn of_cache(config: &[u8], manifest: &Manifest) -> Result<HashMap<String, Step>> {
+fn of_cache(config: &[u8], manifest: &Manifest) -> Result<Listed> {
     let document: Document =
         serde_json::from_slice(config).explain_as(Kind::Input, || "malformed list of steps".into())?;
-    check(document.version, document.steps.len())?;
+    check(document.version, document.steps.len().max(document.chosen.len()))?;
     let sizes: HashMap<&str, u64> =
         manifest.layers.iter().map(|layer| (layer.digest.as_str(), layer.size)).collect();
     let is_whole = |step: &Step| match &step.layer {
@@ -152,11 +193,17 @@ fn of_cache(config: &[u8], manifest: &Manifest) -> Result<HashMap<String, Step>>
                 && descriptor(layer).is_ok()
         }
     };
-    Ok(document.steps.into_iter().filter(|(_, step)| is_whole(step)).collect())
+    let steps = document.steps.into_iter().filter(|(_, step)| is_whole(step)).collect();
+    Ok(Listed { steps, chosen: digests(document.chosen) })
+}
+
+/// Those that are digests.
+fn digests(chosen: BTreeMap<String, String>) -> HashMap<String, Digest> {
+    chosen.into_iter().filter_map(|(key, text)| Some((key, Digest::parse(&text).ok()?))).collect()
 }
 
 /// Those the image tells of itself.
-fn of_image(config: &[u8], manifest: &Manifest) -> Result<HashMap<String, Step>> {
+fn of_image(config: &[u8], manifest: &Manifest) -> Result<Listed> {
     let value: Value =
         serde_json::from_slice(config).explain_as(Kind::Input, || "malformed configuration".into())?;
     let Some(inline) = value.get(INLINE) else {
@@ -165,7 +212,7 @@ fn of_image(config: &[u8], manifest: &Manifest) -> Result<HashMap<String, Step>>
     };
     let inline: Inline =
         Inline::deserialize(inline).explain_as(Kind::Input, || format!("malformed member {INLINE}"))?;
-    check(inline.version, inline.steps.len())?;
+    check(inline.version, inline.steps.len().max(inline.chosen.len()))?;
     let parsed = ImageConfig::parse(config)?;
     let mut layers = BTreeMap::new();
     for (blob, diff_id) in manifest.layers.iter().zip(&parsed.diff_ids) {
@@ -192,15 +239,15 @@ fn of_image(config: &[u8], manifest: &Manifest) -> Result<HashMap<String, Step>>
             },
         };
     }
-    Ok(steps)
+    Ok(Listed { steps, chosen: digests(inline.chosen) })
 }
 
-fn check(version: u32, steps: usize) -> Result<()> {
+fn check(version: u32, members: usize) -> Result<()> {
     if version != VERSION {
         return Err(Fault::input(format!("it is of version {version}, and {VERSION} is known")));
     }
-    if steps > MAX_STEPS {
-        return Err(Fault::input(format!("it has more than {MAX_STEPS} steps")));
+    if members > MAX_STEPS {
+        return Err(Fault::input(format!("it has more than {MAX_STEPS} steps or copies")));
     }
     Ok(())
 }
@@ -252,14 +299,19 @@ mod tests {
         let manifest = manifest(&[(&digest, 3)], mt::OCI_LAYER_GZIP);
         let read = |document: Value| of_cache(document.to_string().as_bytes(), &manifest);
         let found = read(json!({"version": 1, "steps": steps})).unwrap();
-        let mut keys: Vec<&String> = found.keys().collect();
+        let mut keys: Vec<&String> = found.steps.keys().collect();
         keys.sort();
         assert_eq!(keys, ["empty", "good"]);
+        assert!(found.chosen.is_empty());
+        let chosen = json!({"a": this, "no digest": "../../etc"});
+        let found = read(json!({"version": 1, "steps": {}, "chosen": chosen})).unwrap();
+        assert_eq!(found.chosen.into_iter().collect::<Vec<_>>(), [("a".to_owned(), digest.clone())]);
         for wrong in [
             json!({"version": 2, "steps": {}}),
             json!({"version": 1}),
             json!([]),
             json!({"version": 1, "steps": []}),
+            json!({"version": 1, "steps": {}, "chosen": {"a": 7}}),
         ] {
             assert_eq!(read(wrong.clone()).unwrap_err().kind(), Kind::Input, "{wrong}");
         }
@@ -277,7 +329,9 @@ mod tests {
             json!({"architecture": "amd64", "os": "linux", "rootfs": rootfs, INLINE: inline}).to_string()
         };
         let steps = json!({"made": diff_id, "empty": null, "elsewhere": digest});
-        let found = of_image(config(json!({"version": 1, "steps": steps})).as_bytes(), &manifest).unwrap();
+        let inline = json!({"version": 1, "steps": steps, "chosen": {"copied": digest}});
+        let Listed { steps: found, chosen } = of_image(config(inline).as_bytes(), &manifest).unwrap();
+        assert_eq!(chosen["copied"], digest);
         assert_eq!(found["made"].layer.as_ref().unwrap().digest, digest.as_str());
         assert_eq!((found["empty"].layer.as_ref(), found.len()), (None, 2));
         let none = of_image(br#"{"rootfs":{"diff_ids":[]}}"#, &manifest).unwrap_err();

@@ -11,8 +11,8 @@ mod export;
 mod import;
 mod prune;
 
-pub use export::{export, inline, steps};
-pub use import::Imports;
+pub use export::{contents, export, inline};
+pub use import::{Imports, Listed, read};
 
 use cli::{Fault, Result};
 use oci::Reference;
@@ -28,8 +28,24 @@ pub const INLINE: &str = "staves.build.cache";
 /// What a cache is called in a layout, if nothing else is said; BuildKit's name.
 const TAG: &str = "latest";
 const VERSION: u32 = 1;
-/// Steps of one cache.
+/// Steps of one cache, and digests of what was copied.
 const MAX_STEPS: usize = 20_000;
+
+/// What a cache has in it.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// By key.
+    steps: BTreeMap<String, Step>,
+    /// See [`crate::chosen`].
+    chosen: BTreeMap<String, String>,
+}
+
+impl Contents {
+    pub fn extend(&mut self, other: Contents) {
+        self.steps.extend(other.steps);
+        self.chosen.extend(other.chosen);
+    }
+}
 
 /// The artifact's configuration.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +53,10 @@ struct Document {
     version: u32,
     /// By key.
     steps: BTreeMap<String, Step>,
+    /// Digests of what was copied from stages and images, by what made it: with them a step that copies is found where there is nothing of the
+    /// stage. Caches of before have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    chosen: BTreeMap<String, String>,
 }
 
 /// What an image says of itself: the diff id of the layer that a step has made, or null where it changed no file.
@@ -44,6 +64,8 @@ struct Document {
 struct Inline {
     version: u32,
     steps: BTreeMap<String, Option<String>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    chosen: BTreeMap<String, String>,
 }
 
 /// Where a cache is.

@@ -62,6 +62,91 @@ fn a_directory_carries_a_build_to_an_empty_store() {
     machine::assert_unmounted(&b);
 }
 
+/// Three stages, of which the target copies from one and mounts the other. `input` is the first one's.
+fn three_stages(place: &Place, input: &str) {
+    let text = "FROM bb:1 AS one\nCOPY input /input\nRUN cat /proc/sys/kernel/random/uuid >/first; cat /input >>/first\nFROM bb:1 AS two\n\
+        RUN cat /proc/sys/kernel/random/uuid >/second\nFROM bb:1\nCOPY --from=one /first /\nRUN --mount=from=two,target=/two cat /two/second >/second\n\
+        RUN cat /proc/sys/kernel/random/uuid >/third\n";
+    project(place, "app", &[("Dockerfile", text), ("input", input)]);
+}
+
+#[test]
+fn of_stages_that_are_only_copied_from_nothing_need_be_carried() {
+    let (Some(a), Some(b)) = (machine::place(), machine::place()) else { return };
+    let cache = a.path().join("cache");
+    let from = format!("--cache-from type=local,src={}", cache.display());
+    for place in [&a, &b] {
+        three_stages(place, "1\n");
+    }
+    let first = build(&a, "--cache-to type=local,dest=$DIR/cache,mode=min -t it:1 $DIR/app").expect(0);
+    let carried = manifest(&cache);
+    let listed = read(&blob(&cache, &carried["config"]["digest"]));
+    assert_eq!(listed["steps"].as_object().unwrap().len(), 3, "the target's own");
+    assert_eq!(listed["chosen"].as_object().unwrap().len(), 2);
+    assert_eq!(carried["layers"].as_array().unwrap().len(), 3);
+    // Elsewhere nothing is run: each command would have written something else.
+    let open = |words: &str| crate::to_do(&b, words);
+    assert!(open(&format!("{from} $DIR/app")).is_empty());
+    assert!(!b.root().join("cache/chosen").exists(), "to print is to keep nothing");
+    let second = build(&b, &format!("{from} -t it:1 $DIR/app")).expect(0);
+    assert_eq!(digest(&first), digest(&second));
+    assert_eq!(second.stderr.matches("CACHED").count(), 6, "{}", second.stderr);
+    let steps = || std::fs::read_dir(b.root().join("cache/build")).unwrap().count();
+    assert_eq!(steps(), 3);
+    // Without the cache it is the same: what was chosen is known here now.
+    assert!(open("$DIR/app").is_empty());
+    assert_eq!(digest(&build(&b, "$DIR/app").expect(0)), digest(&first));
+    // With another input the stage that has it is built, and what comes after; not the other stage until its files are mounted again.
+    three_stages(&b, "2\n");
+    let third = build(&b, &format!("{from} -t it:2 $DIR/app")).expect(0);
+    assert_ne!(digest(&first), digest(&third));
+    assert!(crate::inside(&b, "it:2", "cat /first").ends_with("\n2\n"));
+    assert_eq!(third.stderr.matches("CACHED").count(), 0, "{}", third.stderr);
+    // Who asks for a stage anew gets it, and with it what is copied from it.
+    let before = crate::inside(&b, "it:2", "cat /first /second");
+    build(&b, "--no-cache-filter one -t it:3 $DIR/app").expect(0);
+    let after = crate::inside(&b, "it:3", "cat /first /second");
+    assert_ne!(before.lines().next(), after.lines().next());
+    assert_eq!(build(&b, "--print $DIR/app").expect(0).stdout.matches("\"cached\":true").count(), 6);
+    machine::assert_unmounted(&b);
+}
+
+#[test]
+fn a_cache_that_has_less_than_it_says_makes_no_wrong_build() {
+    let (Some(a), Some(b)) = (machine::place(), machine::place()) else { return };
+    for place in [&a, &b] {
+        three_stages(place, "1\n");
+    }
+    let first = build(&a, "--cache-to type=local,dest=$DIR/cache,mode=min $DIR/app").expect(0);
+    let cache = a.path().join("cache");
+    for layer in manifest(&cache)["layers"].as_array().unwrap() {
+        std::fs::write(blob(&cache, &layer["digest"]), "no layer").unwrap();
+    }
+    let from = format!("--cache-from type=local,src={}", cache.display());
+    assert!(crate::to_do(&b, &format!("{from} $DIR/app")).is_empty(), "as far as one can tell");
+    let second = build(&b, &format!("{from} -t it:1 $DIR/app")).expect(0);
+    assert!(second.stderr.contains("is not used"), "{}", second.stderr);
+    assert!(!second.stderr.contains("FAILED"), "{}", second.stderr);
+    assert_ne!(digest(&first), digest(&second));
+    let words = crate::inside(&b, "it:1", "cat /first /second /third | wc -l");
+    assert_eq!(words.trim(), "4");
+}
+
+#[test]
+fn a_whole_cache_is_passed_on_whole() {
+    let (Some(a), Some(b)) = (machine::place(), machine::place()) else { return };
+    for place in [&a, &b] {
+        three_stages(place, "1\n");
+    }
+    build(&a, "--cache-to type=local,dest=$DIR/cache,mode=max $DIR/app").expect(0);
+    let cache = a.path().join("cache");
+    let from = format!("--cache-from type=local,src={}", cache.display());
+    build(&b, &format!("{from} --cache-to type=local,dest=$DIR/next,mode=max $DIR/app")).expect(0);
+    let listed = |cache: &Path| read(&blob(cache, &manifest(cache)["config"]["digest"]))["steps"].clone();
+    assert_eq!(listed(&b.path().join("next")).as_object().unwrap().len(), 6);
+    assert_eq!(listed(&b.path().join("next")), listed(&cache));
+}
+
 #[test]
 fn it_is_an_artifact_in_a_layout_and_does_not_grow_by_itself() {
     let Some(place) = machine::place() else { return };

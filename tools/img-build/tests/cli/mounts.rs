@@ -117,6 +117,15 @@ fn caches_outlive_builds() {
     let text = "FROM bb:1 AS f\nRUN mkdir /f; echo filled >/f/x\nFROM bb:1\nRUN --mount=type=cache,id=f,from=f,source=/f,target=/c cat /c/x >/x\n";
     dockerfile(&place, text, "-q -t it:2").expect(0);
     assert_eq!(inside(&place, "it:2", "cat /x"), "filled\n");
+    // From other files it is another one, and the command runs again; the first is as it was left.
+    let other =
+        text.replace("echo filled", "echo other").replace("cat /c/x >/x", "cat /c/* >/x; echo more >/c/y");
+    dockerfile(&place, &other, "-q -t it:3").expect(0);
+    assert_eq!(inside(&place, "it:3", "cat /x"), "other\n");
+    dockerfile(&place, &text.replace("cat /c/x >/x", "cat /c/* >/x"), "-q -t it:4").expect(0);
+    assert_eq!(inside(&place, "it:4", "cat /x"), "filled\n");
+    dockerfile(&place, &other.replace("cat /c/*", "cat /c/x /c/y"), "-q -t it:5").expect(0);
+    assert_eq!(inside(&place, "it:5", "cat /x"), "other\nmore\n");
     // Locked: one after the other, however many builds.
     let text = |n: u32| {
         format!(
