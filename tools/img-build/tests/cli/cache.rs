@@ -38,6 +38,29 @@ fn nothing_changed_is_nothing_done() {
     assert_eq!(inside(&place, "it:1", "cat /a"), "A");
 }
 
+/// A command may make something else each time: copied is what it made last.
+#[test]
+fn what_is_copied_of_a_stage_is_what_is_there() {
+    let Some(place) = machine::place() else { return };
+    let text = "FROM bb:1 AS one\nRUN cat /proc/sys/kernel/random/uuid >/u; echo same >/same\nFROM bb:1\nCOPY --from=one /same /same\nCOPY --from=one /u /u\n\
+                RUN --mount=from=one,target=/one cat /one/u >/mounted\n";
+    project(&place, "app", &[("Dockerfile", text)]);
+    let built = |words: &str| {
+        let ran = build(&place, &format!("-t it:1 {words} $DIR/app")).expect(0);
+        let told = inside(&place, "it:1", "cat /u /mounted");
+        build(&place, "-q -t one:1 --target one $DIR/app").expect(0);
+        let made = inside(&place, "one:1", "cat /u");
+        assert_eq!(told, format!("{made}{made}"), "{words}");
+        (made, ran.stderr.matches("CACHED").count())
+    };
+    let (first, _) = built("");
+    assert_eq!(built(""), (first.clone(), 4));
+    let (second, cached) = built("--no-cache-filter one");
+    assert_ne!(first, second);
+    assert_eq!(cached, 1, "what is the same is the same");
+    assert_eq!(built(""), (second, 4));
+}
+
 #[test]
 fn what_a_build_made_outlives_a_prune_and_goes_with_the_cache() {
     let Some(place) = machine::place() else { return };
