@@ -51,6 +51,16 @@ impl<'a> Terminal<'a> {
         self.tmux(&["capture-pane", "-p"]).stdout
     }
 
+    /// All it has shown and what it shows, as far as it is not written over.
+    pub fn history(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-S", "-"]).stdout
+    }
+
+    /// What the window shows, with its colours as escape sequences.
+    pub fn coloured(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-e"]).stdout
+    }
+
     /// Waits until the window shows a text.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {

@@ -66,11 +66,7 @@ impl Region {
     ///
     /// Lines are cut to the size; `above` is whole lines that may be of any width.
     pub fn draw(&mut self, above: &str, lines: &[Line], size: Size) -> String {
-        let mut text = self.back(size);
-        if !above.is_empty() {
-            text.push_str("\x1b[J");
-            text.push_str(above);
-        }
+        let mut text = if above.is_empty() { self.back(size) } else { self.erase(size) + "\r" + above };
         let room = size.drawable();
         for line in lines.iter().take(room.height) {
             let cut = cut(&line.text, room.width);
@@ -86,7 +82,11 @@ impl Region {
 
     /// What is to be written so that they are gone.
     pub fn erase(&mut self, size: Size) -> String {
-        if self.drawn.is_empty() { String::new() } else { format!("{}\x1b[J", self.back(size)) }
+        if self.drawn.is_empty() {
+            return String::new();
+        }
+        // The first line by itself: some terminals keep a window that is cleared from its first cell on as if it had scrolled away.
+        self.back(size) + "\x1b[K\x1b[1B\x1b[J\x1b[1A"
     }
 
     /// They are somebody else's now, as after the shell has had the terminal.
@@ -195,10 +195,10 @@ mod tests {
         let blue = Line { colour: Some(34), ..line("three is long") };
         assert_eq!(
             region.draw("stays\n", &[blue], size),
-            "\r\x1b[2A\x1b[Jstays\n\x1b[34mthree is…\x1b[0m\x1b[K\n\x1b[J"
+            "\r\x1b[2A\x1b[K\x1b[1B\x1b[J\x1b[1A\rstays\n\x1b[34mthree is…\x1b[0m\x1b[K\n\x1b[J"
         );
         // Nine cells in a window of four are three lines.
-        assert_eq!(region.erase(Size { width: 4, height: 4 }), "\r\x1b[3A\x1b[J");
+        assert_eq!(region.erase(Size { width: 4, height: 4 }), "\r\x1b[3A\x1b[K\x1b[1B\x1b[J\x1b[1A");
         assert_eq!(region.erase(size), "");
         let many = vec![line("x"); 9];
         assert_eq!(region.draw("", &many, size).matches('\n').count(), 3, "the cursor's line stays free");

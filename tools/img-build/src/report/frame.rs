@@ -11,6 +11,8 @@ const WINDOW: usize = 6;
 const MAX_LOG: usize = 8 << 20;
 /// Cells that a step's name needs for its time to be shown, too.
 const SHORTEST_NAME: usize = 12;
+/// Where times end, unless a name is longer: a window that becomes narrower breaks what is wider.
+const EDGE: usize = 80;
 
 const BLUE: u8 = 34;
 const YELLOW: u8 = 33;
@@ -270,14 +272,14 @@ fn shares(wanted: &[usize], lines: usize) -> Vec<usize> {
     }
 }
 
-/// With the seconds at the right edge, if there is room for both.
+/// With the seconds at the right, if there is room for both.
 fn with_time(text: &str, took: Duration, cells: usize) -> String {
     let time = format!("{:.1}s", took.as_secs_f64());
     let Some(room) = cells.checked_sub(time.len() + 1).filter(|room| *room >= SHORTEST_NAME) else {
         return cut(text, cells);
     };
     let text = cut(text, room);
-    let fill = room - width(&text) + 1;
+    let fill = room.min(EDGE - 1 - time.len().min(EDGE - 1)).saturating_sub(width(&text)) + 1;
     format!("{text}{:fill$}{time}", "")
 }
 

@@ -356,9 +356,12 @@ mod tests {
         });
         assert!(text.starts_with("before\n\r[+] Building 0."), "{text:?}");
         let (drawn, rest) = text.split_once("from another").unwrap();
-        assert!(drawn.contains(" => [a 1/1] RUN x") && drawn.ends_with("\r\x1b[2A\x1b[J"), "{text:?}");
+        assert!(
+            drawn.contains(" => [a 1/1] RUN x") && drawn.ends_with("\r\x1b[2A\x1b[K\x1b[1B\x1b[J\x1b[1A\r"),
+            "{text:?}"
+        );
         assert!(rest.starts_with("\n[+] Building"), "{text:?}");
-        let (drawn, rest) = rest.split_once("\r\x1b[2A\x1b[J\x1b[33modd\x1b[0m\n").unwrap();
+        let (drawn, rest) = rest.split_once("\x1b[1A\r\x1b[33modd\x1b[0m\n").unwrap();
         assert!(drawn.contains("RUN x"), "{text:?}");
         let plain = rest.replace("\x1b[34m", "").replace("\x1b[0m", "");
         let lines: Vec<&str> = plain.lines().collect();
