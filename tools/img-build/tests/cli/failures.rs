@@ -81,14 +81,16 @@ fn killed_at_any_moment_the_cache_is_good_and_nothing_is_left() {
     };
     project(&place, "app", &[("Dockerfile", &text(1000))]);
     let began = Instant::now();
-    build(&place, "-q -t usual:1 $DIR/app").expect(0);
+    build(&place, "-q --squash -t usual:1 $DIR/app").expect(0);
     let usual = began.elapsed();
     let count = moments();
     for moment in 0..count {
         project(&place, "app", &[("Dockerfile", &text(moment))]);
+        let squash = (moment % 2 == 1).then_some("--squash");
         let mut child = place
             .command(env!("CARGO_BIN_EXE_img-build"))
             .args(["-q", "--network", "none", "-t", "killed:1"])
+            .args(squash)
             .arg(place.path().join("app"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -98,7 +100,8 @@ fn killed_at_any_moment_the_cache_is_good_and_nothing_is_left() {
         child.kill().unwrap();
         child.wait().unwrap();
         // Whatever of it is in the cache is right: the build that goes on from there gives what one from nothing gives.
-        build(&place, "-q -t again:1 $DIR/app").expect(0);
+        let squash = squash.unwrap_or_default();
+        build(&place, &format!("-q {squash} -t again:1 $DIR/app")).expect(0);
         assert_eq!(
             inside(
                 &place,
@@ -110,7 +113,7 @@ fn killed_at_any_moment_the_cache_is_good_and_nothing_is_left() {
             Some(moment.to_string().as_str())
         );
         let digest = place.sh("img-inspect again:1 | jq -r .image.digest").expect(0).stdout;
-        build(&place, "-q --no-cache -t anew:1 $DIR/app").expect(0);
+        build(&place, &format!("-q {squash} --no-cache -t anew:1 $DIR/app")).expect(0);
         assert_eq!(place.sh("img-inspect anew:1 | jq -r .image.digest").expect(0).stdout, digest, "{moment}");
     }
     // The runners see that the build is gone, and go.

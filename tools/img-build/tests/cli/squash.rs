@@ -227,3 +227,74 @@ fn whatever_is_made_of_it_and_for_whom() {
         assert_eq!(files, packing);
     }
 }
+
+/// Commands at random, on few names, so that they meet; a seed that failed can be had again.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, count: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % count
+    }
+
+    fn path(&mut self) -> String {
+        let names = (0..=self.below(3)).map(|_| ["a", "b", "c"][self.below(3) as usize]);
+        format!("/t/{}", names.collect::<Vec<_>>().join("/"))
+    }
+
+    fn command(&mut self) -> String {
+        let (p, q) = (self.path(), self.path());
+        let into = format!("mkdir -p $(dirname {q})");
+        match self.below(12) {
+            0 => format!("mkdir -p {p}"),
+            1 => format!("rm -rf {p}"),
+            2 => format!("rm -rf {p}; mkdir -p {p}"),
+            3 | 4 => format!("{into}; echo {} >{q}", self.below(3)),
+            5 => format!("{into}; mv {p} {q}"),
+            6 => format!("{into}; cp -a {p} {q}"),
+            7 => format!("{into}; ln {p} {q}"),
+            8 => format!("{into}; ln -s {p} {q}"),
+            9 => format!("chmod 70{} {p}", self.below(8)),
+            10 => format!(": >>{p}; touch {p}/x; rm {p}/x"),
+            _ => format!("cp -a {p} /y; rm -rf {p}; mv /y {p}"),
+        }
+    }
+
+    fn run(&mut self, commands: usize) -> String {
+        let commands: Vec<String> = (0..commands).map(|_| format!("({})", self.command())).collect();
+        format!("RUN {{ {}; }} 2>/dev/null; rm -rf /y; true\n", commands.join("; "))
+    }
+}
+
+#[test]
+fn whatever_the_steps_do_squashed_it_is_the_same() {
+    let Some(place) = machine::place() else { return };
+    let elsewhere = Place::new();
+    for seed in 1..=6 {
+        let mut chance = Chance(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let base = format!("FROM bb:1\n{}{}", chance.run(25), chance.run(10));
+        project(&place, "app", &[("Dockerfile", &base), ("f", "f")]);
+        build(&place, "-q -t base:1 $DIR/app").expect(0);
+        let mut text = "FROM base:1\n".to_owned();
+        (0..4).for_each(|_| text += &chance.run(6));
+        let linked = format!("COPY --link --chown=3 f {}/\n", chance.path());
+        text = text + &linked + &chance.run(4);
+        project(&place, "app", &[("Dockerfile", &text)]);
+        project(&elsewhere, "app", &[("Dockerfile", "FROM it:1\n")]);
+        let trees = ["", "--squash", "--squash-all"].map(|words| {
+            build(&place, &format!("-q {words} -t it:1 $DIR/app")).expect(0);
+            place.sh("rm -rf $DIR/moved; img-copy -q it:1 oci:$DIR/moved:1").expect(0);
+            elsewhere.sh(&format!("img-copy -q oci:{}:1 it:1", place.path().join("moved").display())).expect(0);
+            build(&elsewhere, "-q -o $DIR/out $DIR/app").expect(0);
+            let look = "cd $DIR/out && find . -path './t*' | sort | while read -r p; do stat -c '%N %f %u:%g %s %Y' $p; \
+                        test -d $p || stat -c %h $p; test -f $p && md5sum <$p; done; rm -r $DIR/out";
+            elsewhere.sh(look).expect(0).stdout
+        });
+        assert!(trees[0].lines().count() > 3, "{text}");
+        for squashed in &trees[1..] {
+            assert_eq!(differ(&trees[0], squashed), [""; 0], "{seed}: {base}{text}");
+        }
+    }
+}
