@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod bundle;
+pub mod cache;
 pub mod context;
 pub mod convert;
 pub mod dns;
@@ -28,9 +29,10 @@ pub mod wishes;
 /// Name of target and seed directory, and what reads their bytes.
 pub type Surface = (&'static str, fn(&[u8]));
 
-pub const ALL: [Surface; 19] = [
+pub const ALL: [Surface; 20] = [
     ("archive", archive::check),
     ("bundle", bundle::check),
+    ("cache", cache::check),
     ("context", context::check),
     ("convert", convert::check),
     ("dns", dns::check),
