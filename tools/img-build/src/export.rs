@@ -156,7 +156,7 @@ fn tool(name: &str, words: &[&str], title: &str, report: &Report) -> Result<()> 
         // Its bars would be drawn where ours are.
         let vertex = report.another(title);
         let ran = crate::tool::run(command.args(crate::tool::progress(&vertex)).args(words), &vertex)?;
-        ran.said.into_iter().for_each(|line| report.pass(line));
+        ran.said.iter().for_each(|line| report.pass(line));
         if ran.status.success() {
             vertex.done();
         } else {

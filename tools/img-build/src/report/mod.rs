@@ -205,11 +205,11 @@ impl Report {
     }
 
     /// A line another tool has written for people, which its events came between.
-    pub fn pass(&self, line: String) {
+    pub fn pass(&self, line: &str) {
         match &self.live {
-            Some(live) => live.above(Stay::Text(clean(&line))),
+            Some(live) => live.above(Stay::Text(clean(line))),
             None => {
-                let _ = writeln!(io::stderr().lock(), "{}", clean(&line));
+                let _ = writeln!(io::stderr().lock(), "{}", clean(line));
             }
         }
     }
