@@ -1,10 +1,9 @@
 //! The command line: docker's and buildah's names and meanings.
 
-use crate::images::Pull;
 use crate::report::Form;
-use crate::run_flags::RunFlags;
-use cli::{Common, ErrorFormat, OutputFormat, Tool};
-use ctr_commit::{Compression, Dialect};
+use crate::run_flags::{RunFlags, StepFlags, TellFlags};
+use cli::{Common, OutputFormat, Tool};
+use ctr_commit::Dialect;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -49,14 +48,8 @@ pub struct Args {
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
     pub platform: Vec<String>,
 
-    /// Ask the registry for newer base images
-    #[arg(long, value_enum, value_name = "POLICY", num_args = 0..=1, require_equals = true,
-          default_value = "missing", default_missing_value = "always")]
-    pub pull: Pull,
-
-    /// Do every step anew
-    #[arg(long)]
-    pub no_cache: bool,
+    #[command(flatten)]
+    pub steps: StepFlags,
 
     /// Do the steps of this stage anew
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
@@ -84,14 +77,6 @@ pub struct Args {
     /// Media types of the manifest, its configuration and layers
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Dialect::Oci, help_heading = "Image")]
     pub format: Dialect,
-
-    /// How new layers are packed
-    #[arg(long, value_enum, value_name = "PACKING", default_value_t = Compression::Gzip, help_heading = "Image")]
-    pub compression: Compression,
-
-    /// The time of everything that is made, in seconds since 1970; `now`: files keep their times [default: worked out from the base image]
-    #[arg(long, alias = "source-date-epoch", value_name = "SECONDS|now", help_heading = "Image")]
-    pub timestamp: Option<String>,
 
     /// Put all that is built into one layer on the base image's; the steps' own stay in the cache
     #[arg(long, help_heading = "Image")]
@@ -142,9 +127,8 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "FORM", help_heading = "Output")]
     pub progress: Option<Form>,
 
-    /// Write progress to this descriptor, one JSON object a line
-    #[arg(long, value_name = "FD", help_heading = "Output")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub tell: TellFlags,
 
     /// Print the steps, each with its key and whether it is cached, one JSON object a line, and build nothing
     #[arg(long, visible_alias = "dry-run", help_heading = "Output")]
@@ -158,14 +142,6 @@ pub struct Args {
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 
-    /// How errors are written to stderr
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
-    pub error_format: ErrorFormat,
-
-    /// Runs one command, for the build itself
-    #[arg(long, hide = true, value_name = "CONTAINER", require_equals = true)]
-    pub run_step: Option<PathBuf>,
-
     #[arg(skip)]
     common: OnceLock<Common>,
 }
@@ -174,10 +150,7 @@ impl Tool for Args {
     const NAME: &'static str = "img-build";
 
     fn common(&self) -> &Common {
-        self.common.get_or_init(|| Common {
-            output: self.output.iter().find_map(|text| form(text)),
-            error_format: self.error_format,
-        })
+        self.common.get_or_init(|| self.tell.common(&self.output))
     }
 
     fn quiet(&self) -> bool {

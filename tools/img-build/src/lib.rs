@@ -47,7 +47,7 @@ pub use keep::{find_kept, keep};
 pub use key::Key;
 pub use report::{Form, Report, events};
 pub use request::time;
-pub use run_flags::RunFlags;
+pub use run_flags::{RunFlags, StepFlags, TellFlags};
 pub use runner::run as run_one;
 
 use build::{Builder, Notes, Slots};
@@ -65,7 +65,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use store::{Holds, ImageDetails, Settle, Store};
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    if args.run_step.is_some() {
+    if args.tell.run_step.is_some() {
         return runner::run();
     }
     request::refuse(args)?;
@@ -85,7 +85,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let settle = Arc::new(Settle::new());
     let holds = Arc::new(Holds::new(&store));
     let form = if args.quiet { Form::Quiet } else { Form::choose(args.progress)? };
-    let report = Report::new("img-build", form, report::events(args.progress_fd)?);
+    let report = Report::new("img-build", form, report::events(args.tell.progress_fd)?);
     let build = Build {
         args,
         store: &store,
@@ -144,7 +144,7 @@ impl Build<'_> {
         let name = &self.opened.name;
         let mut asked = request::request(args, platform)?;
         let images =
-            Images::new(store, args.pull, Vec::new(), holds).telling((!args.print).then_some(*report));
+            Images::new(store, args.steps.pull, Vec::new(), holds).telling((!args.print).then_some(*report));
         let contexts = Contexts::new(
             self.opened.context.clone(),
             request::contexts(args)?,
@@ -168,7 +168,7 @@ impl Build<'_> {
                 store: (*store).clone(),
                 settle: Arc::clone(settle),
                 holds: Arc::clone(holds),
-                compression: args.compression,
+                compression: args.steps.compression,
             },
             options: &options,
             report,

@@ -91,7 +91,7 @@ pub fn plan(
 
 pub fn options(args: &Args) -> Result<Options> {
     Ok(Options {
-        no_cache: args.no_cache,
+        no_cache: args.steps.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
         allow: args.allow.clone(),
         ..args.run.options()?
@@ -100,7 +100,7 @@ pub fn options(args: &Args) -> Result<Options> {
 
 /// The time: an option goes before the Dockerfile's, that before the environment's.
 pub fn with_epoch(mut options: Options, args: &Args, plan: &Plan) -> Result<Options> {
-    options.time = time(args.timestamp.as_deref().or(plan.source_date_epoch.as_deref()))?;
+    options.time = time(args.steps.timestamp.as_deref().or(plan.source_date_epoch.as_deref()))?;
     Ok(options)
 }
 

@@ -1,9 +1,56 @@
-//! What commands are run with: flags that `img-build` and `step` share.
+//! Flags that `img-build` and `step` share: what commands are run with, how layers are made of what they write, what is told of it.
 
 use crate::build::Options;
-use cli::{Explain, Fault, Result};
+use crate::images::Pull;
+use cli::{Common, ErrorFormat, Explain, Fault, Result};
+use ctr_commit::Compression;
 use record::{Config, Quantity};
 use std::path::PathBuf;
+
+/// What steps stand on, and what is made of them.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StepFlags {
+    /// When a registry is asked for the images to stand on
+    #[arg(long, value_enum, value_name = "POLICY", num_args = 0..=1, require_equals = true,
+          default_value = "missing", default_missing_value = "always", help_heading = "Image")]
+    pub pull: Pull,
+
+    /// How new layers are packed
+    #[arg(long, value_enum, value_name = "PACKING", default_value_t = Compression::Gzip, help_heading = "Image")]
+    pub compression: Compression,
+
+    /// The time of everything that is made, in seconds since 1970; `now`: files keep their times [default: worked out from the image below]
+    #[arg(long, alias = "source-date-epoch", value_name = "SECONDS|now", help_heading = "Image")]
+    pub timestamp: Option<String>,
+
+    /// Do every step anew, whatever the cache has
+    #[arg(long, help_heading = "Cache")]
+    pub no_cache: bool,
+}
+
+/// How it is told what happens; and the process that runs a command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TellFlags {
+    /// Write progress to this descriptor, one JSON object a line
+    #[arg(long, value_name = "FD", help_heading = "Output")]
+    pub progress_fd: Option<i32>,
+
+    /// How errors are written to stderr
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
+    pub error_format: ErrorFormat,
+
+    /// Runs one command, for the tool itself; the value is for whoever looks for its process
+    #[arg(long, hide = true, value_name = "CONTAINER", require_equals = true)]
+    pub run_step: Option<PathBuf>,
+}
+
+impl TellFlags {
+    /// What all tools have; `output` may be the form of what is printed, or something else.
+    pub fn common(&self, output: &[String]) -> Common {
+        let output = output.iter().find_map(|text| crate::args::form(text));
+        Common { output, error_format: self.error_format }
+    }
+}
 
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct RunFlags {

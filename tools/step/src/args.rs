@@ -1,9 +1,7 @@
 //! The command line.
 
-use cli::{Common, ErrorFormat, OutputFormat, Tool};
-use ctr_commit::Compression;
-use img_build::{Pull, RunFlags};
-use std::path::PathBuf;
+use cli::{Common, Tool};
+use img_build::{RunFlags, StepFlags, TellFlags};
 use std::sync::OnceLock;
 
 /// Skip a command whose inputs have not changed
@@ -47,10 +45,6 @@ pub struct Args {
     #[arg(long, value_name = "PATH|FORMAT")]
     pub output: Vec<String>,
 
-    /// Run, whatever the cache has
-    #[arg(long)]
-    pub no_cache: bool,
-
     /// Print the key and whether the cache has it, one JSON object a step, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -59,10 +53,8 @@ pub struct Args {
     #[arg(long, value_name = "IMAGE", help_heading = "Image")]
     pub from: Option<String>,
 
-    /// When the registry is asked for --from
-    #[arg(long, value_enum, value_name = "POLICY", num_args = 0..=1, require_equals = true,
-          default_value = "missing", default_missing_value = "always", help_heading = "Image")]
-    pub pull: Pull,
+    #[command(flatten)]
+    pub steps: StepFlags,
 
     /// Copy into the image before the command runs, as COPY does; a layer each
     #[arg(long, value_name = "SRC:DST", help_heading = "Image")]
@@ -71,14 +63,6 @@ pub struct Args {
     /// Change the configuration afterwards: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, WORKDIR …
     #[arg(long, value_name = "INSTRUCTION", help_heading = "Image")]
     pub change: Vec<String>,
-
-    /// How new layers are packed
-    #[arg(long, value_enum, value_name = "PACKING", default_value_t = Compression::Gzip, help_heading = "Image")]
-    pub compression: Compression,
-
-    /// The time of everything that is made, in seconds since 1970; `now`: files keep their times [default: worked out from the image]
-    #[arg(long, alias = "source-date-epoch", value_name = "SECONDS|now", help_heading = "Image")]
-    pub timestamp: Option<String>,
 
     /// A directory that outlives the step and is in no layer [default id: the target]
     #[arg(long, value_name = "[ID:]TARGET", help_heading = "Commands")]
@@ -95,21 +79,12 @@ pub struct Args {
     #[command(flatten)]
     pub run: RunFlags,
 
-    /// Write progress to this descriptor, one JSON object a line
-    #[arg(long, value_name = "FD", help_heading = "Output")]
-    pub progress_fd: Option<i32>,
+    #[command(flatten)]
+    pub tell: TellFlags,
 
     /// Do not say what was skipped; print ids only
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
-
-    /// How errors are written to stderr
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
-    pub error_format: ErrorFormat,
-
-    /// Runs one command, for the tool itself; the value is for whoever looks for its process
-    #[arg(long, hide = true, value_name = "CONTAINER", require_equals = true)]
-    pub run_step: Option<PathBuf>,
 
     #[arg(skip)]
     common: OnceLock<Common>,
@@ -128,7 +103,7 @@ impl Args {
             ("--from", self.from.is_some()),
             ("--copy", !self.copy.is_empty()),
             ("--change", !self.change.is_empty()),
-            ("--timestamp", self.timestamp.is_some()),
+            ("--timestamp", self.steps.timestamp.is_some()),
             ("--cache", !self.cache.is_empty()),
             ("--workdir", self.workdir.is_some()),
             ("--user", self.user.is_some()),
@@ -155,13 +130,7 @@ impl Tool for Args {
     const USAGE_STATUS: u8 = 125;
 
     fn common(&self) -> &Common {
-        self.common.get_or_init(|| Common {
-            output: self
-                .output
-                .iter()
-                .find_map(|text| -> Option<OutputFormat> { img_build::output_form(text) }),
-            error_format: self.error_format,
-        })
+        self.common.get_or_init(|| self.tell.common(&self.output))
     }
 
     fn quiet(&self) -> bool {

@@ -42,7 +42,7 @@ pub fn run(args: &Args, context: &mut Context, report: &Report) -> Result<()> {
     let key = asked.key(&inputs)?;
     let settle = Arc::new(Settle::new());
     if args.dry_run {
-        let found = if args.no_cache { None } else { asked.find(&key, &settle)? };
+        let found = if args.steps.no_cache { None } else { asked.find(&key, &settle)? };
         let why = if found.is_some() {
             "nothing it depends on has changed"
         } else {
@@ -83,7 +83,7 @@ impl Asked<'_> {
         let vertex = report.start(&self.title);
         // Of several at once one runs, and the others take what it made.
         let lock = self.store.lock_step(key)?;
-        if !self.args.no_cache
+        if !self.args.steps.no_cache
             && let Some(kept) = self.find(key, settle)?
         {
             for (number, (text, path)) in self.outputs.iter().enumerate() {

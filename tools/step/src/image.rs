@@ -41,7 +41,7 @@ pub fn run(args: &Args, context: &mut Context, report: &Report) -> Result<()> {
 
 fn from(args: &Args, store: &Store, name: &str) -> Result<Record> {
     let reference = Reference::parse(name)?;
-    let images = Images::new(store, args.pull, Vec::new(), &Arc::new(Holds::new(store)));
+    let images = Images::new(store, args.steps.pull, Vec::new(), &Arc::new(Holds::new(store)));
     let mut record = Record::new();
     record.set("image", &images.find(&reference, &Platform::host())?.image)?;
     Ok(record)
@@ -65,7 +65,7 @@ fn one(
         contexts: wanted.contexts,
         options: options(args)?,
         changes: &args.change,
-        compression: args.compression,
+        compression: args.steps.compression,
         report,
     };
     if args.dry_run {
@@ -98,8 +98,9 @@ fn one(
 }
 
 fn options(args: &Args) -> Result<Options> {
-    let mut options = Options { no_cache: args.no_cache, keys: args.key.clone(), ..args.run.options()? };
-    options.time = img_build::time(args.timestamp.as_deref())?;
+    let mut options =
+        Options { no_cache: args.steps.no_cache, keys: args.key.clone(), ..args.run.options()? };
+    options.time = img_build::time(args.steps.timestamp.as_deref())?;
     Ok(options)
 }
 

@@ -19,14 +19,14 @@ use img_build::{Form, Report};
 use std::io::IsTerminal;
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    if args.run_step.is_some() {
+    if args.tell.run_step.is_some() {
         return img_build::run_one();
     }
     let is_host = args.host
         || args.outputs().next().is_some()
         || (args.from.is_none() && std::io::stdin().is_terminal());
     let form = if args.quiet { Form::Output } else { Form::Bare };
-    let report = Report::new("step", form, img_build::events(args.progress_fd)?);
+    let report = Report::new("step", form, img_build::events(args.tell.progress_fd)?);
     if !is_host {
         return image::run(args, context, &report);
     }
