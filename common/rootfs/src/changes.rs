@@ -523,6 +523,10 @@ impl Walk<'_, '_> {
             if mtime(new) != mtime(old) || new.st_size != old.st_size || new.st_rdev != old.st_rdev {
                 return Ok(Change::Modified);
             }
+            // A name more in this layer is a link to what is in it, too.
+            if new.st_nlink > 1 && new.st_nlink != old.st_nlink {
+                return Ok(Change::Modified);
+            }
         }
         let old = Looked::at(below.fd.as_fd()).map_err(read)?;
         let same = looked.xattrs == old.xattrs

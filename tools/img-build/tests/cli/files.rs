@@ -93,3 +93,24 @@ fn a_link_in_the_image_leads_nowhere_outside() {
     assert_eq!(inside(&place, "it:1", "cat /x /y /real/z; test -L /to && echo link"), "filefilefilelink\n");
     assert!(!std::path::Path::new("/x").exists() && !std::path::Path::new("/y").exists());
 }
+
+#[test]
+fn a_link_to_a_file_below_stays_a_link() {
+    let Some(place) = machine::place() else { return };
+    let text = "FROM bb:1\nRUN echo one >/one; echo two >/two\nRUN ln /one /other && chmod 600 /two\n";
+    dockerfile(&place, text, "-q -t it:1").expect(0);
+    let listed = place
+        .sh("layer=$(img-inspect it:1 | jq -r '.image.layers[-1].digest' | cut -d: -f2); zcat $STAVES_ROOT/blobs/sha256/$layer | tar tv")
+        .expect(0)
+        .stdout;
+    assert!(listed.contains("other link to one") || listed.contains("one link to other"), "{listed}");
+    // As it is unpacked elsewhere.
+    place
+        .sh("img-save it:1 >$DIR/it.tar && export STAVES_ROOT=$DIR/elsewhere && img-load -q <$DIR/it.tar")
+        .expect(0);
+    let there = place
+        .sh("STAVES_ROOT=$DIR/elsewhere ctr-run --rm --network none it:1 stat -c '%h %a' /one /other /two")
+        .expect(0)
+        .stdout;
+    assert_eq!(there, "2 644\n2 644\n1 600\n");
+}
