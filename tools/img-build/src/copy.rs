@@ -178,7 +178,14 @@ pub fn source(stage: &Stage<'_, '_>, source: &Source) -> Result<From> {
         Source::Scratch => From::Context(Context::empty()),
         Source::Stage(place) => From::Files(stage.other(*place)?.files.clone()),
         Source::Image { reference, platform } => {
-            let found = builder.images.find(reference, platform)?;
+            let found = builder.images.find(reference, platform).map_err(|fault| {
+                let name = reference.familiar();
+                // What is misspelt is an image like any other.
+                if fault.hint_text().is_some() || name.contains('/') {
+                    return fault;
+                }
+                fault.hint(format!("{name} is taken for an image, as no stage before is called so"))
+            })?;
             From::Files(Files::of(found))
         }
         Source::Context(name) => builder.contexts.named(name, builder.images)?,

@@ -82,6 +82,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     let dockerfile = Dockerfile::parse(&opened.dockerfile)
         .map_err(|problem| Fault::from(problem).within(opened.name.clone()))?;
+    request::check_filter(args, &dockerfile)?;
     let settle = Arc::new(Settle::new());
     let holds = Arc::new(Holds::new(&store));
     let form = if args.quiet { Form::Quiet } else { Form::choose(args.progress)? };

@@ -6,7 +6,7 @@ use crate::contexts::Contexts;
 use crate::images::Images;
 use crate::layout::Place;
 use cli::{Fault, Result};
-use dockerfile::{Base, Dockerfile, Plan, Request};
+use dockerfile::{Base, Dockerfile, Plan, Request, Stage};
 use oci::Platform;
 use std::collections::BTreeMap;
 
@@ -87,6 +87,18 @@ pub fn plan(
         plan = dockerfile::plan(dockerfile, request).map_err(Fault::from)?;
     }
     Ok(plan)
+}
+
+/// What is to be built anew must be there, or nothing would be.
+pub fn check_filter(args: &Args, dockerfile: &Dockerfile) -> Result<()> {
+    let name = |(place, stage): (usize, &Stage)| stage.name.clone().unwrap_or(format!("stage-{place}"));
+    let names: Vec<String> = dockerfile.stages.iter().enumerate().map(name).collect();
+    let is_there = |wanted: &String| names.iter().any(|name| name.eq_ignore_ascii_case(wanted));
+    match args.no_cache_filter.iter().find(|wanted| !is_there(wanted)) {
+        Some(unknown) => Err(Fault::usage(format!("--no-cache-filter: there is no stage {unknown}"))
+            .hint(format!("there are: {}", names.join(" ")))),
+        None => Ok(()),
+    }
 }
 
 pub fn options(args: &Args) -> Result<Options> {

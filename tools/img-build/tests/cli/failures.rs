@@ -48,6 +48,7 @@ fn what_is_not_taken_is_refused() {
         "--platform linux/amd64,linux/arm64 -t a:1 -o out $DIR/only",
         "--platform nonsense $DIR/only",
         "--allow everything $DIR/only",
+        "--no-cache-filter another $DIR/only",
         "--build-arg =x $DIR/only",
         "--label = $DIR/only",
         "-t UPPER $DIR/only",
@@ -61,6 +62,7 @@ fn what_is_not_taken_is_refused() {
         assert!(matches!(ran.status, 2 | 3), "{words}: {} {}", ran.status, ran.stderr);
     }
     assert_eq!(place.sh("img-ls -q | wc -l").expect(0).stdout, "1\n");
+    build(&place, "-q --no-cache-filter stage-0 $DIR/only").expect(0);
 }
 
 /// How many moments a build is killed at.
