@@ -1,7 +1,7 @@
 //! `cache/`: what can be made again. Nobody waits for anything in it, so what is removed is missed by nobody.
 
-use crate::{Store, remove_tree};
-use fault::{Explain, Result};
+use crate::{Lock, Scratch, Store, remove_tree};
+use fault::{Explain, Kind, Result};
 use std::fs::{DirEntry, Metadata};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Removes a file of the cache; says whether it was there.
+    /// Removes a file of the cache, or a directory that nobody has locked; says whether it was there.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -60,9 +60,23 @@ impl Store {
         match std::fs::remove_file(&cached.path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) if error.kind() == ErrorKind::IsADirectory => remove_tree(&cached.path).map(|_| true),
+            Err(error) if error.kind() == ErrorKind::IsADirectory => self.remove_directory(&cached.path),
             Err(error) => Err(error).explain(what),
         }
+    }
+
+    /// A command may have it mounted. It goes at once, so that who waits for the lock finds that it is gone.
+    fn remove_directory(&self, path: &Path) -> Result<bool> {
+        let lock = match Lock::try_directory(path) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Ok(false),
+            Err(fault) if fault.kind() == Kind::NotFound => return Ok(false),
+            Err(fault) => return Err(fault),
+        };
+        let aside = Scratch::new(self)?;
+        std::fs::rename(path, aside.path()).explain(|| format!("remove {}", path.display()))?;
+        drop(lock);
+        remove_tree(aside.path()).map(|_| true)
     }
 }
 

@@ -93,7 +93,7 @@ impl Holding<'_> {
             let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).explain(failed)?;
             written.file = Some(file);
         }
-        let text: String = new.iter().map(|digest| format!("{digest}\n")).collect();
+        let text: String = new.iter().flat_map(|digest| [digest.to_string(), "\n".to_owned()]).collect();
         if let Some(file) = &mut written.file {
             file.write_all(text.as_bytes()).explain(failed)?;
         }

@@ -2,13 +2,13 @@
 
 use crate::copy::{self, Part};
 use crate::stage::Stage;
-use cli::{Explain, Result};
+use cli::{Explain, Kind, Result};
 use dockerfile::mount::{Ownership, Sharing};
 use oci::Digest;
 use rustix::fd::AsFd;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use store::{Lock, Scratch, Store};
 
@@ -16,8 +16,8 @@ use store::{Lock, Scratch, Store};
 #[derive(Debug)]
 pub struct Held {
     pub path: PathBuf,
-    /// Of one that only one command may have.
-    _lock: Option<Lock>,
+    /// Alone where only one command may have it; nobody removes it meanwhile.
+    _lock: Lock,
 }
 
 /// Finds or makes a cache; waits where it is locked by another command. `fill`: what it has in it to begin with.
@@ -34,23 +34,37 @@ pub fn hold(
     loop {
         let path = place(store, id, ownership, begins_with.as_ref(), copy_number);
         make(stage, store, &path, fill.as_mut(), ownership)?;
-        let lock = match sharing {
-            Sharing::Shared => None,
-            Sharing::Locked => Some(Lock::directory(&path)?),
-            Sharing::Private => {
-                let Some(lock) = Lock::try_directory(&path)? else {
-                    copy_number += 1;
-                    continue;
-                };
-                Some(lock)
-            }
+        let locked = match sharing {
+            Sharing::Shared => Lock::shared_directory(&path).map(Some),
+            Sharing::Locked => Lock::directory(&path).map(Some),
+            Sharing::Private => Lock::try_directory(&path),
         };
+        let lock = match locked {
+            Ok(Some(lock)) => lock,
+            Ok(None) => {
+                copy_number += 1;
+                continue;
+            }
+            // Removed in this moment, as it was not in use.
+            Err(fault) if fault.kind() == Kind::NotFound => continue,
+            Err(fault) => return Err(fault),
+        };
+        if !is_at(&lock, &path)? {
+            continue;
+        }
         // Used now: what nobody uses for a month is pruned.
         if let Ok(dir) = std::fs::File::open(&path) {
             let _ = dir.set_modified(std::time::SystemTime::now());
         }
         return Ok(Held { path, _lock: lock });
     }
+}
+
+/// Whether what is locked still has that path: it may have been removed while it was waited for.
+fn is_at(lock: &Lock, path: &Path) -> Result<bool> {
+    let inode = |status: std::fs::Metadata| (status.dev(), status.ino());
+    let locked = lock.file().metadata().explain(|| format!("look at {}", path.display()))?;
+    Ok(path.symlink_metadata().is_ok_and(|there| inode(there) == inode(locked)))
 }
 
 /// Named so that people find it, and by a digest, as ids are paths. As with docker, one with another owner or mode is another cache: who
