@@ -18,6 +18,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use store::{Holds, LayerInfo, Lock, NewLayer, Scratch, Settle, Step, Store};
 
+/// Of a step's layer in the cache: what files it was made on. See [`Files::stack`].
+const BELOW: &str = "below";
+
 /// A layer of a stage.
 #[derive(Clone, Debug)]
 pub enum Below {
@@ -119,6 +122,25 @@ impl Files {
             }
             [only] => normalise::open_directory(only),
             lower => sys::overlay::mount(lower, None),
+        }
+    }
+
+    /// What its layers have in them, whatever made them; waits until they are stored.
+    ///
+    /// A key says how files are made. Made anew they may be others (`apt-get update`), and what was made on the old ones does not lie on
+    /// these.
+    pub fn stack(&self) -> Result<Digest> {
+        let layers = self.layers()?;
+        let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
+        Ok(Key::new("stack").with_all("layer", &diff_ids).finish())
+    }
+
+    /// Takes from a layer of the cache what it was made on; whether that is this.
+    pub fn carries(&self, layer: &mut Layer) -> Result<bool> {
+        // Nothing made means nothing to compare with, and a cache in an image does not tell.
+        match layer.extra.shift_remove(BELOW) {
+            Some(below) if !self.is_missing => Ok(below == self.stack()?.as_str()),
+            _ => Ok(true),
         }
     }
 
@@ -304,7 +326,8 @@ struct Making {
 impl Making {
     fn pack(mut self, new: NewLayer, upper: OwnedFd) -> Result<Packed> {
         let lock = self.lock.take();
-        let packed = self.pack_unlocked(new, upper)?;
+        let packed =
+            self.pack_unlocked(new, upper).map_err(|fault| fault.within(self.instruction.clone()))?;
         if lock.is_some() {
             self.finish.store.unlock_step(&self.key);
         }
@@ -352,7 +375,9 @@ impl Making {
             media_type: packed.media_type.to_owned(),
             ..Layer::default()
         };
-        store.put_step(&self.key, &step(Some(layer.clone())))?;
+        let mut noted = layer.clone();
+        noted.extra.insert(BELOW.to_owned(), self.below.stack()?.as_str().into());
+        store.put_step(&self.key, &step(Some(noted)))?;
         Ok(Packed { layer: Some(layer), unstored })
     }
 }

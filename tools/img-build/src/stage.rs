@@ -195,7 +195,7 @@ impl Stage<'_, '_> {
     ) -> Result<()> {
         let builder = self.builder;
         lock(&builder.notes.used).push((self.place, key.clone()));
-        if self.find(key, step, vertex)? {
+        if self.find(key, step, vertex, alone)? {
             return Ok(());
         }
         if !self.makes {
@@ -214,7 +214,7 @@ impl Stage<'_, '_> {
         self.require_sources()?;
         // Of several builds that want the same step one makes it, and the others find it.
         let lock = builder.store.lock_step(key)?;
-        if self.find(key, step, vertex)? {
+        if self.find(key, step, vertex, alone)? {
             return Ok(());
         }
         let below = if alone { Files::none() } else { self.built.files.clone() };
@@ -230,13 +230,17 @@ impl Stage<'_, '_> {
     }
 
     /// Takes what the cache has of a step.
-    fn find(&mut self, key: &Digest, step: &Step, vertex: &Vertex<'_>) -> Result<bool> {
+    fn find(&mut self, key: &Digest, step: &Step, vertex: &Vertex<'_>, alone: bool) -> Result<bool> {
         let builder = self.builder;
         if !builder.uses_cache(self.planned) {
             return Ok(false);
         }
         let Some(found) = builder.cached(key, self.makes)? else { return Ok(false) };
-        if let Some(layer) = found.layer {
+        if let Some(mut layer) = found.layer {
+            let below = if alone { &Files::none() } else { &self.built.files };
+            if !below.carries(&mut layer)? {
+                return Ok(false);
+            }
             self.push(Below::stored(builder.store, layer)?, key);
         } else {
             self.unchanged(key);

@@ -16,17 +16,19 @@ fn what_a_build_stands_on_is_not_swept() {
     let tool = env!("CARGO_BIN_EXE_img-build");
     let flag = "$STAVES_ROOT/cache/mounts/flag-*";
     // The image below loses its name, the image of the steps goes, and the steps lose their places in the cache. What only these had
-    // named is swept.
+    // named is swept; the cache that is mounted stays.
     place
         .sh(&format!(
             "{tool} -q --network none -t app:1 $DIR/app >/dev/null & build=$!
              n=0; while ! ls {flag}/begun >/dev/null 2>&1 && [ $n -lt 600 ]; do n=$((n+1)); sleep 0.1; done
-             img-rm base:1 >/dev/null && rm -r $STAVES_ROOT/cache/build && img-prune >/dev/null && img-prune >/dev/null || exit 1
+             img-rm base:1 >/dev/null && img-prune --cache >/dev/null && img-prune --cache >/dev/null || exit 1
+             ! ls $STAVES_ROOT/cache/build/* 2>/dev/null || exit 1
              for d in {flag}; do touch $d/swept; done
              wait $build"
         ))
         .expect(0);
     assert_eq!(inside(&place, "app:1", "cat /all"), "base\none\ntwo\n");
+    place.sh(&format!("ls {flag}/swept && img-prune --cache >/dev/null && ! ls -d {flag}")).expect(0);
     // Nothing is held when it is over.
     assert_eq!(std::fs::read_dir(place.run().join("holds")).unwrap().count(), 0);
     machine::assert_unmounted(&place);
@@ -48,4 +50,36 @@ fn the_shell_that_starts_a_build_changes_nothing() {
         id
     };
     assert_eq!(build("umask 022"), build("umask 077; trap '' INT HUP PIPE; exec 9</etc/passwd"));
+}
+
+/// A step that is done anew may make other files. What was made on the old ones does not go with them.
+#[test]
+fn layers_of_different_builds_are_not_mixed() {
+    let Some(place) = machine::place() else { return };
+    let text = "FROM bb:1 AS below\nRUN cat /proc/sys/kernel/random/uuid >/below\nFROM below AS above\nRUN cp /below /above\n\
+                COPY a /a\nRUN cp /above /last\n";
+    project(&place, "app", &[("Dockerfile", text), ("a", "a")]);
+    let ids = || {
+        let said = inside(&place, "it:1", "cat /below /above /last");
+        let lines: Vec<String> = said.lines().map(str::to_owned).collect();
+        assert!(lines.len() == 3 && lines[0] == lines[1] && lines[1] == lines[2], "{said}");
+        lines[0].clone()
+    };
+    build(&place, "-q -t it:1 $DIR/app").expect(0);
+    let first = ids();
+    // Another build makes the lower one anew.
+    build(&place, "-q --no-cache --target below $DIR/app").expect(0);
+    build(&place, "-q -t it:1 $DIR/app").expect(0);
+    let second = ids();
+    assert_ne!(first, second);
+    // This one does.
+    build(&place, "-q --no-cache-filter below -t it:1 $DIR/app").expect(0);
+    let third = ids();
+    assert_ne!(second, third);
+    // And what has not changed is found.
+    build(&place, "-q -t it:1 $DIR/app").expect(0);
+    assert_eq!(ids(), third);
+    let ran = build(&place, "--print $DIR/app").expect(0);
+    assert!(!ran.stdout.contains("\"cached\":false"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("below\":"), "{}", ran.stdout);
 }
