@@ -28,6 +28,18 @@ impl Leftovers {
         }
     }
 
+    /// Remembers the ids of the containers that builds run commands in, which are named in the first argument of who looks after them.
+    pub fn note_runners(&mut self) {
+        for (pid, _) in descendants() {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let first =
+                arguments.split(|byte| *byte == 0).nth(1).map(String::from_utf8_lossy).unwrap_or_default();
+            let path = first.strip_prefix("--run-step=").map(Path::new);
+            let id = path.and_then(Path::file_name).map(|id| id.to_string_lossy().into_owned());
+            self.ids.extend(id);
+        }
+    }
+
     /// Everything that is still there though nothing should be.
     pub fn find(&self, place: &Place) -> Vec<String> {
         let mut found = Vec::new();

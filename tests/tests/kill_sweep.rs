@@ -226,6 +226,72 @@ fn net_dns() {
     }
 }
 
+/// A build that does everything in one: stages side by side, many files, an archive, a cache of a command's, networks, names, files and
+/// a cache put out. Killed alone, so that the processes that run its commands have to notice, and with them.
+#[test]
+fn img_build() {
+    let Some((bench, mut leftovers, _turn)) = begin() else { return };
+    bench.sh(PROJECT).expect(0);
+    let prepare = format!(
+        "{EMPTY}; rm -rf $STAVES_ROOT $STAVES_RUN $DIR/out $DIR/cache; img-pull $R/busybox:1 | img-unpack >/dev/null"
+    );
+    // What it makes when nobody disturbs it, and a store for which all of it is somebody else's.
+    let note = format!(
+        "set -e; {prepare}; cp -a $STAVES_ROOT $DIR/other; {BUILD} | jq -r .image.digest >$DIR/expected; {FILES} >$DIR/files"
+    );
+    bench.sh(&note).expect(0);
+    let command = format!("exec {BUILD} >/dev/null");
+    let usual = usual_time_after(&bench, &prepare, || drop(bench.sh(&command).expect(0)));
+    // The same comes of it, nothing that was finished is done again, and the cache that was put out is a whole one.
+    let again = format!(
+        "set -e -o pipefail; mkdir -p $STAVES_ROOT/cache/build; finished=$(find $STAVES_ROOT/cache/build -type f | wc -l)
+         {BUILD} 2>$DIR/said | jq -r .image.digest | cmp - $DIR/expected; {FILES} | cmp - $DIR/files
+         [ $(grep -c ' CACHED$' $DIR/said || true) -ge $finished ] || {{ echo $finished were finished; cat $DIR/said; exit 1; }}
+         STAVES_ROOT=$DIR/other img-build --print --build-arg R=$R --cache-from type=local,src=$DIR/cache $DIR/app >$DIR/print
+         [ $(jq -s 'map(select(.cached)) | length' $DIR/print) = 10 ] || {{ cat $DIR/print; exit 1; }}
+         [ $(ctr-run --rm --network none app:1 cat /w/one) = one ]"
+    );
+    for moment in 0..moments() {
+        bench.sh(&prepare).expect(0);
+        leftovers.note_ids(&bench.place);
+        let mut child = spawn(&bench, &command);
+        std::thread::sleep(at(usual, moment));
+        // Containers of builds are in no list.
+        leftovers.note_runners();
+        if moment % 2 == 0 {
+            kill(child.id());
+        } else {
+            processes_named("img-build").into_iter().for_each(kill);
+        }
+        let _ = child.wait();
+        judge(&bench, &mut leftovers, &again, moment);
+    }
+}
+
+const PROJECT: &str = "set -e; mkdir -p $DIR/app/src $DIR/tar; for i in $(seq 500); do echo $i >$DIR/app/src/$i; echo $i >$DIR/tar/$i; done
+    tar -C $DIR/tar -czf $DIR/app/files.tar.gz .
+    cat >$DIR/app/Dockerfile <<'END'
+ARG R
+FROM $R/busybox:1 AS one
+RUN --mount=type=cache,target=/cache for i in $(seq 50); do echo $i >/cache/$i; done; echo one >/one
+RUN echo more >/more; sleep 0.05
+FROM $R/busybox:1 AS two
+ADD files.tar.gz /added/
+RUN ls /added | wc -l >/two
+FROM $R/busybox:1
+COPY src /src
+COPY --from=one /one /more /
+COPY --from=two /two /added /two/
+WORKDIR /w
+RUN cat /src/* | md5sum >sum; sleep 0.05
+RUN --mount=from=one,target=/mnt cat /mnt/one >one
+END";
+
+const BUILD: &str = "img-build --build-arg R=$R -t app:1 --load --output type=local,dest=$DIR/out \
+    --cache-to type=local,dest=$DIR/cache,mode=max $DIR/app";
+
+const FILES: &str = "(cd $DIR/out && find . -type f -print0 | sort -z | xargs -0 md5sum)";
+
 fn sweep(sweep: &Sweep) {
     let Some((bench, mut leftovers, _turn)) = begin() else { return };
     let command = format!("exec {} <$DIR/in >/dev/null", sweep.tool);
