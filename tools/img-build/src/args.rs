@@ -2,7 +2,7 @@
 
 use crate::report::Form;
 use crate::run_flags::{RunFlags, StepFlags, TellFlags};
-use cli::{Common, OutputFormat, Tool};
+use cli::{Common, Fault, OutputFormat, Result, Tool};
 use ctr_commit::Dialect;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -54,6 +54,9 @@ pub struct Args {
     /// Do the steps of this stage anew
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
+
+    #[command(flatten)]
+    pub habits: Habits,
 
     #[command(flatten)]
     pub run: RunFlags,
@@ -144,6 +147,56 @@ pub struct Args {
 
     #[arg(skip)]
     common: OnceLock<Common>,
+}
+
+/// What scripts for docker and buildah say of things that are as they want them in any case. Anything else is refused.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Habits {
+    /// Containers of commands are removed
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    rm: Option<bool>,
+
+    /// Those of commands that failed as well
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    force_rm: Option<bool>,
+
+    /// Steps are in the cache
+    #[arg(long, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    layers: Option<bool>,
+
+    /// No attestation of how it was built
+    #[arg(long, hide = true, value_name = "WORDS")]
+    provenance: Option<String>,
+
+    /// No list of what is in it
+    #[arg(long, hide = true, value_name = "WORDS")]
+    sbom: Option<String>,
+}
+
+impl Habits {
+    /// # Errors
+    /// When something is wanted that is not so.
+    pub fn check(&self) -> Result<()> {
+        let fault = |what: &str, hint: &str| Err(Fault::usage(what.to_owned()).hint(hint));
+        if self.rm == Some(false) {
+            return fault(
+                "--rm=false: containers of commands are removed",
+                "the files of one that failed are kept, and the error tells how to enter them",
+            );
+        }
+        if self.layers == Some(false) {
+            return fault("--layers=false: each step has a layer", "--squash makes one of them");
+        }
+        for (name, value) in [("provenance", &self.provenance), ("sbom", &self.sbom)] {
+            if value.as_deref().is_some_and(|value| value != "false") {
+                return fault(
+                    &format!("--{name}: attestations are not made"),
+                    "--metadata-file, --print and img-history tell what was built and of what",
+                );
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Tool for Args {

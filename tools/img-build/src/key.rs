@@ -7,7 +7,7 @@ use oci::Digest;
 use oci::digest::{Algorithm, Hasher};
 
 /// Changes whenever steps with the same key would make something else.
-const VERSION: &str = "staves build step 2";
+const VERSION: &str = "staves build step 3";
 
 /// Puts a key together: each part with its name and length, so that no two lists of parts read the same.
 pub struct Key(Hasher);

@@ -16,6 +16,7 @@ const PLANS: usize = 2;
 
 /// What there is a name for and no way.
 pub fn refuse(args: &Args) -> Result<()> {
+    args.habits.check()?;
     for (name, value) in contexts(args)? {
         Place::parse(&value).map_err(|fault| fault.within(format!("--build-context {name}")))?;
     }

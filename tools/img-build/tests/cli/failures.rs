@@ -55,6 +55,10 @@ fn what_is_not_taken_is_refused() {
         "--output type=floppy $DIR/only",
         "--ssh=default=/dev/null $DIR/only",
         "--memory lots $DIR/only",
+        "--rm=false $DIR/only",
+        "--layers=false $DIR/only",
+        "--provenance mode=max $DIR/only",
+        "--sbom=true $DIR/only",
         "-f - -",
         "one two",
     ] {
@@ -63,6 +67,8 @@ fn what_is_not_taken_is_refused() {
     }
     assert_eq!(place.sh("img-ls -q | wc -l").expect(0).stdout, "1\n");
     build(&place, "-q --no-cache-filter stage-0 $DIR/only").expect(0);
+    // What scripts for docker say out of habit.
+    build(&place, "-q --rm --force-rm --layers=true --provenance=false --sbom false $DIR/only").expect(0);
 }
 
 /// How many moments a build is killed at.
