@@ -136,8 +136,12 @@ fn restart(
                 Err(fault) if fault.kind() == Kind::Conflict && !ctr_stop::runs(dir)? && dir.exists() => {
                     start(store, dir, subject, warn)?;
                 }
-                // Its shim was killed at this very moment.
-                Err(fault) if fault.kind() == Kind::Retryable && shim::lost_shim(dir) => {
+                // Its shim was killed at this very moment, or just before.
+                Err(fault)
+                    if matches!(fault.kind(), Kind::Retryable | Kind::Conflict)
+                        && dir.exists()
+                        && shim::lost_shim(dir) =>
+                {
                     ctr_stop::stop(dir, subject, signal, timeout)?;
                     start(store, dir, subject, warn)?;
                 }

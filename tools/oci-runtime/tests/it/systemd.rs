@@ -380,6 +380,12 @@ fn a_bus_is_another_way() {
         let arguments = [&["--root", &root, "--systemd-cgroup"], arguments].concat();
         Ran::of(systemd.inside(PROGRAM, &arguments).env("DBUS_SYSTEM_BUS_ADDRESS", address))
     };
+    // systemd comes to the bus when the bus is there, and until then the bus would have to start it.
+    let bus = "--address=unix:path=/run/dbus/system_bus_socket";
+    crate::wait_until(
+        || systemd.ran("busctl", &[bus, "status", "org.freedesktop.systemd1"]).status == 0,
+        "systemd is not on the bus",
+    );
     configure(&bench, ":cri:x", &["echo", "hello"]);
     let ran = through("unix:path=/run/dbus/system_bus_socket", &["run", "--bundle", &bundle, "c"]).expect(0);
     assert_eq!(ran.stdout, "hello\n");
