@@ -137,11 +137,7 @@ fn restart(
                     start(store, dir, subject, warn)?;
                 }
                 // Its shim was killed at this very moment, or just before.
-                Err(fault)
-                    if matches!(fault.kind(), Kind::Retryable | Kind::Conflict)
-                        && dir.exists()
-                        && shim::lost_shim(dir) =>
-                {
+                Err(fault) if fault.kind() == Kind::Retryable && dir.exists() && shim::lost_shim(dir) => {
                     ctr_stop::stop(dir, subject, signal, timeout)?;
                     start(store, dir, subject, warn)?;
                 }
@@ -163,7 +159,8 @@ fn restart(
 }
 
 fn in_place(dir: &ContainerDir, plan: &Plan) -> Result<()> {
-    let client = Client::connect(dir)?.ok_or_else(|| Fault::conflict("the container has just ended"))?;
+    let ended = || Fault::new(Kind::Retryable, "the container has just ended");
+    let client = Client::connect(dir)?.ok_or_else(ended)?;
     if let Some(patience) = plan.timeout.and_then(|timeout| timeout.checked_add(PATIENCE)) {
         client.limit_patience(patience)?;
     }
