@@ -55,6 +55,9 @@ struct Uses {
     health: Option<HealthPlan>,
 }
 
+/// How often another name is looked for when somebody else was quicker.
+const NAMES_TRIED: u32 = 20;
+
 /// A warning about one container.
 pub type Warn<'a> = &'a mut dyn FnMut(&str);
 
@@ -84,10 +87,42 @@ pub fn create(
     };
     let ids = Ids { store, id: &id };
     crate::users::settle(store, &id, &config)?;
-    let plan = plan(store, &record, config, id.clone(), warn)?;
-    let made = apply(store, record, &plan, prepared)?;
+    let made = named(store, record, config, &id, prepared, warn)?;
     ids.kept();
     Ok(made)
+}
+
+/// Makes it, under another name if the one that was found for it is somebody else's by then.
+fn named(
+    store: &Store,
+    record: Record,
+    config: Config,
+    id: &str,
+    mut prepared: Option<&mut Prepared>,
+    warn: Warn<'_>,
+) -> Result<Record> {
+    let mut left = if config.name.is_some() { 0 } else { NAMES_TRIED };
+    loop {
+        let plan = plan(store, &record, config.clone(), id.to_owned(), warn)?;
+        match apply(store, record.clone(), &plan, prepared.as_deref_mut()) {
+            Err(Unmade::Name(_)) if left > 0 => left -= 1,
+            Err(Unmade::Name(fault) | Unmade::Other(fault)) => return Err(fault),
+            Ok(made) => return Ok(made),
+        }
+    }
+}
+
+/// Why a container was not made.
+enum Unmade {
+    /// The name is somebody else's. Nothing was done yet.
+    Name(Fault),
+    Other(Fault),
+}
+
+impl From<Fault> for Unmade {
+    fn from(fault: Fault) -> Unmade {
+        Unmade::Other(fault)
+    }
 }
 
 /// The container a record tells of, if it is here and no other name is wished for.
@@ -244,7 +279,12 @@ fn outside(users: Option<&UserNamespace>, (uid, gid): (u32, u32)) -> Option<(u32
     }
 }
 
-fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut Prepared>) -> Result<Record> {
+fn apply(
+    store: &Store,
+    mut record: Record,
+    plan: &Plan,
+    prepared: Option<&mut Prepared>,
+) -> std::result::Result<Record, Unmade> {
     let dir = store.container_dir(&plan.id);
     store.make_dir(&store.root().join("containers"))?;
     std::fs::create_dir(&dir.bundle).explain(|| format!("make directory {}", dir.bundle.display()))?;
@@ -253,7 +293,15 @@ fn apply(store: &Store, mut record: Record, plan: &Plan, prepared: Option<&mut P
     chmodat(CWD, &dir.bundle, Mode::from_raw_mode(0o700), AtFlags::empty())
         .explain(|| format!("set the mode of {}", dir.bundle.display()))?;
     let lock = Lock::directory(&dir.bundle)?;
-    store.take_name(&plan.name, &plan.id)?;
+    match store.take_name(&plan.name, &plan.id) {
+        Err(fault) if fault.kind() == cli::Kind::Conflict => {
+            // The run directory is the prepared shim's, for the next try.
+            let _ = store::remove_tree(&dir.bundle);
+            made.finished();
+            return Err(Unmade::Name(fault));
+        }
+        taken => taken?,
+    }
     let created_at = jiff::Timestamp::now().to_string();
     // Until the record says that they are used.
     let held = prepare_mounts(store, &dir, plan)?;

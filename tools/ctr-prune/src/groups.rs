@@ -66,9 +66,18 @@ impl Remains {
 
     pub fn remove(&self, store: &Store) -> Result<()> {
         let dir = store.container_dir(&self.id);
+        let was_there = dir.bundle.exists();
+        match self.clear_away(&dir, store) {
+            // Removed meanwhile, and whoever does that takes the group along.
+            Err(_) if was_there && !dir.bundle.exists() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn clear_away(&self, dir: &ContainerDir, store: &Store) -> Result<()> {
         // What a killed shim has written would look true as long as the lock is held.
         if dir.bundle.exists() {
-            shim::clear(&dir, PATIENCE)?;
+            shim::clear(dir, PATIENCE)?;
         }
         // Held meanwhile, so that nobody starts the container into a group that is being removed.
         let has_run = dir.bundle.exists() && dir.run.is_dir();

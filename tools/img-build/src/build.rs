@@ -216,7 +216,8 @@ impl Builder<'_> {
             }
             Base::Image { reference, platform } => {
                 let name = format!("[{}] FROM {}", planned.name, reference.familiar());
-                let vertex = if self.is_surveyed() { self.report.nobody() } else { self.report.start(&name) };
+                let is_told = !self.is_surveyed() && self.printed.is_none();
+                let vertex = if is_told { self.report.start(&name) } else { self.report.nobody() };
                 let found = self.images.find(reference, platform).map_err(|fault| {
                     vertex.failed(&fault);
                     fault.within(format!("{}: FROM {}", self.place(planned.lines), reference.familiar()))
