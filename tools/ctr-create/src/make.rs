@@ -87,7 +87,7 @@ pub fn create(
     };
     let ids = Ids { store, id: &id };
     crate::users::settle(store, &id, &config)?;
-    let made = named(store, record, config, &id, prepared, warn)?;
+    let made = named(store, &record, &config, &id, prepared, warn)?;
     ids.kept();
     Ok(made)
 }
@@ -95,15 +95,15 @@ pub fn create(
 /// Makes it, under another name if the one that was found for it is somebody else's by then.
 fn named(
     store: &Store,
-    record: Record,
-    config: Config,
+    record: &Record,
+    config: &Config,
     id: &str,
     mut prepared: Option<&mut Prepared>,
     warn: Warn<'_>,
 ) -> Result<Record> {
     let mut left = if config.name.is_some() { 0 } else { NAMES_TRIED };
     loop {
-        let plan = plan(store, &record, config.clone(), id.to_owned(), warn)?;
+        let plan = plan(store, record, config.clone(), id.to_owned(), warn)?;
         match apply(store, record.clone(), &plan, prepared.as_deref_mut()) {
             Err(Unmade::Name(_)) if left > 0 => left -= 1,
             Err(Unmade::Name(fault) | Unmade::Other(fault)) => return Err(fault),
