@@ -98,31 +98,58 @@ echo "$(nproc) processors, $(uname -sr), $rounds rounds"
 ! wants range || attaching 1000
 
 if wants throughput; then
-    # A second of one TCP connection out of the container to the host, Gbit/s; the bare pair of links is the kernel's own price.
-    iperf3 -s -D -I "$work/iperf.pid" >/dev/null
-    rate() { # NAME PID SERVER
-            for _ in 1 2 3 4 5; do
-            nsenter -t "$2" -n iperf3 -c "$3" -t 2 -J >"$work/iperf"
-            jq -r '.end.sum_received.bits_per_second / 1e9' "$work/iperf" >>"$work/rate-$1"
-        done
-        awk -v name="$1" '{ v[NR] = $1 } END { n = asort_(v, NR); printf "%-34s %10.2f\n", name, v[int((NR + 1) / 2)] }
-            function asort_(v, n, i, j, t) { for (i = 2; i <= n; i++) for (j = i; j > 1 && v[j] < v[j-1]; j--) { t = v[j]; v[j] = v[j-1]; v[j-1] = t } return n }' "$work/rate-$1"
+    # One connection out of the container to the host and to another one, and what a small packet costs whoever sends it, who also does the
+    # receiving host's work up to the socket. The bare pair of links, and one on a bridge, are the kernel's own price; all pass
+    # through the rules of all.
+    declare -A inside=() gateway=()
+    beside() { # NAME GATEWAY: a namespace with an interface eth0 whose other end is NAME0
+        unshare --net sleep 1000000 &
+        inside[$1]=$! gateway[$1]=$2
+        sleep 0.2
+        ip link add "$1"0 type veth peer name eth0 netns "${inside[$1]}"
+        ip link set "$1"0 up
+        nsenter -t "${inside[$1]}" -n sh -c "ip link set lo up; ip address add ${2%.1}.2/24 dev eth0; ip link set eth0 up; ip route add default via $2"
     }
-    unshare --net sleep 1000000 &
-    bare=$!
-    sleep 0.2
-    ip link add bare0 type veth peer name eth0 netns $bare
-    ip address add 10.63.0.1/24 dev bare0 && ip link set bare0 up
-    nsenter -t $bare -n sh -c 'ip link set lo up; ip address add 10.63.0.2/24 dev eth0; ip link set eth0 up'
-    sleep 0.5
+    beside other 10.63.2.1 && ip address add 10.63.2.1/24 dev other0
+    beside bare 10.63.0.1 && ip address add 10.63.0.1/24 dev bare0
+    beside bridged 10.63.1.1 && ip link add plain type bridge && ip address add 10.63.1.1/24 dev plain && ip link set plain up && ip link set bridged0 master plain
     net-attach -q bench >/dev/null
-    ours=$(ctr-inspect bench | jq .container.pid)
-    printf '\n%-34s %10s\n' 'container to host, one connection' 'Gbit/s'
-    rate bare-veth $bare 10.63.0.1
-    rate staves "$ours" 10.89.0.1
+    inside[staves]=$(ctr-inspect bench | jq .container.pid) gateway[staves]=10.89.0.1
+    paths=(bare bridged staves)
     if running docker; then
         docker network connect bench bench
-        rate docker "$(docker inspect -f '{{.State.Pid}}' bench)" "$(docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' bench)"
+        inside[docker]=$(docker inspect -f '{{.State.Pid}}' bench) gateway[docker]=$(docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' bench)
+        # docker's policy for forwarded packets is DROP.
+        iptables -I FORWARD -s 10.63.0.0/16 -j ACCEPT && iptables -I FORWARD -d 10.63.0.0/16 -j ACCEPT
+        paths+=(docker)
     fi
-    kill "$(cat "$work/iperf.pid")"
+    sleep 1
+    iperf3 -s -D -I "$work/iperf.pid" >/dev/null
+    nsenter -t "${inside[other]}" -n iperf3 -s -D -I "$work/iperf-other.pid" >/dev/null
+    tell() { # NAME MEASURE SERVER [OPTION...]
+        nsenter -t "${inside[$1]}" -n iperf3 -c "$3" -t 1 -J "${@:4}" >"$work/iperf" || { jq -r .error "$work/iperf" >&2; exit 1; }
+        case $2 in
+        packet) jq -r '1e9 * .end.sum_sent.seconds / .end.sum_sent.packets' "$work/iperf" ;;
+        *) jq -r '.end.sum_received.bits_per_second / 1e9' "$work/iperf" ;;
+        esac >>"$work/times/rate-$filter-$1-$2"
+    }
+    # With docker or Kubernetes on a machine, what passes a bridge passes the host's rules as well (br_netfilter).
+    filters=(without)
+    [ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || filters+=(with)
+    for filter in "${filters[@]}"; do
+        on=$([ "$filter" = with ] && echo 1 || echo 0)
+        [ ${#filters[@]} = 1 ] || sysctl -qw net.bridge.bridge-nf-call-iptables="$on" net.bridge.bridge-nf-call-ip6tables="$on"
+        for _ in $(seq $((rounds + 5))); do
+            for path in "${paths[@]}"; do
+                tell "$path" host "${gateway[$path]}"
+                tell "$path" other 10.63.2.2
+                tell "$path" packet "${gateway[$path]}" -u -b 0 -l 16
+            done
+        done
+        printf '\n%-26s %12s %14s %18s\n' "$filter br_netfilter" 'host, Gbit/s' 'other, Gbit/s' 'small packet, ns'
+        for path in "${paths[@]}"; do
+            printf '%-26s %12.2f %14.2f %18.0f\n' "$path" "$(median "rate-$filter-$path-host")" "$(median "rate-$filter-$path-other")" "$(median "rate-$filter-$path-packet")"
+        done
+    done
+    kill "$(cat "$work/iperf.pid")" "$(cat "$work/iperf-other.pid")" "${inside[other]}" "${inside[bare]}" "${inside[bridged]}"
 fi

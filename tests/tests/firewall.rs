@@ -56,3 +56,34 @@ fn a_network_of_both_families_survives_a_flush() {
     bench.sh("ctr-rm -f web && net-rm front").expect(0);
     assert_eq!(bench.sh("nft list tables").expect(0).stdout, "");
 }
+
+#[test]
+fn a_network_that_becomes_internal_ends_what_goes_outside() {
+    let Some(bench) = Bench::new() else { return };
+    let outside = OtherHost::new();
+    let mut speaker = outside
+        .command("socat")
+        .args(["TCP-LISTEN:9000,fork,reuseaddr", "SYSTEM:while echo tick; do sleep 0.05; done"])
+        .spawn()
+        .expect("run socat");
+    bench.sh("net-create back").expect(0);
+    bench
+        .sh(&format!(
+            "ctr-run -d --name listener --network back $R/busybox:1 sh -c 'while :; do nc {} 9000; sleep 0.1; done'",
+            OtherHost::ADDRESS
+        ))
+        .expect(0);
+    let heard = || bench.sh("ctr-logs listener").expect(0).stdout.lines().count();
+    wait_until("the listener to hear", || heard() > 5);
+    bench
+        .sh("f=$STAVES_ROOT/networks/back/network.json; jq '.internal = true' $f >$f.new && mv $f.new $f && net-reload back")
+        .expect(0);
+    wait_until("silence", || {
+        let before = heard();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        heard() == before
+    });
+    bench.sh("ctr-rm -f listener && net-rm back").expect(0);
+    let _ = speaker.kill();
+    let _ = speaker.wait();
+}

@@ -2,9 +2,12 @@
 
 use crate::netlink::{ACK, Attributes, DUMP, Messages, REQUEST, Socket, attribute};
 use crate::port::{Protocol, numbers};
+use crate::subnet::Subnet;
 use fault::{Explain, Result};
 use record::Port;
 use rustix::io::Errno;
+use std::io;
+use std::net::IpAddr;
 
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
@@ -12,26 +15,47 @@ const NESTED: u16 = 0x8000;
 /// Of both families, as a question.
 const ANY_FAMILY: u8 = 0;
 const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const TUPLE_IP: u16 = 1;
+const IPV4_SOURCE: u16 = 1;
+const IPV4_DESTINATION: u16 = 2;
+const IPV6_SOURCE: u16 = 3;
+const IPV6_DESTINATION: u16 = 4;
 const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const DESTINATION_PORT: u16 = 3;
 
 /// Makes the kernel forget UDP and SCTP flows to published ports: a client that keeps sending, or asking for an
 /// association, would keep going where it went before, past the new rule. TCP flows end by themselves.
-pub fn forget(ports: &[Port]) -> Result<()> {
+pub fn forget_ports(ports: &[Port]) -> Result<()> {
     let lasting: Vec<&Port> = ports.iter().filter(|port| port.protocol != Protocol::Tcp.name()).collect();
     if lasting.is_empty() {
         return Ok(());
     }
-    let what = || "forget earlier flows to the ports".into();
-    let socket = Socket::netfilter()?;
+    forget(&Socket::netfilter()?, |flow| {
+        let tuple = attribute(flow, TUPLE_ORIGINAL).unwrap_or_default();
+        lasting.iter().any(|port| leads_to(tuple, port))
+    })
+    .explain(|| "forget earlier flows to the ports".into())
+}
+
+/// Makes the kernel forget all flows from and to a network: what our rules let pass because it was let pass before is judged
+/// anew.
+pub fn forget_network(subnets: &[Subnet]) -> Result<()> {
+    forget(&Socket::netfilter()?, |flow| {
+        let tuples = [TUPLE_ORIGINAL, TUPLE_REPLY].into_iter().filter_map(|kind| attribute(flow, kind));
+        tuples.flat_map(addresses).any(|address| subnets.iter().any(|subnet| subnet.contains(address)))
+    })
+    .explain(|| "forget the network's earlier flows".into())
+}
+
+/// `meant` is asked with the attributes of each flow.
+fn forget(socket: &Socket, meant: impl Fn(&[u8]) -> bool) -> io::Result<()> {
     let mut all = Messages::new();
     all.push(GET, REQUEST | DUMP, &[ANY_FAMILY, 0, 0, 0], &Attributes::new());
-    for flow in socket.ask(&all).explain(what)? {
-        let Some(tuple) = attribute(flow.body.get(4..).unwrap_or_default(), TUPLE_ORIGINAL) else { continue };
-        if !lasting.iter().any(|port| leads_to(tuple, port)) {
-            continue;
-        }
+    for flow in socket.ask(&all)? {
+        let told = flow.body.get(4..).unwrap_or_default();
+        let Some(tuple) = attribute(told, TUPLE_ORIGINAL).filter(|_| meant(told)) else { continue };
         let family = flow.body.first().copied().unwrap_or(ANY_FAMILY);
         let mut one = Messages::new();
         one.push(
@@ -43,10 +67,19 @@ pub fn forget(ports: &[Port]) -> Result<()> {
         match socket.request(&one) {
             // Gone by itself meanwhile.
             Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
-            outcome => outcome.explain(what)?,
+            outcome => outcome?,
         }
     }
     Ok(())
+}
+
+/// Source and destination of one direction of a flow.
+fn addresses(tuple: &[u8]) -> impl Iterator<Item = IpAddr> {
+    let of = attribute(tuple, TUPLE_IP).unwrap_or_default();
+    let four = |kind| Some(<[u8; 4]>::try_from(attribute(of, kind)?).ok()?.into());
+    let six = |kind| Some(<[u8; 16]>::try_from(attribute(of, kind)?).ok()?.into());
+    let found: [Option<IpAddr>; 4] = [four(IPV4_SOURCE), four(IPV4_DESTINATION), six(IPV6_SOURCE), six(IPV6_DESTINATION)];
+    found.into_iter().flatten()
 }
 
 fn leads_to(tuple: &[u8], port: &Port) -> bool {
@@ -61,6 +94,25 @@ fn leads_to(tuple: &[u8], port: &Port) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_both_families_are_read() {
+        let tuple = |fields: &[(u16, &[u8])]| {
+            let of = fields.iter().fold(Attributes::new(), |of, (kind, bytes)| of.with(*kind, bytes));
+            let mut messages = Messages::new();
+            messages.push(0, 0, &[], &Attributes::new().with_nested(TUPLE_IP, &of));
+            messages.body_for_tests()
+        };
+        let read = |fields: &[(u16, &[u8])]| addresses(&tuple(fields)).map(|a| a.to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            read(&[(IPV4_SOURCE, &[10, 89, 0, 2]), (IPV4_DESTINATION, &[192, 0, 2, 1])]),
+            ["10.89.0.2", "192.0.2.1"]
+        );
+        let mut six = [0; 16];
+        (six[0], six[15]) = (0xfd, 7);
+        assert_eq!(read(&[(IPV6_SOURCE, &six), (IPV6_DESTINATION, &[1, 2])]), ["fd00::7"]);
+        assert_eq!(addresses(&[]).count(), 0);
+    }
 
     #[test]
     fn only_flows_to_the_port_are_meant() {

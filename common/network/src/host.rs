@@ -6,7 +6,7 @@ use crate::netlink::Socket;
 use crate::occupied::check_overlap;
 use crate::plan::Step;
 use crate::subnet::Subnet;
-use crate::{link, sysctl};
+use crate::{conntrack, link, sysctl};
 use fault::{Explain, Fault, Result};
 use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -325,10 +325,10 @@ impl<'a> Host<'a> {
 
     fn make(&self, network: &Definition, dir: &Path, lock: &File) -> Result<()> {
         let marker = dir.join("ready");
+        let before = read(&marker).filter(|before| {
+            (&before.device, before.netns) == (&network.device, self.namespace.identity.1)
+        });
         let ifindex = if network.driver == Driver::Bridge {
-            let before = read(&marker).filter(|before| {
-                (&before.device, before.netns) == (&network.device, self.namespace.identity.1)
-            });
             self.make_bridge(network, before.as_ref())?
         } else {
             0
@@ -337,6 +337,11 @@ impl<'a> Host<'a> {
         let _shared = locked(&self.store.run().join("networks"), FlockOperation::LockShared)?;
         if network.driver == Driver::Bridge {
             firewall::make_table(network, lock)?;
+            let shut = before.map(|before| (before.internal, before.isolate)).unwrap_or_default();
+            if (network.internal && !shut.0) || (network.isolate && !shut.1) {
+                let subnets: Vec<Subnet> = network.pools.iter().map(|pool| pool.subnet).collect();
+                conntrack::forget_network(&subnets)?;
+            }
             for note in firewall::open_ways(self.firewall()?, network, lock)? {
                 self.note(note);
             }

@@ -349,7 +349,7 @@ impl<'w> Work<'w> {
             return Ok(());
         }
         self.add_elements(addresses, ports, in_use)?;
-        crate::conntrack::forget(ports)
+        crate::conntrack::forget_ports(ports)
     }
 
     fn add_elements(&self, addresses: &[IpAddr], ports: &[Port], mut in_use: InUse) -> Result<InUse> {

@@ -65,14 +65,13 @@ fn script(network: &Definition) -> String {
         ("input", "filter hook input priority -5"),
         ("forward", "filter hook forward priority -5"),
         ("forwarded", "filter hook forward priority 200"),
-        ("received", "filter hook input priority 200"),
     ];
     let mut lines = vec![format!("add table inet {TABLE}"), format!("add chain inet {TABLE} {USER}")];
     for (chain, hook) in base {
         lines.extend(["add", "flush", "delete"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
         lines.push(format!("add chain inet {TABLE} {chain} {{ type {hook}; }}"));
     }
-    for chain in ["publish", "leaving", "passed"] {
+    for chain in ["publish", "entering", "leaving", "passed"] {
         lines.extend(["add", "flush"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
     }
     for set in [BRIDGES, INTERNAL, ISOLATED, NAMED] {
@@ -128,12 +127,15 @@ pub(super) fn forget_subnets(network: &Definition) {
 }
 
 /// Chains and what is in them, in order.
+///
+/// Every packet of the machine comes by, so that what is asked first costs least: a set of names is ten times a comparison with
+/// what the packet or its connection says.
 fn rules() -> Vec<(&'static str, String)> {
     // Loopback addresses of ours are nobody else's, neither as destination nor as source: route_localnet, which lets us reach
     // published ports from them, would let containers use them.
     let mut rules = vec![
-        ("guard", "iifname @bridges ip daddr 127.0.0.0/8 drop".to_owned()),
-        ("guard", "iifname @bridges ip saddr 127.0.0.0/8 drop".to_owned()),
+        ("guard", "ip daddr 127.0.0.0/8 iifname @bridges drop".to_owned()),
+        ("guard", "ip saddr 127.0.0.0/8 iifname @bridges drop".to_owned()),
         // Before routing, that is before the kernel drops what comes from elsewhere to a loopback address.
         ("prerouting", "ip daddr 127.0.0.0/8 return".to_owned()),
         // A container's questions to its network's resolver are that one's, whatever port 53 is published for.
@@ -166,19 +168,20 @@ fn rules() -> Vec<(&'static str, String)> {
         ("postrouting", "ip saddr @subnets oifname != @bridges masquerade"),
         // Addresses anybody can have (RFC 4193); others are the containers' own everywhere.
         ("postrouting", "ip6 saddr @subnets6 ip6 saddr fc00::/7 oifname != @bridges masquerade"),
-        // Of the host's addresses an internal network has that of its bridge.
-        ("input", "iifname @internal fib daddr . iif type != { local, broadcast, anycast, multicast } drop"),
         ("forward", "jump user"),
-        ("forward", "iifname . oifname @pairs goto passed"),
-        ("forward", "iifname @internal drop"),
-        ("forward", "oifname @internal drop"),
-        ("forward", "oifname @bridges ct state established,related goto passed"),
-        ("forward", "iifname @bridges oifname @isolated drop"),
-        ("forward", "oifname @bridges ct status dnat goto passed"),
+        ("forward", "oifname @bridges goto entering"),
+        ("forward", "iifname @bridges goto leaving"),
+        // What a network may no longer have is forgotten when it changes, see conntrack.
+        ("entering", "ct state established,related goto passed"),
+        ("entering", "iifname . oifname @pairs goto passed"),
+        ("entering", "iifname @internal drop"),
+        ("entering", "oifname @internal drop"),
+        ("entering", "iifname @bridges oifname @isolated drop"),
+        ("entering", "ct status dnat goto passed"),
         // From other networks and, to addresses of containers, from outside.
-        ("forward", "oifname @bridges drop"),
-        ("forward", "iifname @bridges jump leaving"),
+        ("entering", "drop"),
         ("leaving", "ct state established,related goto passed"),
+        ("leaving", "iifname @internal drop"),
     ] {
         rules.push((chain, rule.to_owned()));
     }
@@ -188,15 +191,25 @@ fn rules() -> Vec<(&'static str, String)> {
     rules.push(("leaving", "goto passed".into()));
     // For other tables, see foreign.rs; gone again before the packet leaves the hook.
     rules.push(("passed", format!("meta mark set meta mark | {MARK:#x} accept")));
-    rules.push((
-        "input",
-        format!(
-            "iifname @named meta l4proto {{ tcp, udp }} th dport 53 fib daddr . iif type local meta mark set meta mark | {MARK:#x} accept"
-        ),
-    ));
-    for last in ["forwarded", "received"] {
-        rules.push((last, format!("meta mark & {MARK:#x} != 0 meta mark set meta mark & {:#x}", !MARK)));
+    for protocol in ["udp", "tcp"] {
+        rules.push((
+            "input",
+            format!(
+                "{protocol} dport 53 iifname @named fib daddr . iif type local meta mark set meta mark | {MARK:#x} accept"
+            ),
+        ));
     }
+    // Of the host's addresses an internal network has that of its bridge.
+    for rule in [
+        "ct state established,related accept",
+        "iifname @internal fib daddr . iif type != { local, broadcast, anycast, multicast } drop",
+    ] {
+        rules.push(("input", rule.to_owned()));
+    }
+    rules.push((
+        "forwarded",
+        format!("meta mark & {MARK:#x} != 0 meta mark set meta mark & {:#x}", !MARK),
+    ));
     rules
 }
 
