@@ -78,7 +78,8 @@ fn addresses(tuple: &[u8]) -> impl Iterator<Item = IpAddr> {
     let of = attribute(tuple, TUPLE_IP).unwrap_or_default();
     let four = |kind| Some(<[u8; 4]>::try_from(attribute(of, kind)?).ok()?.into());
     let six = |kind| Some(<[u8; 16]>::try_from(attribute(of, kind)?).ok()?.into());
-    let found: [Option<IpAddr>; 4] = [four(IPV4_SOURCE), four(IPV4_DESTINATION), six(IPV6_SOURCE), six(IPV6_DESTINATION)];
+    let found: [Option<IpAddr>; 4] =
+        [four(IPV4_SOURCE), four(IPV4_DESTINATION), six(IPV6_SOURCE), six(IPV6_DESTINATION)];
     found.into_iter().flatten()
 }
 
@@ -103,7 +104,8 @@ mod tests {
             messages.push(0, 0, &[], &Attributes::new().with_nested(TUPLE_IP, &of));
             messages.body_for_tests()
         };
-        let read = |fields: &[(u16, &[u8])]| addresses(&tuple(fields)).map(|a| a.to_string()).collect::<Vec<_>>();
+        let read =
+            |fields: &[(u16, &[u8])]| addresses(&tuple(fields)).map(|a| a.to_string()).collect::<Vec<_>>();
         assert_eq!(
             read(&[(IPV4_SOURCE, &[10, 89, 0, 2]), (IPV4_DESTINATION, &[192, 0, 2, 1])]),
             ["10.89.0.2", "192.0.2.1"]

@@ -325,14 +325,10 @@ impl<'a> Host<'a> {
 
     fn make(&self, network: &Definition, dir: &Path, lock: &File) -> Result<()> {
         let marker = dir.join("ready");
-        let before = read(&marker).filter(|before| {
-            (&before.device, before.netns) == (&network.device, self.namespace.identity.1)
-        });
-        let ifindex = if network.driver == Driver::Bridge {
-            self.make_bridge(network, before.as_ref())?
-        } else {
-            0
-        };
+        let before = read(&marker)
+            .filter(|before| (&before.device, before.netns) == (&network.device, self.namespace.identity.1));
+        let ifindex =
+            if network.driver == Driver::Bridge { self.make_bridge(network, before.as_ref())? } else { 0 };
         // Who removes the table makes sure, with this lock, that no network is ready.
         let _shared = locked(&self.store.run().join("networks"), FlockOperation::LockShared)?;
         if network.driver == Driver::Bridge {

@@ -206,10 +206,7 @@ fn rules() -> Vec<(&'static str, String)> {
     ] {
         rules.push(("input", rule.to_owned()));
     }
-    rules.push((
-        "forwarded",
-        format!("meta mark & {MARK:#x} != 0 meta mark set meta mark & {:#x}", !MARK),
-    ));
+    rules.push(("forwarded", format!("meta mark & {MARK:#x} != 0 meta mark set meta mark & {:#x}", !MARK)));
     rules
 }
 
