@@ -31,24 +31,6 @@ pub struct Output {
     pub common: Common,
 }
 
-/// Implements [`cli::Tool`] for arguments whose [`Output`] is found so.
-#[macro_export]
-macro_rules! tool {
-    ($args:ty, $name:literal, $($output:ident).+) => {
-        impl cli::Tool for $args {
-            const NAME: &'static str = $name;
-
-            fn common(&self) -> &cli::Common {
-                &self.$($output).+.common
-            }
-
-            fn quiet(&self) -> bool {
-                self.$($output).+.quiet
-            }
-        }
-    };
-}
-
 impl Chosen {
     /// Those named, else those of the records on stdin.
     pub fn subjects(&self, context: &mut Context) -> Result<Vec<Subject>> {

@@ -67,6 +67,24 @@ pub trait Tool: Parser {
     }
 }
 
+/// Implements [`Tool`] for arguments of the usual shape: the program's name, where their [`Common`] is and, if they have it, `--quiet`.
+#[macro_export]
+macro_rules! tool {
+    ($args:ty, $name:literal, $($common:ident).+ $(, $($quiet:ident).+)?) => {
+        impl $crate::Tool for $args {
+            const NAME: &'static str = $name;
+
+            fn common(&self) -> &$crate::Common {
+                &self.$($common).+
+            }
+
+            $(fn quiet(&self) -> bool {
+                self.$($quiet).+
+            })?
+        }
+    };
+}
+
 /// Runs a tool with the process's arguments.
 pub fn main<T: Tool>(run: fn(&T, &mut Context) -> Result<()>) -> ExitCode {
     let status = run_with(std::env::args_os(), run);

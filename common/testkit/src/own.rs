@@ -3,8 +3,9 @@
 
 use nix::sched::{CloneFlags, unshare};
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// Whether this is root in the first user namespace's sense: most of what containers need.
 pub fn is_root() -> bool {
@@ -13,7 +14,6 @@ pub fn is_root() -> bool {
 
 /// Says aloud that a test, or a part of one, cannot run here.
 pub fn skip(why: &str) {
-    use std::io::Write;
     // Not eprintln: the test harness would swallow it when the test passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
@@ -142,13 +142,26 @@ pub struct Ran {
 
 impl Ran {
     pub fn of(command: &mut Command) -> Ran {
-        use std::os::unix::process::ExitStatusExt;
-        let output = command.output().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
-        Ran {
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            status: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
-        }
+        Ran::from(command.output().unwrap_or_else(|error| panic!("run {command:?}: {error}")))
+    }
+
+    /// With something on its stdin, which it may leave unread.
+    pub fn fed(command: &mut Command, input: impl AsRef<[u8]>) -> Ran {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
+        let mut stdin = child.stdin.take().expect("a pipe was asked for");
+        let input = input.as_ref();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let _ = stdin.write_all(input);
+            });
+            Ran::end(child)
+        })
+    }
+
+    /// Of one that was started: what comes through pipes of its own until it ends.
+    pub fn end(child: Child) -> Ran {
+        Ran::from(child.wait_with_output().unwrap_or_else(|error| panic!("wait for a child: {error}")))
     }
 
     /// The same, having made sure that it ended so.
@@ -166,6 +179,17 @@ impl Ran {
         let line = self.stdout.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
         serde_json::from_str(line)
             .unwrap_or_else(|error| panic!("not JSON ({error}): {line:?}\nstderr:\n{}", self.stderr))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Ran {
+        use std::os::unix::process::ExitStatusExt;
+        Ran {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            status: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
+        }
     }
 }
 

@@ -1,29 +1,12 @@
 //! The real program, spoken to as docker does.
 
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 use testkit::{Place, Ran};
 
 fn helper(place: &Place, action: &str, input: &str) -> Ran {
     let file = place.path().join("data/staves/credentials.json");
-    let mut child = place
-        .command(env!("CARGO_BIN_EXE_cred-file"))
-        .arg(action)
-        .env("STAVES_CREDENTIALS", file)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may not want any.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    Ran {
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-        status: output.status.code().unwrap(),
-    }
+    let mut command = place.command(env!("CARGO_BIN_EXE_cred-file"));
+    Ran::fed(command.arg(action).env("STAVES_CREDENTIALS", file), input)
 }
 
 #[test]

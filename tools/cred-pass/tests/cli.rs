@@ -1,7 +1,6 @@
 //! The real program with the real pass and gpg, in a place of their own.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use testkit::{Place, Ran, find_program, skip};
 
 /// A password store with a key that takes no passphrase. Its agent ends with the directory.
@@ -37,23 +36,7 @@ impl Store {
     }
 
     fn helper(&self, action: &str, input: &str) -> Ran {
-        let mut child = self
-            .place
-            .command(env!("CARGO_BIN_EXE_cred-pass"))
-            .arg(action)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It may not want any.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        let output = child.wait_with_output().unwrap();
-        Ran {
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-            status: output.status.code().unwrap(),
-        }
+        Ran::fed(self.place.command(env!("CARGO_BIN_EXE_cred-pass")).arg(action), input)
     }
 }
 

@@ -81,7 +81,7 @@ impl Packing {
     }
 }
 
-chosen::tool!(Args, "ctr-checkpoint", chosen.output);
+cli::tool!(Args, "ctr-checkpoint", chosen.output.common, chosen.output.quiet);
 
 impl Args {
     fn is_to_stdout(&self) -> bool {

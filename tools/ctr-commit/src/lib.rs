@@ -7,7 +7,7 @@ mod pause;
 
 use clap::ValueEnum;
 use cli::progress::Progress;
-use cli::{Common, Context, Explain, Fault, Result, Tool};
+use cli::{Common, Context, Explain, Fault, Result};
 use config::Base;
 use layer::NewLayer;
 use oci::manifest::media_type as mt;
@@ -105,17 +105,7 @@ pub enum Compression {
     None,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-commit";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-commit", common, quiet);
 
 /// Sections of a record that tell of the container, and nothing of the image made of it.
 const OF_THE_CONTAINER: [&str; 7] =

@@ -4,7 +4,7 @@
 mod copy;
 mod end;
 
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Fault, Result};
 use end::End;
 use record::Record;
 use std::ffi::OsString;
@@ -55,17 +55,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-cp";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-cp", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (from, to) = (End::parse(&args.source)?, End::parse(&args.destination)?);

@@ -23,7 +23,7 @@ pub use make::{Plan, create, dry_run, prepare, refresh, update};
 pub use replace::make_way;
 
 use args::{CommandWords, CreateFlags};
-use cli::{Common, Context, Explain, Fault, Result, Tool};
+use cli::{Common, Context, Explain, Fault, Result};
 use record::{Container, Record};
 use std::io::{IsTerminal, Write};
 use store::Store;
@@ -62,17 +62,7 @@ pub struct Args {
     pub words: CommandWords,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-create";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-create", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

@@ -3,7 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cli::{Common, Context, OutputMode, Result, Tool};
+use cli::{Common, Context, OutputMode, Result};
 use layer::ItemKind;
 use layer::pack::Member;
 use rootfs::{Change, Changes, Content, Visitor};
@@ -34,17 +34,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-diff";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-diff", common, quiet);
 
 /// Lines are printed in pieces of this size, in bytes.
 const PIECE: usize = 64 << 10;

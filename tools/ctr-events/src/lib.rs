@@ -4,7 +4,7 @@
 mod filter;
 mod log;
 
-use cli::{Common, Context, Explain, OutputMode, Result, Tool};
+use cli::{Common, Context, Explain, OutputMode, Result};
 use filter::{Event, Filters};
 use jiff::Timestamp;
 use log::Reader;
@@ -58,13 +58,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-events";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "ctr-events", common);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let now = Timestamp::now();

@@ -1,7 +1,7 @@
 //! Write a container's files into an archive.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Fault, Result};
 use layer::output::Output;
 use rootfs::{Access, Root, Tally, Tarball, Walk};
 use std::io::{BufWriter, IsTerminal, stdout};
@@ -41,17 +41,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-export";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-export", common, quiet);
 
 /// Written at once, in bytes.
 const CHUNK: usize = 256 << 10;

@@ -1,7 +1,7 @@
 //! Print containers' records, whole and up to date.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, OutputMode, Result, Tool};
+use cli::{Common, Context, Fault, OutputMode, Result};
 use record::Record;
 use store::{ContainerDir, Store, Subject, atomic};
 
@@ -31,17 +31,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-inspect";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-inspect", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

@@ -1,8 +1,7 @@
 //! The tool as a program, against containers made by hand.
 
 use serde_json::json;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use testkit::{Place, Ran};
 
 fn command(place: &Place, arguments: &[&str]) -> Command {
@@ -34,14 +33,11 @@ fn the_whole_record_up_to_date() {
 fn a_record_is_replaced_by_the_containers_own() {
     let place = Place::new();
     place.container(&"a".repeat(64), "web", &json!({"config": {"env": ["A=b"]}}));
-    let mut child = command(&place, &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let input = format!(
         r#"{{"config":{{"env":["OLD"]}},"note":1.50,"container":{{"id":"{}","name":"x"}}}}"#,
         "a".repeat(64)
     );
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = Ran::fed(&mut command(&place, &[]), input).expect(0).stdout;
     assert!(text.contains(r#""env":["A=b"]"#) && text.contains(r#""note":1.50"#), "{text}");
 }
 

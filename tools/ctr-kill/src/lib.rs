@@ -27,7 +27,7 @@ pub struct Args {
     pub chosen: Chosen,
 }
 
-chosen::tool!(Args, "ctr-kill", chosen.output);
+cli::tool!(Args, "ctr-kill", chosen.output.common, chosen.output.quiet);
 
 const SIGKILL: i32 = 9;
 /// How long a killed container may take to end: processes in uninterruptible sleep delay it.

@@ -1,8 +1,7 @@
 //! The tool as a program, against containers made by hand.
 
 use serde_json::json;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use testkit::{FakeShim, Place, Ran};
 
 fn kill(place: &Place, arguments: &[&str]) -> Ran {
@@ -48,17 +47,12 @@ fn records_pass_through_and_failures_do_not_stop_the_others() {
     let _shim = FakeShim::start(&dir, "running", &[]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_ctr-kill"));
     place.furnish(&mut command);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let input = format!(
         "{{\"container\":{{\"id\":\"{}\",\"name\":\"idle\"}}}}\n{{\"x\":1.50,\"container\":{{\"id\":\"{}\",\"name\":\"web\"}}}}\n",
         "b".repeat(64),
         "a".repeat(64)
     );
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(5));
-    let stdout = String::from_utf8(output.stdout).unwrap();
+    let stdout = Ran::fed(&mut command, input).expect(5).stdout;
     assert!(stdout.starts_with("{\"x\":1.50,\"container\":"), "{stdout}");
     assert_eq!(stdout.lines().count(), 1);
 }

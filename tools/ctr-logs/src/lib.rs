@@ -7,7 +7,7 @@ mod follow;
 
 pub use cli::moment;
 
-use cli::{Common, Context, Explain, Fault, OutputFormat, Result, Tool};
+use cli::{Common, Context, Explain, Fault, OutputFormat, Result};
 use entry::{Entry, Sink, Style};
 use files::{Line, LogFile, Window};
 use follow::{Watch, Woken};
@@ -68,13 +68,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-logs";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "ctr-logs", common);
 
 /// How many lines from the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ mod filter;
 mod table;
 mod words;
 
-use cli::{Common, Context, Kind, OutputMode, Result, Tool};
+use cli::{Common, Context, Kind, OutputMode, Result};
 use filter::Filters;
 use jiff::Timestamp;
 use record::{Container, Record};
@@ -63,17 +63,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-ls";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-ls", common, quiet);
 
 /// A container with what listing needs of it.
 struct Listed {

@@ -27,7 +27,7 @@ pub struct Args {
     pub chosen: Chosen,
 }
 
-chosen::tool!(Args, "ctr-pause", chosen.output);
+cli::tool!(Args, "ctr-pause", chosen.output.common, chosen.output.quiet);
 
 /// How long a container's processes may take to stop is up to the shim; this is for one that does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -39,17 +39,7 @@ pub struct Args {
     pub common: cli::Common,
 }
 
-impl cli::Tool for Args {
-    const NAME: &'static str = "ctr-port";
-
-    fn common(&self) -> &cli::Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-port", common, quiet);
 
 /// One port that is published.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

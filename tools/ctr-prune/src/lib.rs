@@ -6,7 +6,7 @@ mod select;
 mod sweep;
 
 use cli::words::confirmed;
-use cli::{Common, Context, Kind, OutputMode, Result, Tool};
+use cli::{Common, Context, Kind, OutputMode, Result};
 use record::{Container, Record};
 use select::{Filters, Verdict};
 use std::time::{Duration, SystemTime};
@@ -56,17 +56,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-prune";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-prune", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let filters = Filters::parse(&args.filters)?;

@@ -33,7 +33,7 @@ pub struct Args {
     pub output: Output,
 }
 
-chosen::tool!(Args, "ctr-rename", output);
+cli::tool!(Args, "ctr-rename", output.common, output.quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     // docker's own notation.

@@ -4,7 +4,7 @@
 use chosen::Chosen;
 use cli::{Context, Fault, Kind, Result};
 use ctr_create::edited::{Difference, difference};
-use ctr_stop::Plan;
+use ctr_stop::{Plan, StopFlags};
 use record::Record;
 use serde_json::{Value, json};
 use shim::{Client, Request};
@@ -31,39 +31,28 @@ pub struct Args {
     #[arg(long, conflicts_with = "containers")]
     pub running: bool,
 
-    /// Signal to send first, instead of the container's stop signal
-    #[arg(short, long, value_name = "SIGNAL")]
-    pub signal: Option<String>,
-
-    /// Seconds until KILL; -1 waits for ever [default: the container's stop timeout, else 10]
-    #[arg(
-        short = 't',
-        long = "timeout",
-        visible_alias = "time",
-        value_name = "SECONDS",
-        allow_negative_numbers = true,
-        value_parser = clap::value_parser!(i64).range(-1..)
-    )]
-    pub timeout: Option<i64>,
+    #[command(flatten)]
+    pub stopping: StopFlags,
 
     #[command(flatten)]
     pub chosen: Chosen,
 }
 
-chosen::tool!(Args, "ctr-restart", chosen.output);
+cli::tool!(Args, "ctr-restart", chosen.output.common, chosen.output.quiet);
 
 /// Beyond the time a container has to end, for KILL to do its work and for the new run to begin.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let signal = args.signal.as_deref().map(ctr_kill::signal_flag).transpose()?;
+    let signal = args.stopping.signal()?;
     let store = Store::from_env()?;
     let wanted = |status| args.all || matches!(status, Status::Running | Status::Paused | Status::Restarting);
     let subjects = args.chosen.subjects_or_all(context, &store, args.all || args.running, wanted)?;
     if args.chosen.output.dry_run {
         context.each(subjects, |context, subject| {
             let dir = subject.find(&store)?;
-            let steps = steps(&dir, &subject, signal, args.timeout).map_err(|f| f.on(dir.id.as_str()))?;
+            let steps =
+                steps(&dir, &subject, signal, args.stopping.timeout).map_err(|f| f.on(dir.id.as_str()))?;
             context.print_steps(Some(&dir.id), &steps)
         });
         return Ok(());
@@ -75,7 +64,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
     };
     chosen::act(context, &store, subjects, 32, |dir, subject| {
-        restart(&store, dir, subject, signal, args.timeout, &|text| warn(&dir.id, text))
+        restart(&store, dir, subject, signal, args.stopping.timeout, &|text| warn(&dir.id, text))
     });
     for (id, text) in warnings.into_inner().unwrap_or_default() {
         context.warn(&id, &text);

@@ -65,7 +65,7 @@ pub struct Args {
     pub chosen: Chosen,
 }
 
-chosen::tool!(Args, "ctr-restore", chosen.output);
+cli::tool!(Args, "ctr-restore", chosen.output.common, chosen.output.quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if let Some(path) = &args.import {

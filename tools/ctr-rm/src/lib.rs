@@ -5,7 +5,7 @@ mod remove;
 
 pub use remove::{Options, Remains, Step, detach, discard, plan, remove, take_apart, take_away};
 
-use cli::{Common, Context, Kind, Result, Tool};
+use cli::{Common, Context, Kind, Result};
 use record::{Container, Record};
 use store::{ContainerDir, Store, Subject};
 
@@ -43,17 +43,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-rm";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-rm", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

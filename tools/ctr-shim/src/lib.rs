@@ -14,7 +14,7 @@ mod restart;
 mod server;
 mod settings;
 
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Fault, Result};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,13 +40,7 @@ pub struct Args {
     pub tools: Option<PathBuf>,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-shim";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "ctr-shim", common);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let _ = serve(&args.bundle, &args.run, args.tools.as_deref());

@@ -1,7 +1,7 @@
 //! Show the OCI runtime specification a container would get.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, OutputMode, Result, Tool};
+use cli::{Common, Context, OutputMode, Result};
 use ctr_create::args::{CommandWords, CreateFlags};
 use ctr_create::facts;
 use oci::spec::Identity;
@@ -37,13 +37,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-spec";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "ctr-spec", common);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     // What is wrong with the flags is said before anything is waited for.

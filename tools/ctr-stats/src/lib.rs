@@ -4,7 +4,7 @@
 mod sample;
 mod show;
 
-use cli::{Common, Context, Fault, Kind, OutputMode, Result, Tool};
+use cli::{Common, Context, Fault, Kind, OutputMode, Result};
 use record::{Container, Record};
 use sample::{Known, Sample};
 use std::collections::{HashMap, HashSet};
@@ -56,17 +56,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-stats";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-stats", common, quiet);
 
 /// Shorter would measure this tool.
 const SHORTEST: Duration = Duration::from_millis(10);

@@ -20,6 +20,16 @@ use store::{ContainerDir, Status, Store, Subject, Who};
     after_help = "Examples:\n  ctr-stop -t 30 web\n  ctr-ls --filter ancestor=debian:12 | ctr-stop | ctr-rm"
 )]
 pub struct Args {
+    #[command(flatten)]
+    pub stopping: StopFlags,
+
+    #[command(flatten)]
+    pub chosen: Chosen,
+}
+
+/// How a container is asked to end, and how long.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StopFlags {
     /// Signal to send first, instead of the container's stop signal
     #[arg(short, long, value_name = "SIGNAL")]
     pub signal: Option<String>,
@@ -34,12 +44,16 @@ pub struct Args {
         value_parser = clap::value_parser!(i64).range(-1..)
     )]
     pub timeout: Option<i64>,
-
-    #[command(flatten)]
-    pub chosen: Chosen,
 }
 
-chosen::tool!(Args, "ctr-stop", chosen.output);
+impl StopFlags {
+    /// The signal's number.
+    pub fn signal(&self) -> Result<Option<i32>> {
+        self.signal.as_deref().map(ctr_kill::signal_flag).transpose()
+    }
+}
+
+cli::tool!(Args, "ctr-stop", chosen.output.common, chosen.output.quiet);
 
 const SIGKILL: i32 = 9;
 const DEFAULT_TIMEOUT: i64 = 10;
@@ -47,20 +61,20 @@ const DEFAULT_TIMEOUT: i64 = 10;
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let signal = args.signal.as_deref().map(ctr_kill::signal_flag).transpose()?;
+    let signal = args.stopping.signal()?;
     let store = Store::from_env()?;
     let subjects = args.chosen.subjects(context)?;
     if args.chosen.output.dry_run {
         context.each(subjects, |context, subject| {
             let dir = subject.find(&store)?;
-            let plan = Plan::of(&dir.load()?, signal, args.timeout)?;
+            let plan = Plan::of(&dir.load()?, signal, args.stopping.timeout)?;
             context.print(&plan.describe(&dir)?)
         });
         return Ok(());
     }
     let stop = |dir: &ContainerDir, subject: &Subject| {
         let ran = runs(dir)?;
-        let record = stop(dir, subject, signal, args.timeout)?;
+        let record = stop(dir, subject, signal, args.stopping.timeout)?;
         if ran {
             store.event(&Who::container(&record), "stop", serde_json::Value::Null);
         }

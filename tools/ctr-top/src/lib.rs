@@ -56,17 +56,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl cli::Tool for Args {
-    const NAME: &'static str = "ctr-top";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-top", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let columns = args.columns.iter().map(|name| column::named(name)).collect::<Result<Vec<&Column>>>()?;

@@ -13,7 +13,7 @@ mod specifier;
 mod syntax;
 pub mod write;
 
-use cli::{Common, Context, Explain, Fault, Kind, OutputFormat, Result, Tool};
+use cli::{Common, Context, Explain, Fault, Kind, OutputFormat, Result};
 use read::Origin;
 use record::Record;
 use service::{File, Machine, Wishes};
@@ -136,17 +136,7 @@ pub enum Format {
     Quadlet,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "ctr-unit";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "ctr-unit", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

@@ -23,7 +23,7 @@ pub struct Args {
     pub chosen: Chosen,
 }
 
-chosen::tool!(Args, "ctr-unpause", chosen.output);
+cli::tool!(Args, "ctr-unpause", chosen.output.common, chosen.output.quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     ctr_pause::act(Verb::Unpause, &args.chosen, args.all, context)

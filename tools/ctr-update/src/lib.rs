@@ -53,7 +53,7 @@ pub struct Unsupported {
     pub cpu_rt_runtime: Option<String>,
 }
 
-chosen::tool!(Args, "ctr-update", chosen.output);
+cli::tool!(Args, "ctr-update", chosen.output.common, chosen.output.quiet);
 
 /// For a shim that does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);

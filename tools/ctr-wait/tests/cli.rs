@@ -13,12 +13,7 @@ fn command(place: &Place, arguments: &[&str]) -> Command {
 }
 
 fn finish(child: Child) -> Ran {
-    let output = child.wait_with_output().unwrap();
-    Ran {
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-        status: output.status.code().unwrap(),
-    }
+    Ran::end(child)
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod find;
 mod plain;
 mod tar;
 
-use cli::{Common, Context, Explain, Fault, Result, Tool};
+use cli::{Common, Context, Explain, Fault, Result};
 use contents::Places;
 use img_pull::Connection;
 use std::ffi::OsString;
@@ -50,13 +50,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-cat";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "img-cat", common);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if args.tar && stdout().is_terminal() {

@@ -1,5 +1,5 @@
 use clap::{ArgAction, Parser, ValueEnum};
-use cli::{Common, ProgressArgs, Result, Tool};
+use cli::{Common, ProgressArgs, Result};
 use image::{Choice, Format, Location};
 use img_pull::{Connection, Transfer};
 use oci::Platform;
@@ -92,17 +92,7 @@ pub enum FormatName {
     Docker,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-copy";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-copy", common, quiet);
 
 impl Args {
     pub fn choice(&self, destination: &Location) -> Result<Choice> {

@@ -7,7 +7,7 @@ mod print;
 mod tree;
 
 use clap::ValueEnum;
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Fault, Result};
 use contents::{Opened, Pattern, Places, scan_layers};
 use img_pull::Connection;
 use layer::{Budget, Item};
@@ -121,17 +121,7 @@ impl What {
     }
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-diff";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-diff", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (one, other) = subjects(args, context)?;

@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::ValueEnum;
-use cli::{Common, Tool};
+use cli::Common;
 use std::path::PathBuf;
 
 /// Change images' configuration
@@ -170,17 +170,7 @@ pub enum Format {
     Docker,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-edit";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-edit", common, quiet);
 
 impl Args {
     /// What was asked for, for the history: always in the same order, and without what says nothing of the image.

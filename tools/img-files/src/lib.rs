@@ -4,7 +4,7 @@
 mod select;
 mod usage;
 
-use cli::{Common, Context, Fault, OutputMode, Result, Table, Tool};
+use cli::{Common, Context, Fault, OutputMode, Result, Table};
 use contents::{FileRecord, Opened, Pattern, Places};
 use img_ls::words;
 use img_pull::Connection;
@@ -68,17 +68,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-files";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-files", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let places = Places::new(args.connection.client()?, args.platform.as_deref())?;

@@ -3,7 +3,7 @@
 
 mod steps;
 
-use cli::{Common, Context, OutputMode, Result, Table, Tool};
+use cli::{Common, Context, OutputMode, Result, Table};
 use img_ls::words;
 use jiff::Timestamp;
 use record::Record;
@@ -41,17 +41,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-history";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-history", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

@@ -4,7 +4,7 @@
 mod layer;
 
 use cli::progress::Progress;
-use cli::{Common, Context, Explain, Fault, ProgressArgs, Result, Tool};
+use cli::{Common, Context, Explain, Fault, ProgressArgs, Result};
 use layer::{Layer, read_layer};
 use oci::manifest::media_type;
 use oci::{Digest, Platform};
@@ -63,17 +63,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-import";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-import", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let name = args.name.as_deref().map(image::new_name).transpose()?;

@@ -1,5 +1,5 @@
 use clap::Parser;
-use cli::{Common, Fault, ProgressArgs, Result, Tool};
+use cli::{Common, Fault, ProgressArgs, Result};
 use image::Format;
 use img_copy::FormatName;
 use img_pull::Transfer;
@@ -120,17 +120,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-index";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-index", common, quiet);
 
 /// What becomes of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

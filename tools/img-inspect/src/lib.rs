@@ -1,7 +1,7 @@
 //! Print images' records, whole.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Explain, OutputMode, Result, Tool};
+use cli::{Common, Context, Explain, OutputMode, Result};
 use contents::{Found, Places};
 use img_pull::Connection;
 use record::Record;
@@ -46,17 +46,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-inspect";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-inspect", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let places = Places::new(args.connection.client()?, args.platform.as_deref())?;

@@ -4,7 +4,7 @@
 mod input;
 
 use cli::progress::{Item, Progress};
-use cli::{Common, Context, Fault, ProgressArgs, Result, Tool};
+use cli::{Common, Context, Fault, ProgressArgs, Result};
 use image::{Loaded, Loader};
 use input::Input;
 use oci::{Platform, Reference};
@@ -49,17 +49,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-load";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-load", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let platform = args.platform.as_deref().map_or_else(|| Ok(Platform::host()), Platform::parse)?;

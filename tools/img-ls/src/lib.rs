@@ -4,7 +4,7 @@
 mod filter;
 pub mod words;
 
-use cli::{Common, Context, Kind, OutputMode, Result, Table, Tool};
+use cli::{Common, Context, Kind, OutputMode, Result, Table};
 use filter::{Filters, Wanted};
 use jiff::Timestamp;
 use oci::manifest::{MAX_MANIFEST_BYTES, media_type};
@@ -53,17 +53,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-ls";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-ls", common, quiet);
 
 struct Listed {
     entry: Entry,

@@ -3,7 +3,7 @@
 
 mod filter;
 
-use cli::{Common, Context, OutputMode, Result, Tool};
+use cli::{Common, Context, OutputMode, Result};
 use filter::Filters;
 use record::Record;
 use serde_json::json;
@@ -47,17 +47,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-prune";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-prune", common, quiet);
 
 /// What was removed.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 use crate::Transfer;
 use clap::{Parser, ValueEnum};
-use cli::{Common, ProgressArgs, Result, Tool};
+use cli::{Common, ProgressArgs, Result};
 use oci::Platform;
 
 /// Pull images from a registry into the store
@@ -73,17 +73,7 @@ pub enum Policy {
     Newer,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-pull";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-pull", common, quiet);
 
 impl Args {
     /// The platform wanted, and whether somebody asked for it.

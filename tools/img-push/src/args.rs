@@ -1,5 +1,5 @@
 use clap::{Parser, ValueEnum};
-use cli::{Common, Fault, ProgressArgs, Result, Tool};
+use cli::{Common, Fault, ProgressArgs, Result};
 use img_pull::Transfer;
 use oci::Platform;
 use oci::manifest::Compression;
@@ -99,17 +99,7 @@ pub enum Wanted {
     All,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-push";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-push", common, quiet);
 
 impl Args {
     pub fn packing(&self) -> Result<Option<Packing>> {

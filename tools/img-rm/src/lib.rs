@@ -1,7 +1,7 @@
 //! Remove images.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Kind, Result, Tool};
+use cli::{Common, Context, Fault, Kind, Result};
 use oci::{Digest, Reference};
 use record::{Image, Record};
 use serde_json::json;
@@ -40,17 +40,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-rm";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-rm", common, quiet);
 
 /// What is to be done about one subject.
 struct Plan {

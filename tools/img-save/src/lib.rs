@@ -4,7 +4,7 @@
 mod plan;
 
 use cli::progress::Progress;
-use cli::{Common, Context, Fault, ProgressArgs, Result, Tool};
+use cli::{Common, Context, Fault, ProgressArgs, Result};
 use image::archive::{Writer, blob_path};
 use plan::Plan;
 use serde_json::json;
@@ -47,17 +47,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-save";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-save", common, quiet);
 
 /// An archive lacks no image that was asked for: the first failure ends it.
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Give images further names.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Fault, Result};
 use oci::Reference;
 use record::{Image, Record};
 use serde_json::json;
@@ -35,17 +35,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-tag";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-tag", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (image, names) = match args.names.as_slice() {

@@ -10,7 +10,7 @@ pub use flatten::{Shape, flatten};
 pub use reader::Interrupt;
 pub use unpack::{Options, Unpacked, plan, unpack, unpack_stream, unpack_with};
 
-use cli::{Common, Context, Fault, Input, Progress, ProgressArgs, Result, Tool};
+use cli::{Common, Context, Fault, Input, Progress, ProgressArgs, Result};
 use layer::{Limits, Skipped};
 use oci::Platform;
 use record::{Image, Record, Rootfs};
@@ -82,17 +82,7 @@ impl Args {
     }
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "img-unpack";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "img-unpack", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

@@ -3,7 +3,7 @@
 
 mod plugin;
 
-use cli::{Common, Context, Result, Tool};
+use cli::{Common, Context, Result};
 use network::{Host, Request};
 use oci::wishes;
 use record::{Attachment, Config, NetworkWish, Port, Record};
@@ -55,17 +55,7 @@ pub struct Args {
     pub quiet: bool,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "net-attach";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "net-attach", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if plugin::is_asked(args) {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use cli::words::pairs;
-use cli::{Common, Context, Fault, Kind, Result, Tool};
+use cli::{Common, Context, Fault, Kind, Result};
 use network::{Asked, Created, File, Host};
 use record::Record;
 use std::io::IsTerminal;
@@ -115,17 +115,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "net-create";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "net-create", common, quiet);
 
 impl Args {
     fn asked(&self) -> Result<Asked> {

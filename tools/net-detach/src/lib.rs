@@ -1,7 +1,7 @@
 //! Detach containers from their networks.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Input, Kind, Result, Tool};
+use cli::{Common, Context, Input, Kind, Result};
 use network::Host;
 use record::{Config, Container};
 use store::{ContainerDir, Store, Subject, is_id};
@@ -45,17 +45,7 @@ pub struct Args {
     pub quiet: bool,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "net-detach";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "net-detach", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let subjects: Vec<Subject> = match context.input(&args.containers)? {

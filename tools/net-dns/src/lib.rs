@@ -16,7 +16,7 @@ mod table;
 mod watch;
 pub mod zone;
 
-use cli::{Common, Context, Explain, Fault, Result, Tool};
+use cli::{Common, Context, Explain, Fault, Result};
 use network::{Definition, Driver, Host, dns};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use server::Server;
@@ -58,13 +58,7 @@ pub struct Args {
     pub ready_fd: Option<i32>,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "net-dns";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "net-dns", common);
 
 pub fn run(args: &Args, _context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

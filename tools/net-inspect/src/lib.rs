@@ -1,7 +1,7 @@
 //! Show networks with all that is known of them.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Input, OutputMode, Result, Tool};
+use cli::{Common, Context, Input, OutputMode, Result};
 use network::Host;
 use record::Record;
 use store::Store;
@@ -24,13 +24,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "net-inspect";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "net-inspect", common);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

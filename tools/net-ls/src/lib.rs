@@ -5,7 +5,7 @@ mod filter;
 
 pub use filter::Filters;
 
-use cli::{Common, Context, OutputMode, Result, Table, Tool};
+use cli::{Common, Context, OutputMode, Result, Table};
 use network::Host;
 use record::Record;
 use store::Store;
@@ -39,17 +39,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "net-ls";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "net-ls", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let filters = Filters::parse(&args.filters)?;

@@ -3,7 +3,7 @@
 
 use cli::moment::{is_before, take_until};
 use cli::words::confirmed;
-use cli::{Common, Context, Kind, OutputMode, Result, Table, Tool};
+use cli::{Common, Context, Kind, OutputMode, Result, Table};
 use net_ls::Filters;
 use network::{DEFAULT, Host, Info, Pruned};
 use record::Record;
@@ -52,17 +52,7 @@ pub struct Args {
     pub quiet: bool,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "net-prune";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "net-prune", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let filters = Chosen::parse(&args.filters)?;

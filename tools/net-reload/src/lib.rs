@@ -1,7 +1,7 @@
 //! Make networks whole again: bridge, kernel parameters and firewall.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, OutputMode, Result, Table, Tool};
+use cli::{Common, Context, OutputMode, Result, Table};
 use network::{Host, Reloaded};
 use record::Record;
 use serde_json::{Map, Value};
@@ -34,17 +34,7 @@ pub struct Args {
     pub quiet: bool,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "net-reload";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "net-reload", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

@@ -1,7 +1,7 @@
 //! Remove networks.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Kind, Result, Tool};
+use cli::{Common, Context, Kind, Result};
 use network::Host;
 use record::Record;
 use store::Store;
@@ -37,17 +37,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "net-rm";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "net-rm", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

@@ -4,7 +4,7 @@
 mod terminal;
 
 use clap::ArgAction;
-use cli::{Common, Context, Explain, Fault, Kind, OutputMode, Result, Tool};
+use cli::{Common, Context, Explain, Fault, Kind, OutputMode, Result};
 use record::Record;
 use registry::login::{Account, Answer, Place};
 use registry::{Client, Options};
@@ -70,17 +70,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "reg-login";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "reg-login", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let account = Account::parse(&args.registry)?;

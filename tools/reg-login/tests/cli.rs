@@ -37,16 +37,7 @@ fn login(place: &Place, words: &[&str]) -> Ran {
 
 /// With the password on stdin.
 fn feed(mut command: Command, input: &str) -> Ran {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It may have failed before reading.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    Ran {
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-        status: output.status.code().unwrap(),
-    }
+    Ran::fed(&mut command, input)
 }
 
 fn with_password(place: &Place, words: &[&str], password: &str) -> Ran {

@@ -1,7 +1,7 @@
 //! Forget logins to registries.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Fault, Result};
 use record::Record;
 use registry::login::{Account, Place};
 use registry::{Client, Options};
@@ -35,13 +35,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "reg-logout";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "reg-logout", common);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let place = Place::new(args.authfile.as_deref())?;

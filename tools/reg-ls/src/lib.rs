@@ -5,7 +5,7 @@ mod place;
 
 pub use place::Repository;
 
-use cli::{Common, Context, Fault, OutputMode, Result, Table, Tool, progress};
+use cli::{Common, Context, Fault, OutputMode, Result, Table, progress};
 use img_pull::Connection;
 use oci::Reference;
 use place::Place;
@@ -55,17 +55,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "reg-ls";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "reg-ls", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let client = args.connection.client()?;

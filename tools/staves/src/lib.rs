@@ -4,7 +4,7 @@
 
 mod documents;
 
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Fault, Result};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -143,13 +143,7 @@ enum Action {
     Links { dir: PathBuf },
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "staves";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "staves", common);
 
 /// Runs the tool the arguments ask for, the program's name first; returns the exit status.
 pub fn dispatch(arguments: Vec<OsString>) -> u8 {

@@ -6,7 +6,7 @@ mod kernel;
 mod network;
 mod user;
 
-use cli::{Common, Context, OutputMode, Result, Table, Tool};
+use cli::{Common, Context, OutputMode, Result, Table};
 use record::Record;
 use store::Store;
 
@@ -30,17 +30,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "sys-check";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "sys-check", common, quiet);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Status {

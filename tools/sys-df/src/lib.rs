@@ -8,7 +8,7 @@ mod others;
 mod print;
 mod walk;
 
-use cli::{Common, Context, Result, Tool};
+use cli::{Common, Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -34,13 +34,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "sys-df";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "sys-df", common);
 
 /// One kind of thing. Bytes are those on disk, but of blobs and layers those of their content, as `img-prune` counts blobs.
 #[derive(Debug, Default, Serialize)]

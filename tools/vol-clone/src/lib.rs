@@ -1,7 +1,7 @@
 //! Copy a volume.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Kind, Result, Tool};
+use cli::{Common, Context, Fault, Kind, Result};
 use fault::Explain;
 use record::Record;
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -45,17 +45,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "vol-clone";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "vol-clone", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     volume::check_name(&args.name)?;

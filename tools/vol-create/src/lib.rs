@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use cli::words::pairs;
-use cli::{Common, Context, Fault, Kind, Result, Tool};
+use cli::{Common, Context, Fault, Kind, Result};
 use fault::Explain;
 use record::Record;
 use std::io::IsTerminal;
@@ -59,17 +59,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "vol-create";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "vol-create", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

@@ -5,7 +5,7 @@ mod tree;
 
 pub use tree::pack;
 
-use cli::{Common, Context, Fault, Result, Tool};
+use cli::{Common, Context, Fault, Result};
 use fault::Explain;
 use record::Record;
 use std::fs::File;
@@ -42,17 +42,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "vol-export";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "vol-export", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if args.into.is_none() && stdout().is_terminal() {

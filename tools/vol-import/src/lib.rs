@@ -1,7 +1,7 @@
 //! Make a volume of a tar archive.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Fault, Kind, Result, Tool};
+use cli::{Common, Context, Fault, Kind, Result};
 use fault::Explain;
 use layer::{Expected, Limits, Skipped, Target};
 use record::Record;
@@ -62,17 +62,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "vol-import";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "vol-import", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let mut wanted = Info { name: args.name.clone(), driver: volume::LOCAL.to_owned(), ..Info::default() };

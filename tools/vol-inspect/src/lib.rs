@@ -1,7 +1,7 @@
 //! Show volumes with all that is known of them.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Input, OutputMode, Result, Tool};
+use cli::{Common, Context, Input, OutputMode, Result};
 use record::Record;
 use store::Store;
 
@@ -23,13 +23,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "vol-inspect";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-}
+cli::tool!(Args, "vol-inspect", common);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;

@@ -3,7 +3,7 @@
 
 use cli::moment::{is_before, take_until};
 use cli::words::confirmed;
-use cli::{Common, Context, Kind, OutputMode, Result, Tool};
+use cli::{Common, Context, Kind, OutputMode, Result};
 use record::Record;
 use store::Store;
 use vol_ls::Filters;
@@ -44,17 +44,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "vol-prune";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "vol-prune", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     // docker's older word for --all.

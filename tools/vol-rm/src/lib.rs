@@ -1,7 +1,7 @@
 //! Remove volumes.
 #![forbid(unsafe_code)]
 
-use cli::{Common, Context, Input, Kind, Result, Tool};
+use cli::{Common, Context, Input, Kind, Result};
 use record::Record;
 use store::Store;
 
@@ -36,17 +36,7 @@ pub struct Args {
     pub common: Common,
 }
 
-impl Tool for Args {
-    const NAME: &'static str = "vol-rm";
-
-    fn common(&self) -> &Common {
-        &self.common
-    }
-
-    fn quiet(&self) -> bool {
-        self.quiet
-    }
-}
+cli::tool!(Args, "vol-rm", common, quiet);
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     let store = Store::from_env()?;
