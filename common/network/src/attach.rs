@@ -433,7 +433,15 @@ pub(crate) fn wishes(request: &Request<'_>) -> Result<Vec<Wish>> {
     let of_flags = request
         .publish
         .iter()
-        .map(|text| Wish::parse(text).map_err(|fault| Fault::usage(format!("--publish {text}: {fault}"))))
+        .map(|text| {
+            Wish::parse(text).map_err(|fault| {
+                let usage = Fault::usage(format!("--publish {text}: {fault}"));
+                match fault.hint_text() {
+                    Some(hint) => usage.hint(hint),
+                    None => usage,
+                }
+            })
+        })
         .collect::<Result<Vec<_>>>()?;
     merge(&of_record, &of_flags)
 }

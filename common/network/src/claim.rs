@@ -324,7 +324,9 @@ fn nobody_listens(wish: &Wish, port: u16) -> Result<()> {
             Ok(()) | Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) => {}
             Err(Errno::ADDRNOTAVAIL) if address.is_unspecified() => {}
             Err(Errno::ADDRNOTAVAIL) => {
-                return Err(Fault::input(format!("{address} is no address of this host")));
+                return Err(Fault::input(format!("{address} is no address of this host")).hint(
+                    "`ip address` lists those it has; without an address a port is published on all of them",
+                ));
             }
             Err(error) => return Err(error).explain(|| format!("bind {at}")),
         }

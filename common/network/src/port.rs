@@ -222,6 +222,9 @@ fn parse(text: &str) -> Result<Wish> {
     let count = last - first + 1;
     let host = if host.is_empty() || host == "0" {
         HostPort::Any
+    } else if host.parse::<IpAddr>().is_ok() {
+        return Err(Fault::input(format!("the address {host} without a port of the host"))
+            .hint(format!("{host}::{container} for any free one")));
     } else {
         match range(host)? {
             (from, to) if to - from + 1 == count => HostPort::At(from),
@@ -281,8 +284,15 @@ fn parse_address(text: &str) -> Result<Option<IpAddr>> {
             Err(Fault::input(format!("{v6} is an address of one link, and of each of them"))
                 .hint("publish the port on an address of the host that is not link-local"))
         }
+        address if is_of_many(address) => Err(Fault::input(format!("{address} is no address of one host"))
+            .hint("publish the port on an address of this host, or without one on all of them")),
         address => Ok(Some(address)),
     }
+}
+
+/// Multicast and broadcast: connections to these are not ours to lead anywhere.
+fn is_of_many(address: IpAddr) -> bool {
+    address.is_multicast() || matches!(address, IpAddr::V4(v4) if v4.is_broadcast())
 }
 
 fn range(text: &str) -> Result<(u16, u16)> {
@@ -368,6 +378,10 @@ mod tests {
             "[[::]]:80:80",
             "1.2.3:80:80",
             "host:80:80",
+            "127.0.0.1:80",
+            "224.0.0.1:80:80",
+            "255.255.255.255:80:80",
+            "[ff02::1]:80:80",
             "8000-8001:80-82",
             "80-82:80-81",
             "a:b:c:d",

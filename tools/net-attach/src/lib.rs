@@ -35,7 +35,7 @@ pub struct Args {
 
     /// Publish a port of the container on the host, in addition to the record's
     ///
-    /// [[IP:][HOST[-HOST]]:]PORT[-PORT][/tcp|udp]. Without HOST a free port is chosen; a range of HOST for one PORT
+    /// [[IP:][HOST[-HOST]]:]PORT[-PORT][/tcp|udp|sctp]. Without HOST a free port is chosen; a range of HOST for one PORT
     /// takes a free one of it. 8080:80 is reachable from everywhere, 127.0.0.1:8080:80 from this host only.
     #[arg(short, long, value_name = "PORTS")]
     pub publish: Vec<String>,
