@@ -39,14 +39,37 @@ pub fn forget_ports(ports: &[Port]) -> Result<()> {
     .explain(|| "forget earlier flows to the ports".into())
 }
 
+/// Makes the kernel forget the flows that ports of the host led to a container: what is let pass because it was let pass before
+/// would reach whoever has the address next, at ports nobody published.
+pub fn forget_led_to(addresses: &[IpAddr], ports: &[&Port]) -> Result<()> {
+    if addresses.is_empty() || ports.is_empty() || there_are_none() {
+        return Ok(());
+    }
+    forget(&Socket::netfilter()?, |flow| {
+        let tuple = attribute(flow, TUPLE_ORIGINAL).unwrap_or_default();
+        ports.iter().any(|port| leads_to(tuple, port))
+            && attribute(flow, TUPLE_REPLY).and_then(source).is_some_and(|from| addresses.contains(&from))
+    })
+    .explain(|| "end the connections through the ports".into())
+}
+
 /// Makes the kernel forget all flows from and to a network: what our rules let pass because it was let pass before is judged
 /// anew.
 pub fn forget_network(subnets: &[Subnet]) -> Result<()> {
+    if there_are_none() {
+        return Ok(());
+    }
     forget(&Socket::netfilter()?, |flow| {
         let tuples = [TUPLE_ORIGINAL, TUPLE_REPLY].into_iter().filter_map(|kind| attribute(flow, kind));
         tuples.flat_map(addresses).any(|address| subnets.iter().any(|subnet| subnet.contains(address)))
     })
     .explain(|| "forget the network's earlier flows".into())
+}
+
+/// A walk through the kernel's table costs milliseconds, however few are in it.
+fn there_are_none() -> bool {
+    std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count")
+        .is_ok_and(|count| count.trim() == "0")
 }
 
 /// `meant` is asked with the attributes of each flow.
@@ -83,6 +106,14 @@ fn addresses(tuple: &[u8]) -> impl Iterator<Item = IpAddr> {
     found.into_iter().flatten()
 }
 
+/// Whom the packets of one direction come from.
+fn source(tuple: &[u8]) -> Option<IpAddr> {
+    let of = attribute(tuple, TUPLE_IP)?;
+    let four = attribute(of, IPV4_SOURCE).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    let six = attribute(of, IPV6_SOURCE).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    four.map(IpAddr::from).or(six.map(IpAddr::from))
+}
+
 fn leads_to(tuple: &[u8], port: &Port) -> bool {
     let Some(protocol) = attribute(tuple, TUPLE_PROTOCOL) else { return false };
     let number = attribute(protocol, PROTOCOL_NUMBER).and_then(|value| value.first());
@@ -114,6 +145,13 @@ mod tests {
         (six[0], six[15]) = (0xfd, 7);
         assert_eq!(read(&[(IPV6_SOURCE, &six), (IPV6_DESTINATION, &[1, 2])]), ["fd00::7"]);
         assert_eq!(addresses(&[]).count(), 0);
+        let from = |fields: &[(u16, &[u8])]| source(&tuple(fields)).map(|a| a.to_string());
+        assert_eq!(
+            from(&[(IPV4_SOURCE, &[10, 89, 0, 2]), (IPV4_DESTINATION, &[192, 0, 2, 1])]).unwrap(),
+            "10.89.0.2"
+        );
+        assert_eq!(from(&[(IPV6_SOURCE, &six), (IPV6_DESTINATION, &[0; 16])]).unwrap(), "fd00::7");
+        assert_eq!(from(&[(IPV4_DESTINATION, &[192, 0, 2, 1])]), None);
     }
 
     #[test]

@@ -55,6 +55,15 @@ const RULE_CHAIN: u16 = 2;
 /// Elements in one message: the list's length is a 16 bit number.
 const CHUNK: usize = 400;
 
+/// See [`Firewall::knows`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// No packet passes that the network's definition keeps out.
+    pub as_it_is: bool,
+    /// There are internal networks.
+    pub internal_ones: bool,
+}
+
 /// The table's elements, through one socket.
 pub struct Firewall(Socket);
 
@@ -106,8 +115,22 @@ impl Firewall {
 
     /// The bridges our rules are about; none if there is no table.
     pub fn bridges(&self) -> io::Result<Vec<String>> {
+        self.members(rules::BRIDGES)
+    }
+
+    /// What the rules know now of a network that is about to be made.
+    pub fn knows(&self, network: &Definition) -> Result<Known> {
+        let what = || format!("look at firewall table {TABLE}");
+        let has = |set: &str| self.members(set).map(|names| names.contains(&network.device)).explain(what);
+        let internal = self.members(rules::INTERNAL).explain(what)?;
+        let shut = (!network.internal || internal.contains(&network.device))
+            && (!network.isolate || has(rules::ISOLATED)?);
+        Ok(Known { as_it_is: shut && has(rules::BRIDGES)?, internal_ones: !internal.is_empty() })
+    }
+
+    fn members(&self, set: &str) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
-        self.list(rules::BRIDGES, |bytes| {
+        self.list(set, |bytes| {
             let name = attribute(bytes, KEY).and_then(|key| attribute(key, VALUE)).map(text);
             found.extend(name.map(str::to_owned));
         })?;

@@ -332,9 +332,14 @@ impl<'a> Host<'a> {
         // Who removes the table makes sure, with this lock, that no network is ready.
         let _shared = locked(&self.store.run().join("networks"), FlockOperation::LockShared)?;
         if network.driver == Driver::Bridge {
-            firewall::make_table(network, lock)?;
-            let shut = before.map(|before| (before.internal, before.isolate)).unwrap_or_default();
-            if (network.internal && !shut.0) || (network.isolate && !shut.1) {
+            let known = self.firewall()?.knows(network)?;
+            firewall::make_table(network, known, lock)?;
+            // What passed while there were no such rules: before the network was edited, after somebody emptied the table, or of a
+            // network that had these addresses.
+            let was_shut = before.is_some_and(|before| {
+                (before.internal || !network.internal) && (before.isolate || !network.isolate)
+            });
+            if !(known.as_it_is && was_shut) {
                 let subnets: Vec<Subnet> = network.pools.iter().map(|pool| pool.subnet).collect();
                 conntrack::forget_network(&subnets)?;
             }

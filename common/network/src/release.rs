@@ -5,7 +5,7 @@ use crate::claim::Claims;
 use crate::definition::Definition;
 use crate::host::Host;
 use crate::signals::Uninterrupted;
-use crate::{cni, files, firewall, link, vlan, wanted};
+use crate::{cni, conntrack, files, firewall, link, vlan, wanted};
 use fault::{Explain, Fault, Result};
 use record::{Attachment, Port, Record};
 use std::net::IpAddr;
@@ -197,7 +197,7 @@ pub fn interface_of(host: &Host<'_>, id: &str, network: &str) -> Result<Option<S
     Ok(there.then_some(name))
 }
 
-/// The elements of ports this container has, then the claims: a claim says whose an element is.
+/// The elements of ports this container has and the connections through them, then the claims: a claim says whose an element is.
 fn unpublish(host: &Host<'_>, id: &str, addresses: &[IpAddr], ports: &[Port]) -> Result<()> {
     if ports.is_empty() {
         return Ok(());
@@ -211,6 +211,7 @@ fn unpublish(host: &Host<'_>, id: &str, addresses: &[IpAddr], ports: &[Port]) ->
     }
     if !elements.is_empty() {
         host.firewall()?.remove(&elements)?;
+        conntrack::forget_led_to(addresses, &ours)?;
     }
     for port in ours {
         claims.release(id, port);

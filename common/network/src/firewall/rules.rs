@@ -1,8 +1,8 @@
 //! The rules: the same however many networks, containers and ports there are; these are elements of sets and maps.
 
-use super::TABLE;
 use super::element::{V4, V6};
 use super::foreign::MARK;
+use super::{Known, TABLE};
 use crate::definition::Definition;
 use crate::netlink::text;
 use fault::{Explain, Fault, Result};
@@ -15,15 +15,18 @@ pub(super) const BRIDGES: &str = "bridges";
 /// Each bridge with itself: what br_netfilter shows us of traffic between ports of one bridge.
 const PAIRS: &str = "pairs";
 /// Bridges nothing leaves and nothing comes in to.
-const INTERNAL: &str = "internal";
+pub(super) const INTERNAL: &str = "internal";
 /// Bridges whose published ports other networks do not reach.
-const ISOLATED: &str = "isolated";
+pub(super) const ISOLATED: &str = "isolated";
 /// Bridges with a resolver.
 const NAMED: &str = "named";
 /// Subnets of ours; the second of IPv6.
 const SUBNETS: [&str; 2] = ["subnets", "subnets6"];
 /// The chain that is left to the administrator: made, jumped to before all else, and never written to.
 pub(super) const USER: &str = "user";
+
+/// Chains about internal networks: of what is forwarded, and of what comes in.
+const INNER: [&str; 2] = ["inner", "inner_input"];
 
 /// IFNAMSIZ (linux/if.h).
 const NAME_LENGTH: usize = 16;
@@ -36,8 +39,9 @@ const BRIDGES_OF_OTHERS: [&str; 8] =
 /// Makes the table, or brings the rules of one that is there up to date without touching its elements.
 ///
 /// `lock` guards the network; nft(8) holds it too, so that one whose caller was killed is waited for.
-pub fn make_table(network: &Definition, lock: &File) -> Result<()> {
-    nft(&script(network), Some(lock)).map_err(|fault| fault.within(format!("make firewall table {TABLE}")))
+pub fn make_table(network: &Definition, known: Known, lock: &File) -> Result<()> {
+    nft(&script(network, known), Some(lock))
+        .map_err(|fault| fault.within(format!("make firewall table {TABLE}")))
 }
 
 /// The sets a network can be in, with its key in each.
@@ -55,7 +59,7 @@ pub(super) fn memberships(device: &str) -> [(&'static str, Vec<u8>); 5] {
 }
 
 /// The rules, and which of them a network is concerned by.
-fn script(network: &Definition) -> String {
+fn script(network: &Definition, known: Known) -> String {
     // Chains are taken away first, all in one transaction: one of an earlier version may have another priority.
     let base = [
         ("guard", "filter hook prerouting priority -300"),
@@ -74,6 +78,13 @@ fn script(network: &Definition) -> String {
     for chain in ["publish", "entering", "leaving", "passed"] {
         lines.extend(["add", "flush"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
     }
+    // What these ask of each packet is asked where there is an internal network. Nobody empties them: another one may be being made.
+    for chain in INNER {
+        lines.push(format!("add chain inet {TABLE} {chain}"));
+        if network.internal || known.internal_ones {
+            lines.push(format!("flush chain inet {TABLE} {chain}"));
+        }
+    }
     for set in [BRIDGES, INTERNAL, ISOLATED, NAMED] {
         lines.push(format!("add set inet {TABLE} {set} {{ type ifname; }}"));
     }
@@ -91,7 +102,14 @@ fn script(network: &Definition) -> String {
             lines.push(format!("add map inet {TABLE} {map} {{ type {kind} }}"));
         }
     }
-    lines.extend(rules().into_iter().map(|(chain, rule)| format!("add rule inet {TABLE} {chain} {rule}")));
+    let asked =
+        |(chain, _): &(&str, String)| !INNER.contains(chain) || network.internal || known.internal_ones;
+    lines.extend(
+        rules()
+            .into_iter()
+            .filter(asked)
+            .map(|(chain, rule)| format!("add rule inet {TABLE} {chain} {rule}")),
+    );
     lines.extend(subnets(network, "add"));
     let device = format!("\"{}\"", network.device);
     let pair = format!("{device} . {device}");
@@ -169,19 +187,21 @@ fn rules() -> Vec<(&'static str, String)> {
         // Addresses anybody can have (RFC 4193); others are the containers' own everywhere.
         ("postrouting", "ip6 saddr @subnets6 ip6 saddr fc00::/7 oifname != @bridges masquerade"),
         ("forward", "jump user"),
+        ("forward", "jump inner"),
+        // Before what is established: anybody can send with the addresses of somebody else's connection.
+        ("inner", "iifname . oifname @pairs goto passed"),
+        ("inner", "iifname @internal drop"),
+        ("inner", "oifname @internal drop"),
         ("forward", "oifname @bridges goto entering"),
         ("forward", "iifname @bridges goto leaving"),
         // What a network may no longer have is forgotten when it changes, see conntrack.
         ("entering", "ct state established,related goto passed"),
         ("entering", "iifname . oifname @pairs goto passed"),
-        ("entering", "iifname @internal drop"),
-        ("entering", "oifname @internal drop"),
         ("entering", "iifname @bridges oifname @isolated drop"),
         ("entering", "ct status dnat goto passed"),
         // From other networks and, to addresses of containers, from outside.
         ("entering", "drop"),
         ("leaving", "ct state established,related goto passed"),
-        ("leaving", "iifname @internal drop"),
     ] {
         rules.push((chain, rule.to_owned()));
     }
@@ -199,13 +219,12 @@ fn rules() -> Vec<(&'static str, String)> {
             ),
         ));
     }
+    rules.push(("input", "jump inner_input".to_owned()));
     // Of the host's addresses an internal network has that of its bridge.
-    for rule in [
-        "ct state established,related accept",
-        "iifname @internal fib daddr . iif type != { local, broadcast, anycast, multicast } drop",
-    ] {
-        rules.push(("input", rule.to_owned()));
-    }
+    rules.push((
+        "inner_input",
+        "iifname @internal fib daddr . iif type != { local, broadcast, anycast, multicast } drop".to_owned(),
+    ));
     rules.push(("forwarded", format!("meta mark & {MARK:#x} != 0 meta mark set meta mark & {:#x}", !MARK)));
     rules
 }

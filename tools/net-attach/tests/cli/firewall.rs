@@ -279,6 +279,127 @@ fn isolated_and_internal_networks() {
     });
 }
 
+/// Sends a line as `from` and waits for no answer; the connection is that of everybody with the same addresses and ports.
+fn send(lab: &Lab, at: u32, line: &str, to: &str) {
+    let sent = lab.sh(Some(at), &format!("echo {line} | timeout 3 socat -u - UDP:{to}"));
+    assert_eq!(sent.status, 0, "{to}: {}", sent.stderr);
+}
+
+#[test]
+fn an_internal_network_does_not_send_in_the_name_of_another() {
+    isolated("firewall::an_internal_network_does_not_send_in_the_name_of_another", |lab| {
+        let host = host(lab);
+        let inner = host.inner.pid;
+        let heard = lab.dir.join("heard");
+        let hear = format!(
+            "exec nsenter -t {} -n socat UDP6-RECVFROM:6002,fork,ipv6only=0 SYSTEM:'read x; echo $x >>{}; echo $x'",
+            host.neighbour,
+            heard.display()
+        );
+        lab.spawn(Command::new("sh").args(["-c", &hear]));
+        lab.must(
+            Some(inner),
+            "ip route replace default via 10.93.0.1; ip -6 route replace default via fd00:93::1",
+        );
+        let [four, six] = host.web_at.clone();
+        let bare = six.trim_matches(['[', ']']);
+        lab.must(
+            Some(inner),
+            &format!("ip addr add {four}/32 dev eth0; ip addr add {bare}/128 dev eth0 nodad"),
+        );
+        for (to, from) in [("192.0.2.2", &four), ("[2001:db8::2]", &six)] {
+            let to = format!("{to}:6002,bind={from}:45000");
+            // A connection of another network's container, answered, so that it counts as established.
+            wait_for("an answer", || {
+                let ask = format!("(echo mine; sleep 0.2) | timeout 3 socat -t 1 -T 1 - UDP:{to}");
+                lab.sh(Some(host.web.pid), &ask).stdout == "mine\n"
+            });
+            send(lab, inner, "theirs", &to);
+            let end = format!("end{}", from.len());
+            send(lab, host.web.pid, &end, &to);
+            let told = || std::fs::read_to_string(&heard).unwrap_or_default();
+            wait_for("the last word", || told().contains(&end));
+            assert!(!told().contains("theirs"), "{}", told());
+        }
+        // Nor does it answer in the name of another host, in a connection of the host's.
+        lab.must(Some(inner), "ip addr add 192.0.2.2/32 dev eth0");
+        let pid = lab.spawn(Command::new("sh").args([
+            "-c",
+            &format!(
+                "(echo mine; sleep 3) | timeout 4 socat -t 3 -T 3 - UDP:192.0.2.2:6002,sourceport=45001 >{}",
+                lab.dir.join("answers").display()
+            ),
+        ]));
+        let answers = || std::fs::read_to_string(lab.dir.join("answers")).unwrap_or_default();
+        wait_for("an answer", || answers().contains("mine"));
+        send(lab, inner, "theirs", "192.0.2.1:45001,bind=192.0.2.2:6002");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert_eq!(answers(), "mine\n");
+        lab.kill(pid);
+    });
+}
+
+#[test]
+fn connections_through_a_port_end_with_it() {
+    isolated("firewall::connections_through_a_port_end_with_it", |lab| {
+        define(lab, "web", 90, "");
+        let outside = Some(neighbour(lab));
+        let at = "web:ip=10.90.0.77,ip6=fd00:90::77";
+        let mut first = lab.container(1, "{}");
+        lab.attach(&first, &["--network", at, "-p", "5001:53/udp"]);
+        serve(lab, Some(first.pid), 53, "first");
+        let ways = ["192.0.2.1:5001,sourceport=40000", "[2001:db8::1]:5001,sourceport=40000"];
+        wait_for("the port", || ways.iter().all(|to| call(lab, outside, "udp", to).starts_with("first ")));
+        // Taken out of the record of a container that runs.
+        let record = lab.tool("net-attach", &[&first.name]).stdout;
+        let mut record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        record["config"]["ports"] = serde_json::json!([]);
+        assert_eq!(lab.pipe("net-attach", &[], &record.to_string()).status, 0);
+        for to in ways {
+            assert_eq!(call(lab, outside, "udp", to), "", "{to}");
+        }
+        lab.attach(&first, &["-p", "5001:53/udp"]);
+        wait_for("the port", || ways.iter().all(|to| call(lab, outside, "udp", to).starts_with("first ")));
+        // Gone with its container: another one that gets its addresses has not published it.
+        lab.stop(&mut first);
+        assert_eq!(lab.tool("net-detach", &[&first.name]).status, 0);
+        let second = lab.container(2, "{}");
+        lab.attach(&second, &["--network", at]);
+        serve(lab, Some(second.pid), 53, "second");
+        for to in ways {
+            assert_eq!(call(lab, outside, "udp", to), "", "{to}");
+        }
+    });
+}
+
+#[test]
+fn what_passed_while_the_table_was_gone_ends() {
+    isolated("firewall::what_passed_while_the_table_was_gone_ends", |lab| {
+        let host = host(lab);
+        let (from, outside) = (Some(host.web.pid), Some(host.neighbour));
+        let leases = |name: &str| lab.root().join("networks").join(name).join("leases");
+        let address = |name: &str, ipv6: bool| {
+            let mut names = std::fs::read_dir(leases(name))
+                .unwrap()
+                .flatten()
+                .map(|e| e.file_name().into_string().unwrap());
+            names.find(|address| address.contains(':') == ipv6).unwrap()
+        };
+        let ways = [
+            format!("{}:80,sourceport=46000", address("alone", false)),
+            format!("[{}]:80,sourceport=46000", address("alone", true)),
+        ];
+        let udp = |to: &String| call(lab, from, "udp", to);
+        ways.iter().for_each(|to| assert_eq!(udp(to), "", "{to}"));
+        // Whoever asks for connections' state keeps the kernel tracking them.
+        lab.sh(None, "nft flush ruleset; nft 'table inet theirs { chain c { type filter hook forward priority 0; ct state established accept; }; }'");
+        ways.iter().for_each(|to| assert!(udp(to).starts_with("alone "), "{to}"));
+        assert_eq!(lab.tool("net-reload", &[]).status, 0);
+        ways.iter().for_each(|to| assert_eq!(udp(to), "", "{to}"));
+        assert!(call(lab, outside, "tcp", "192.0.2.1:8090").starts_with("alone "));
+    });
+}
+
 #[test]
 fn sctp_is_published_too() {
     isolated("firewall::sctp_is_published_too", |lab| {
