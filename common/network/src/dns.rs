@@ -30,7 +30,7 @@ const LONGEST_COMPLAINT: u64 = 4096;
 /// # Errors
 /// What the resolver says of why it cannot start: mostly that another program has port 53 of all addresses.
 pub fn ensure(host: &Host<'_>, network: &Definition) -> Result<()> {
-    if is_missing(host, network) { start(&network.name) } else { Ok(()) }
+    if is_missing(host, network) { start(host.store, &network.name) } else { Ok(()) }
 }
 
 /// Whether the network has a resolver that does not run, or does not answer yet.
@@ -58,10 +58,7 @@ pub fn heal<'n>(host: &Host<'_>, networks: impl IntoIterator<Item = &'n str>) ->
 
 /// The resolvers a container asks that has these addresses: those of its networks with names, as many as the C library reads
 /// (MAXNS). Networks that lead nowhere come last, and of each kind IPv4 before IPv6.
-pub(crate) fn resolvers<'n>(
-    networks: impl Iterator<Item = &'n Definition>,
-    addresses: &[IpAddr],
-) -> Vec<IpAddr> {
+pub fn resolvers<'n>(networks: impl Iterator<Item = &'n Definition>, addresses: &[IpAddr]) -> Vec<IpAddr> {
     let with_names = networks.filter(|network| network.dns.enabled && network.driver == Driver::Bridge);
     let mut resolvers: Vec<(bool, IpAddr)> = with_names
         .flat_map(|network| network.pools.iter().map(|pool| (network.internal, pool)))
@@ -114,10 +111,12 @@ fn is_ready(path: &Path) -> bool {
 }
 
 /// Starts it and waits until it answers. It is nobody's child once this process has ended.
-fn start(network: &str) -> Result<()> {
+fn start(store: &Store, network: &str) -> Result<()> {
     let program = sys::process::sibling("net-dns")?;
     let mut command = Command::new(&program);
     command.arg0("net-dns").args(["--foreground", "--ready-fd", "1", "--", network]);
+    // A CNI configuration may have said where they are.
+    command.env("STAVES_ROOT", store.root()).env("STAVES_RUN", store.run());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().explain(|| format!("start {}", program.display()))?;
     let mut said = String::new();

@@ -13,7 +13,7 @@ use crate::port::Wish;
 use crate::signals::Uninterrupted;
 use crate::wanted::{Wanted, Ways, is_host_name};
 use crate::work::{Work, taken_inside};
-use crate::{link, release, vlan};
+use crate::{dns, link, release, vlan};
 use fault::{Explain, Fault, Kind, Result};
 use record::{Attachment, Config, NetworkWish, Record};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
@@ -185,7 +185,8 @@ fn attach(
             store.save_foreign(&case.id, &foreign)?;
             mark(store, &case.id, &foreign)
         })
-        .and_then(|()| work.connect(&foreign.attachment, namespace, in_use));
+        .and_then(|()| work.connect(&foreign.attachment, namespace, in_use))
+        .and_then(|()| dns::ensure(host, &case.one.network));
     match made {
         Ok(()) => Ok(foreign.attachment),
         Err(fault) => {

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use store::leases::addresses_of;
 use store::{Store, Who};
 
 /// One more is too long.
@@ -113,6 +114,10 @@ fn serve(request: &Request, host: &Host<'_>) -> Result<Option<Value>, Refusal> {
         Command::Del => {
             if let Some(gone) = foreign::delete(host, &request.container, &request.interface)? {
                 tell(host, &gone.attachment.name, "disconnect", &request.container);
+                // Its neighbours' resolver, should that have been killed; no reason not to have detached it.
+                for fault in network::dns::heal(host, [gone.attachment.name.as_str()]) {
+                    host.note(fault.to_string());
+                }
             }
             Ok(None)
         }
@@ -281,16 +286,18 @@ fn result(request: &Request, made: &Attachment, network: &Definition) -> Result<
         }
     }
     success.dns = match request.configuration.get("dns") {
-        None | Some(Value::Null) => dns(network, &gateways),
+        None | Some(Value::Null) => dns(network, made),
         Some(dns) => Dns::deserialize(dns)
             .map_err(|error| refusal(code::INVALID_CONFIGURATION, format!("dns: {error}")))?,
     };
     Ok(success)
 }
 
-/// With names, the network's own resolver is at its gateway.
-fn dns(network: &Definition, gateways: &[IpAddr]) -> Dns {
-    let servers = if network.dns.enabled { gateways } else { &network.dns.servers };
+/// With names, the network's own resolver; it is there on an internal network, too, which has no gateway.
+fn dns(network: &Definition, made: &Attachment) -> Dns {
+    let addresses: Vec<IpAddr> = addresses_of(made).collect();
+    let resolvers = network::dns::resolvers(std::iter::once(network), &addresses);
+    let servers = if resolvers.is_empty() { &network.dns.servers } else { &resolvers };
     Dns { nameservers: servers.iter().map(IpAddr::to_string).collect(), ..Dns::default() }
 }
 

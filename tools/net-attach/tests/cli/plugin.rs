@@ -157,6 +157,47 @@ fn a_container_of_others_is_on_a_network_of_ours() {
 }
 
 #[test]
+fn containers_of_others_ask_the_networks_own_resolver() {
+    isolated("plugin::containers_of_others_ask_the_networks_own_resolver", |lab| {
+        if lab.sh(None, "command -v dig && command -v setpriv").status != 0 {
+            return eprintln!("SKIPPED: dig or setpriv is not installed");
+        }
+        // Where the state is, the configuration alone says.
+        let (root, run) = (lab.dir.join("its-root"), lab.dir.join("its-run"));
+        for (name, device, subnet, more) in
+            [("web", "staves7", "77", ""), ("inner", "staves8", "78", r#","internal":true"#)]
+        {
+            let dir = root.join("networks").join(name);
+            fs::create_dir_all(&dir).unwrap();
+            let definition = format!(
+                r#"{{"name":"{name}","driver":"bridge","device":"{device}","subnets":[{{"subnet":"10.{subnet}.0.0/24"}}],"dns":{{"enabled":true}}{more}}}"#
+            );
+            fs::write(dir.join("network.json"), definition).unwrap();
+            let asked = configuration(&json!({"network": name, "root": root, "run": run}));
+            let pod = Pod::new(lab, name);
+            let result = ask(lab, "ADD", Some(&pod), &asked).unwrap();
+            let resolver = format!("10.{subnet}.0.1");
+            assert_eq!(result["dns"], json!({"nameservers": [resolver]}));
+            let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+            let question = format!("dig +short +tries=1 +time=2 @{resolver} front");
+            assert_eq!(lab.must(Some(pod.pid), &question).trim(), address);
+
+            // One that was killed is started by whoever comes by, here the plugin that detaches another.
+            let lock = run.join("networks").join(name).join("dns.lock");
+            let lock = lock.display();
+            let kill = format!("kill -9 $(cat {lock}) && flock {lock} true");
+            lab.must(None, &kill);
+            let second = Pod::new(lab, "second");
+            ask(lab, "ADD", Some(&second), &asked).unwrap();
+            lab.must(None, &kill);
+            ask(lab, "DEL", Some(&second), &asked).unwrap();
+            assert_eq!(lab.must(Some(pod.pid), &question).trim(), address);
+            ask(lab, "DEL", Some(&pod), &asked).unwrap();
+        }
+    });
+}
+
+#[test]
 fn those_that_are_gone_are_swept_and_collected() {
     isolated("plugin::those_that_are_gone_are_swept_and_collected", |lab| {
         network(lab, "web", WEB);
