@@ -6,7 +6,7 @@
 
 use crate::definition::{Definition, Driver};
 use crate::host::{Host, Namespace};
-use crate::port::{HostPort, Wish, check_for, merge};
+use crate::port::{HostPort, Wish, bound, check_for, merge};
 use crate::signals::Uninterrupted;
 use crate::wanted::{self, Wanted, Ways};
 use crate::work::Work;
@@ -104,6 +104,7 @@ impl Job<'_> {
         let all = all(self.host.store, self.request, &self.attachments, wanted);
         let ways = wanted::ways(&all);
         let published_on = published_on(&ways, &all, ports)?;
+        let ports = &bound(of_name(&all, published_on.as_deref()), ports);
         self.move_ports(published_on.as_deref())?;
         for one in wanted {
             let here = published_on.as_deref() == Some(one.network.name.as_str());
@@ -409,11 +410,15 @@ fn gateways(all: &[Wanted], ways: &Ways) -> Vec<IpAddr> {
     of(&ways.v4, false).into_iter().chain(of(&ways.v6, true)).collect()
 }
 
+pub(crate) fn of_name<'w>(all: &'w [Wanted], name: Option<&str>) -> Option<&'w Definition> {
+    all.iter().map(|one| &one.network).find(|network| Some(network.name.as_str()) == name)
+}
+
 /// Where the ports are published. Fails with input when there are some and no network can lead to them.
 pub(crate) fn published_on(ways: &Ways, all: &[Wanted], ports: &[Wish]) -> Result<Option<String>> {
     let name = ways.published_on().map(str::to_owned);
     let Some(port) = ports.first() else { return Ok(name) };
-    let network = all.iter().find(|one| Some(&one.network.name) == name.as_ref()).map(|one| &one.network);
+    let network = of_name(all, name.as_deref());
     if let Some(network) = network {
         check_for(network, ports)?;
     }

@@ -44,6 +44,24 @@ pub struct File {
     /// Other networks do not reach its published ports either.
     #[serde(skip_serializing_if = "is_false")]
     pub isolate: bool,
+    /// Its containers do not reach each other (docker's `enable_icc=false`).
+    #[serde(skip_serializing_if = "is_false")]
+    pub no_icc: bool,
+    /// Containers are seen outside by their own addresses.
+    #[serde(skip_serializing_if = "is_false")]
+    pub no_masquerade: bool,
+    /// Addresses of the host that are seen outside in place of the containers', one of a family.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outbound: Vec<String>,
+    /// Address of the host for ports that are published without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_binding: Option<String>,
+    /// Containers have no way out by it, but `routes`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub no_default_route: bool,
+    /// Further ways of its containers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<FileRoute>,
     /// Largest packet in bytes; the kernel's choice without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -85,6 +103,15 @@ pub struct FileSubnet {
     pub aux_addresses: BTreeMap<String, String>,
 }
 
+/// One of `routes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRoute {
+    pub destination: String,
+    pub gateway: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+}
+
 /// `dns`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -108,6 +135,12 @@ pub struct Definition {
     pub reserved: Vec<IpAddr>,
     pub internal: bool,
     pub isolate: bool,
+    pub no_icc: bool,
+    pub no_masquerade: bool,
+    pub outbound: Vec<IpAddr>,
+    pub host_binding: Option<IpAddr>,
+    pub no_default_route: bool,
+    pub routes: Vec<Route>,
     pub mtu: Option<u32>,
     pub dns: Dns,
     pub labels: BTreeMap<String, String>,
@@ -156,6 +189,14 @@ pub struct Pool {
     /// The bridge's address.
     pub gateway: IpAddr,
     pub range: Option<Subnet>,
+}
+
+/// A way containers have beside the one out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub destination: Subnet,
+    pub gateway: IpAddr,
+    pub metric: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -332,6 +373,15 @@ impl File {
             text.parse().map_err(|error| Fault::input(format!("name server \"{text}\"")).because(error))
         };
         let servers = self.dns.servers.iter().map(server).collect::<Result<_>>()?;
+        let ways =
+            WaysOut::check(&driver, &pools, &self.outbound, self.host_binding.as_deref(), &self.routes)?;
+        if driver != Driver::Bridge && (self.no_icc || self.no_masquerade) {
+            let member = if self.no_icc { "no_icc" } else { "no_masquerade" };
+            return Err(Fault::input(format!("{member} is for a bridge, not for driver {}", driver.name())));
+        }
+        if self.no_masquerade && !ways.outbound.is_empty() {
+            return Err(Fault::input("no_masquerade, and addresses in \"outbound\": one or the other"));
+        }
         Ok(Definition {
             name: self.name,
             driver,
@@ -340,12 +390,92 @@ impl File {
             reserved,
             internal: self.internal,
             isolate: self.isolate,
+            no_icc: self.no_icc,
+            no_masquerade: self.no_masquerade,
+            outbound: ways.outbound,
+            host_binding: ways.host_binding,
+            no_default_route: self.no_default_route,
+            routes: ways.routes,
             mtu: self.mtu,
             dns: Dns { enabled: self.dns.enabled, servers },
             labels: self.labels,
             options: self.options,
             created_at: self.created_at,
         })
+    }
+}
+
+/// What leaves a network, and how.
+struct WaysOut {
+    outbound: Vec<IpAddr>,
+    host_binding: Option<IpAddr>,
+    routes: Vec<Route>,
+}
+
+impl WaysOut {
+    fn check(
+        driver: &Driver,
+        pools: &[Pool],
+        outbound: &[String],
+        host_binding: Option<&str>,
+        routes: &[FileRoute],
+    ) -> Result<WaysOut> {
+        let address = |member: &str, text: &str| {
+            let address: IpAddr = text
+                .parse()
+                .map_err(|error| Fault::input(format!("{member} \"{text}\" is no address")).because(error))?;
+            if address.is_loopback() && member == "outbound" || address.is_multicast() {
+                return Err(Fault::input(format!(
+                    "{member} {address} is no address of the host's to the outside"
+                )));
+            }
+            Ok(address)
+        };
+        if *driver != Driver::Bridge && (!outbound.is_empty() || host_binding.is_some()) {
+            let member = if outbound.is_empty() { "host_binding" } else { "outbound" };
+            return Err(Fault::input(format!("{member} is for a bridge, not for driver {}", driver.name())));
+        }
+        let outbound = outbound.iter().map(|text| address("outbound", text)).collect::<Result<Vec<_>>>()?;
+        for ipv6 in [false, true] {
+            if outbound.iter().filter(|address| address.is_ipv6() == ipv6).count() > 1 {
+                return Err(Fault::input("two addresses of one family in \"outbound\""));
+            }
+        }
+        if let Some(address) = outbound.iter().find(|address| address.is_unspecified()) {
+            return Err(Fault::input(format!(
+                "outbound {address} is no address of the host's to the outside"
+            )));
+        }
+        let host_binding = host_binding.map(|text| address("host_binding", text)).transpose()?;
+        let routes = routes.iter().map(|route| route.check(driver, pools)).collect::<Result<_>>()?;
+        Ok(WaysOut { outbound, host_binding, routes })
+    }
+}
+
+impl FileRoute {
+    fn check(&self, driver: &Driver, pools: &[Pool]) -> Result<Route> {
+        if matches!(driver, Driver::None | Driver::Cni(_)) {
+            return Err(Fault::input(format!(
+                "a network of driver {} has no routes of its own",
+                driver.name()
+            )));
+        }
+        let destination = Subnet::parse(&self.destination)?;
+        let wrong = |why: String| Fault::input(format!("route to {destination}: {why}"));
+        let gateway: IpAddr = self
+            .gateway
+            .parse()
+            .map_err(|error| wrong(format!("gateway \"{}\" is no address", self.gateway)).because(error))?;
+        if destination.is_ipv6() != gateway.is_ipv6() {
+            return Err(wrong(format!("gateway {gateway} is of the other family")));
+        }
+        if destination.prefix == 0 {
+            return Err(wrong("this is the way out, which is the network's gateway".into()));
+        }
+        if !pools.iter().any(|pool| pool.subnet.is_host(gateway)) {
+            return Err(wrong(format!("gateway {gateway} is in none of the network's subnets")));
+        }
+        Ok(Route { destination, gateway, metric: self.metric })
     }
 }
 

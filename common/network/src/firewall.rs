@@ -153,22 +153,35 @@ impl Firewall {
         Ok(())
     }
 
+    /// Takes the addresses out that a network was seen by outside: an element of a map that is there cannot be added as another.
+    pub fn forget_outbound(&self, network: &Definition) -> Result<()> {
+        for (set, key) in rules::memberships(&network.device) {
+            if rules::OUTBOUND.contains(&set) {
+                self.forget_member(set, &key, &network.device)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_member(&self, set: &str, key: &[u8], device: &str) -> Result<()> {
+        let element = Attributes::new().with_nested(KEY, &Attributes::new().with(VALUE, key));
+        let list = Attributes::new().with_nested(ELEMENT, &element);
+        let mut messages = Messages::new();
+        begin(&mut messages);
+        push_elements(&mut messages, DELETE_ELEMENTS, 0, set, &list);
+        end(&mut messages);
+        match self.0.request(&messages) {
+            Err(error) if !not_there(&error) => {
+                Err(error).explain(|| format!("take {device} out of firewall table {TABLE}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes a network out of the sets that make our rules concern it; one that is not in them is not missed.
     pub fn forget(&self, network: &Definition) -> Result<()> {
         for (set, key) in rules::memberships(&network.device) {
-            let element = Attributes::new().with_nested(KEY, &Attributes::new().with(VALUE, &key));
-            let list = Attributes::new().with_nested(ELEMENT, &element);
-            let mut messages = Messages::new();
-            begin(&mut messages);
-            push_elements(&mut messages, DELETE_ELEMENTS, 0, set, &list);
-            end(&mut messages);
-            match self.0.request(&messages) {
-                Err(error) if !not_there(&error) => {
-                    return Err(error)
-                        .explain(|| format!("take {} out of firewall table {TABLE}", network.device));
-                }
-                _ => {}
-            }
+            self.forget_member(set, &key, &network.device)?;
         }
         if self.has_table()? {
             rules::forget_subnets(network);

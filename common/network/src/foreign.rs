@@ -9,7 +9,7 @@ use crate::attach::Request;
 use crate::definition::{Definition, Driver};
 use crate::host::{Host, InUse, Namespace};
 use crate::netlink::{DUMP, Messages, Socket, attribute};
-use crate::port::Wish;
+use crate::port::{Wish, bound};
 use crate::signals::Uninterrupted;
 use crate::wanted::{Wanted, Ways, is_host_name};
 use crate::work::{Work, taken_inside};
@@ -146,13 +146,14 @@ fn attach(
 ) -> Result<Attachment> {
     let store = host.store;
     let request = case.request();
+    let ports = bound(Some(&case.one.network), &stranger.ports);
     let work = Work {
         host,
         request: &request,
         one: &case.one,
         interface: stranger.interface.to_owned(),
         ways: &case.ways,
-        ports: &stranger.ports,
+        ports: &ports,
     };
     if !stranger.ports.is_empty() && case.one.network.driver != Driver::Bridge {
         return Err(Fault::input(format!(

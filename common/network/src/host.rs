@@ -13,6 +13,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 use std::cell::{OnceCell, RefCell};
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,13 @@ pub struct Ready {
     pub internal: bool,
     #[serde(default)]
     pub isolate: bool,
+    /// Its containers do not reach each other.
+    #[serde(default)]
+    pub no_icc: bool,
+    #[serde(default)]
+    pub no_masquerade: bool,
+    #[serde(default)]
+    pub outbound: Vec<IpAddr>,
     /// It has a resolver.
     #[serde(default)]
     pub names: bool,
@@ -318,6 +326,9 @@ impl<'a> Host<'a> {
             mtu: network.mtu,
             internal: network.internal,
             isolate: network.isolate,
+            no_icc: network.no_icc,
+            no_masquerade: network.no_masquerade,
+            outbound: network.outbound.clone(),
             names: network.dns.enabled,
             netns: self.namespace.identity.1,
         }
@@ -333,11 +344,14 @@ impl<'a> Host<'a> {
         let _shared = locked(&self.store.run().join("networks"), FlockOperation::LockShared)?;
         if network.driver == Driver::Bridge {
             let known = self.firewall()?.knows(network)?;
+            self.firewall()?.forget_outbound(network)?;
             firewall::make_table(network, known, lock)?;
             // What passed while there were no such rules: before the network was edited, after somebody emptied the table, or of a
             // network that had these addresses.
             let was_shut = before.is_some_and(|before| {
-                (before.internal || !network.internal) && (before.isolate || !network.isolate)
+                (before.internal || !network.internal)
+                    && (before.isolate || !network.isolate)
+                    && (before.no_icc || !network.no_icc)
             });
             if !(known.as_it_is && was_shut) {
                 let subnets: Vec<Subnet> = network.pools.iter().map(|pool| pool.subnet).collect();

@@ -1,6 +1,6 @@
 //! Links, addresses and routes (rtnetlink(7)).
 
-use crate::definition::{DEFAULT, Definition};
+use crate::definition::{DEFAULT, Definition, Route};
 use crate::netlink::{ACK, CREATE, DUMP, EXCL, Messages, REPLACE, Reply, Socket, attribute, text};
 use crate::subnet::Subnet;
 use fault::{Explain, Fault, Result};
@@ -52,6 +52,8 @@ pub struct Veth<'a> {
     pub mtu: Option<u32>,
     /// The container may reach itself through the host: frames may leave by the port they came in.
     pub hairpin: bool,
+    /// It does not reach other ports of the bridge that are so, too.
+    pub isolated: bool,
 }
 
 /// Name on the host of a container's interface on a network: as many digits as fit of its id on the default network, of
@@ -126,8 +128,10 @@ pub fn make_veth(host: &Socket, veth: &Veth<'_>) -> io::Result<()> {
     ]));
     let mut messages = Messages::new();
     messages.push_route(ACK | CREATE | EXCL, Message::NewLink(link));
-    if veth.hairpin {
-        messages.push_route(ACK, Message::NewLink(hairpin(veth.name)));
+    let port =
+        [(veth.hairpin, InfoBridgePort::HairpinMode(true)), (veth.isolated, InfoBridgePort::Isolated(true))];
+    for (_, property) in port.into_iter().filter(|(has, _)| *has) {
+        messages.push_route(ACK, Message::NewLink(bridge_port(veth.name, property)));
     }
     host.request(&messages)
 }
@@ -135,7 +139,7 @@ pub fn make_veth(host: &Socket, veth: &Veth<'_>) -> io::Result<()> {
 /// Lets a container whose ports are published after all reach itself through them.
 pub fn set_hairpin(host: &Socket, name: &str) -> io::Result<()> {
     let mut messages = Messages::new();
-    messages.push_route(ACK, Message::NewLink(hairpin(name)));
+    messages.push_route(ACK, Message::NewLink(bridge_port(name, InfoBridgePort::HairpinMode(true))));
     host.request(&messages)
 }
 
@@ -147,17 +151,24 @@ pub fn put_on_bridge(host: &Socket, name: &str, bridge: u32, hairpin_mode: bool)
     let mut messages = Messages::new();
     messages.push_route(ACK, Message::NewLink(link));
     if hairpin_mode {
-        messages.push_route(ACK, Message::NewLink(hairpin(name)));
+        messages.push_route(ACK, Message::NewLink(bridge_port(name, InfoBridgePort::HairpinMode(true))));
     }
     host.request(&messages)
 }
 
-fn hairpin(name: &str) -> LinkMessage {
+/// Keeps a container and its neighbours apart, or lets them meet.
+pub fn set_isolated(host: &Socket, name: &str, isolated: bool) -> io::Result<()> {
+    let mut messages = Messages::new();
+    messages.push_route(ACK, Message::NewLink(bridge_port(name, InfoBridgePort::Isolated(isolated))));
+    host.request(&messages)
+}
+
+fn bridge_port(name: &str, property: InfoBridgePort) -> LinkMessage {
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(name.to_owned()));
     link.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![property])),
     ]));
     link
 }
@@ -170,6 +181,8 @@ pub struct Setup<'a> {
     pub addresses: &'a [(IpAddr, u8)],
     /// Ways out, one of a family at the most.
     pub gateways: &'a [IpAddr],
+    /// Further ways.
+    pub routes: &'a [Route],
     pub mtu: Option<u32>,
 }
 
@@ -193,6 +206,9 @@ pub fn configure(inside: &Socket, setup: &Setup<'_>) -> Result<()> {
     }
     for gateway in setup.gateways {
         messages.push_route(ACK | CREATE | REPLACE, Message::NewRoute(default_route(index, *gateway)));
+    }
+    for route in setup.routes {
+        messages.push_route(ACK | CREATE | REPLACE, Message::NewRoute(route_message(index, route)));
     }
     inside.request(&messages).explain(what)
 }
@@ -361,6 +377,18 @@ fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
         }
     }
     message
+}
+
+fn route_message(index: u32, way: &Route) -> RouteMessage {
+    let mut route = default_route(index, way.gateway);
+    route.header.destination_prefix_length = way.destination.prefix;
+    let destination = match way.destination.base() {
+        IpAddr::V4(v4) => RouteAddress::Inet(v4),
+        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+    };
+    route.attributes.push(RouteAttribute::Destination(destination));
+    route.attributes.extend(way.metric.map(RouteAttribute::Priority));
+    route
 }
 
 fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {

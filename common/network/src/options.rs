@@ -2,12 +2,14 @@
 
 use crate::definition::{File, check_device};
 use fault::{Fault, Kind, Result};
+use std::net::IpAddr;
 
 const MACVLAN_MODES: [&str; 4] = ["bridge", "private", "vepa", "passthru"];
 const IPVLAN_MODES: [&str; 3] = ["l2", "l3", "l3s"];
 
-const KNOWN: &str = "com.docker.network.bridge.name, com.docker.network.driver.mtu, mtu, isolate; of macvlan and \
-    ipvlan parent, mode, macvlan_mode, ipvlan_mode";
+const KNOWN: &str = "com.docker.network.bridge.name, .enable_icc, .enable_ip_masquerade and .host_binding_ipv4, \
+    com.docker.network.driver.mtu, mtu, isolate, outbound_addr4, outbound_addr6, no_default_route; of macvlan and ipvlan \
+    parent, mode, macvlan_mode, ipvlan_mode, no_default_route";
 
 /// What an option stands for.
 enum Meaning {
@@ -16,6 +18,13 @@ enum Meaning {
     Isolate,
     Parent,
     Mode,
+    /// `false` sets it.
+    No(fn(&mut File) -> &mut bool),
+    /// `true` sets it.
+    Yes(fn(&mut File) -> &mut bool),
+    /// Address of the host, of IPv6 or not.
+    Outbound(bool),
+    Binding,
     /// Says what is so in any case.
     Always(&'static [&'static str]),
 }
@@ -27,17 +36,19 @@ fn meaning(driver: &str, name: &str) -> Option<Meaning> {
         "mtu" | "com.docker.network.driver.mtu" => Meaning::Mtu,
         "com.docker.network.bridge.name" if bridge => Meaning::Device,
         "isolate" if bridge => Meaning::Isolate,
-        "com.docker.network.bridge.enable_icc" | "com.docker.network.bridge.enable_ip_masquerade"
-            if bridge =>
-        {
-            Meaning::Always(&["true", "1"])
+        "com.docker.network.bridge.enable_icc" if bridge => Meaning::No(|file| &mut file.no_icc),
+        "com.docker.network.bridge.enable_ip_masquerade" if bridge => {
+            Meaning::No(|file| &mut file.no_masquerade)
         }
+        "outbound_addr4" if bridge => Meaning::Outbound(false),
+        "outbound_addr6" if bridge => Meaning::Outbound(true),
+        "no_default_route" if bridge || link => Meaning::Yes(|file| &mut file.no_default_route),
         "com.docker.network.bridge.gateway_mode_ipv4" | "com.docker.network.bridge.gateway_mode_ipv6"
             if bridge =>
         {
             Meaning::Always(&["nat"])
         }
-        "com.docker.network.bridge.host_binding_ipv4" if bridge => Meaning::Always(&["0.0.0.0", ""]),
+        "com.docker.network.bridge.host_binding_ipv4" if bridge => Meaning::Binding,
         "mode" if bridge => Meaning::Always(&["managed"]),
         "parent" if link => Meaning::Parent,
         "mode" if link => Meaning::Mode,
@@ -81,6 +92,18 @@ pub fn apply(file: &mut File) -> Result<()> {
             },
             Meaning::Parent => text(&mut file.parent, "--parent")?,
             Meaning::Mode => text(&mut file.mode, "--mode")?,
+            Meaning::No(member) => *member(file) = !truth(&value).map_err(wrong)?,
+            Meaning::Yes(member) => *member(file) = truth(&value).map_err(wrong)?,
+            Meaning::Outbound(ipv6) => match value.parse::<IpAddr>() {
+                Ok(address) if address.is_ipv6() == ipv6 => file.outbound.push(address.to_string()),
+                _ => return Err(wrong(format!("no IPv{} address", if ipv6 { 6 } else { 4 }))),
+            },
+            // As docker has it: on all addresses, of both families.
+            Meaning::Binding if matches!(value.as_str(), "" | "0.0.0.0") => {}
+            Meaning::Binding => match value.parse::<IpAddr>() {
+                Ok(IpAddr::V4(address)) => file.host_binding = Some(address.to_string()),
+                _ => return Err(wrong("no IPv4 address".into())),
+            },
             Meaning::Always(values) if values.contains(&value.as_str()) => {}
             Meaning::Always(values) => {
                 let only: Vec<&str> = values.iter().copied().filter(|value| !value.is_empty()).collect();
@@ -89,6 +112,15 @@ pub fn apply(file: &mut File) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// As docker reads it.
+fn truth(value: &str) -> std::result::Result<bool, String> {
+    match value {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("true or false".into()),
+    }
 }
 
 /// Makes sure that names of interfaces and modes are some the driver has.
@@ -151,6 +183,21 @@ mod tests {
         )
         .unwrap();
         assert_eq!((file.device.as_str(), file.mtu, file.isolate), ("br-web", Some(1400), true));
+        let file = with(
+            "bridge",
+            &[
+                ("com.docker.network.bridge.enable_icc", "false"),
+                ("com.docker.network.bridge.enable_ip_masquerade", "0"),
+                ("com.docker.network.bridge.host_binding_ipv4", "127.0.0.1"),
+                ("no_default_route", "1"),
+            ],
+        )
+        .unwrap();
+        assert!(file.no_icc && file.no_masquerade && file.no_default_route);
+        assert_eq!(file.host_binding.as_deref(), Some("127.0.0.1"));
+        let file =
+            with("bridge", &[("outbound_addr4", "192.0.2.9"), ("outbound_addr6", "2001:db8::9")]).unwrap();
+        assert_eq!(file.outbound, ["192.0.2.9", "2001:db8::9"]);
         let file = with("macvlan", &[("parent", "eth0.50"), ("macvlan_mode", "vepa")]).unwrap();
         assert_eq!((file.parent.as_deref(), file.mode.as_deref()), (Some("eth0.50"), Some("vepa")));
         assert_eq!(with("ipvlan", &[]).unwrap().mode.as_deref(), Some("l2"));
@@ -160,7 +207,11 @@ mod tests {
     fn others_are_refused_by_name() {
         for (driver, name, value) in [
             ("bridge", "vlan", "5"),
-            ("bridge", "com.docker.network.bridge.enable_icc", "false"),
+            ("bridge", "com.docker.network.bridge.enable_icc", "no"),
+            ("bridge", "com.docker.network.bridge.host_binding_ipv4", "::1"),
+            ("bridge", "outbound_addr4", "fd00::1"),
+            ("macvlan", "outbound_addr4", "192.0.2.1"),
+            ("macvlan", "com.docker.network.bridge.enable_icc", "false"),
             ("bridge", "com.docker.network.bridge.gateway_mode_ipv4", "routed"),
             ("bridge", "com.docker.network.bridge.name", "a/b"),
             ("bridge", "mtu", "big"),

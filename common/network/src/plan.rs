@@ -1,11 +1,11 @@
 //! What attaching and detaching would do, for `--dry-run`: looks, and changes nothing.
 
 use crate::address;
-use crate::attach::{Request, all, chosen_first, missing, namespace_of, published_on, wishes};
+use crate::attach::{Request, all, chosen_first, missing, namespace_of, of_name, published_on, wishes};
 use crate::claim::Claims;
 use crate::definition::{Definition, Driver};
 use crate::host::{Host, Namespace};
-use crate::port::Wish;
+use crate::port::{Wish, bound};
 use crate::wanted::{self, Wanted};
 use crate::work::{Work, taken_inside};
 use crate::{cni, dns, link, release, vlan};
@@ -132,6 +132,7 @@ pub fn plan(host: &Host<'_>, request: &Request<'_>, set_up: bool) -> Result<Vec<
     let all = all(host.store, request, &attachments, &wanted);
     let ways = wanted::ways(&all);
     let published_on = published_on(&ways, &all, &ports)?;
+    let ports = bound(of_name(&all, published_on.as_deref()), &ports);
     for one in &wanted {
         let here = published_on.as_deref() == Some(one.network.name.as_str());
         let (of_network, bridge) = match one.network.driver {

@@ -146,6 +146,12 @@ pub fn meet(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
     one.is_ipv6() == other.is_ipv6() && (one == other || one.is_unspecified() || other.is_unspecified())
 }
 
+/// Ports that are published on a network: those without an address are on the one it has for them.
+pub fn bound(network: Option<&Definition>, wishes: &[Wish]) -> Vec<Wish> {
+    let binding = network.and_then(|network| network.host_binding);
+    wishes.iter().map(|wish| Wish { address: wish.address.or(binding), ..*wish }).collect()
+}
+
 /// Whether a network has an address for each of these ports to lead to. Fails with input naming the first that cannot be.
 pub fn check_for(network: &Definition, wishes: &[Wish]) -> Result<()> {
     let has = |ipv6: bool| network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6);

@@ -131,11 +131,14 @@ fn connect(host: &Host<'_>, network: &Definition, bridge: u32, leases: &[(IpAddr
         let name = link::host_interface(&lease.container, &network.name);
         // Of a container's second address it is where it belongs by now.
         let found = link::find(route, &name).explain(|| format!("look up {name}"))?;
-        if found.is_some_and(|link| link.master != Some(bridge)) {
+        let Some(found) = found else { continue };
+        if found.master != Some(bridge) {
             link::put_on_bridge(route, &name, bridge, !lease.ports.is_empty())
                 .explain(|| format!("put {name} on {}", network.device))?;
             connected += 1;
         }
+        // The definition may have been another one when it was made.
+        link::set_isolated(route, &name, network.no_icc).explain(|| format!("set up {name}"))?;
     }
     Ok(connected)
 }

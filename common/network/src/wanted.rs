@@ -177,7 +177,7 @@ pub fn ways(attached: &[Wanted]) -> Ways {
         let leads_out = |one: &&Wanted| {
             let has_family = one.network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6);
             match &one.network.driver {
-                _ if one.network.internal => false,
+                _ if one.network.internal || one.network.no_default_route => false,
                 Driver::None => false,
                 // Nothing leads out of a dummy.
                 Driver::Macvlan(parent) | Driver::Ipvlan(parent) => has_family && parent.interface.is_some(),

@@ -3,7 +3,7 @@
 use crate::address::{self, Wanted as Addresses};
 use crate::attach::{Request, chosen_first, names};
 use crate::claim::Claims;
-use crate::definition::Driver;
+use crate::definition::{Driver, Route};
 use crate::host::{Host, InUse, Namespace};
 use crate::link::{self, Setup, Veth};
 use crate::port::Wish;
@@ -200,7 +200,7 @@ impl<'w> Work<'w> {
     /// The gateways these addresses have; an internal network has none.
     fn gateways(&self, addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
         let leads_out = match &self.one.network.driver {
-            _ if self.one.network.internal => false,
+            _ if self.one.network.internal || self.one.network.no_default_route => false,
             Driver::Macvlan(parent) => parent.interface.is_some(),
             // Where the kernel routes what containers send there is nobody to send it to.
             Driver::Ipvlan(parent) => parent.interface.is_some() && !self.is_routed(),
@@ -258,6 +258,7 @@ impl<'w> Work<'w> {
                 mac,
                 mtu: network.mtu,
                 hairpin: !attachment.ports.is_empty(),
+                isolated: network.no_icc,
             };
             let Err(error) = link::make_veth(route, &veth) else {
                 self.configure(&inside, &addresses)?;
@@ -303,7 +304,7 @@ impl<'w> Work<'w> {
         }
         let addresses: Vec<IpAddr> = addresses_of(attachment).collect();
         self.configure(&inside, &addresses)?;
-        if self.is_routed() {
+        if self.is_routed() && !network.no_default_route {
             let is_way_out = |ipv6: &bool| {
                 addresses.iter().any(|ip| ip.is_ipv6() == *ipv6) && self.ways.is_way_out(&network.name, *ipv6)
             };
@@ -317,10 +318,17 @@ impl<'w> Work<'w> {
     fn configure(&self, inside: &crate::netlink::Socket, addresses: &[IpAddr]) -> Result<()> {
         let mut with_prefixes: Vec<_> = addresses.iter().map(|ip| (*ip, self.prefix(*ip))).collect();
         with_prefixes.extend(self.one.link_local()?);
+        // Who is the gateway itself has other ways, and the kernel refuses this one.
+        let has = |route: &&Route| {
+            addresses.iter().any(|ip| ip.is_ipv6() == route.gateway.is_ipv6())
+                && !addresses.contains(&route.gateway)
+        };
+        let routes: Vec<Route> = self.one.network.routes.iter().filter(has).copied().collect();
         let setup = Setup {
             interface: &self.interface,
             addresses: &with_prefixes,
             gateways: &self.routes(addresses),
+            routes: &routes,
             mtu: self.one.network.mtu,
         };
         link::configure(inside, &setup)

@@ -20,6 +20,10 @@ pub(super) const INTERNAL: &str = "internal";
 pub(super) const ISOLATED: &str = "isolated";
 /// Bridges with a resolver.
 const NAMED: &str = "named";
+/// Bridges whose containers are seen outside as they are.
+const UNMASKED: &str = "unmasked";
+/// Addresses that bridges' containers are seen by outside, where one was chosen; the second of IPv6.
+pub(super) const OUTBOUND: [&str; 2] = ["outbound", "outbound6"];
 /// Subnets of ours; the second of IPv6.
 const SUBNETS: [&str; 2] = ["subnets", "subnets6"];
 /// The chain that is left to the administrator: made, jumped to before all else, and never written to.
@@ -45,7 +49,7 @@ pub fn make_table(network: &Definition, known: Known, lock: &File) -> Result<()>
 }
 
 /// The sets a network can be in, with its key in each.
-pub(super) fn memberships(device: &str) -> [(&'static str, Vec<u8>); 5] {
+pub(super) fn memberships(device: &str) -> [(&'static str, Vec<u8>); 8] {
     let mut name = device.as_bytes().to_vec();
     name.resize(NAME_LENGTH, 0);
     let pair = [&name[..], &name[..]].concat();
@@ -54,7 +58,10 @@ pub(super) fn memberships(device: &str) -> [(&'static str, Vec<u8>); 5] {
         (PAIRS, pair),
         (INTERNAL, name.clone()),
         (ISOLATED, name.clone()),
-        (NAMED, name),
+        (NAMED, name.clone()),
+        (UNMASKED, name.clone()),
+        (OUTBOUND[0], name.clone()),
+        (OUTBOUND[1], name),
     ]
 }
 
@@ -75,7 +82,7 @@ fn script(network: &Definition, known: Known) -> String {
         lines.extend(["add", "flush", "delete"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
         lines.push(format!("add chain inet {TABLE} {chain} {{ type {hook}; }}"));
     }
-    for chain in ["publish", "entering", "leaving", "passed"] {
+    for chain in ["publish", "out", "out6", "entering", "leaving", "passed"] {
         lines.extend(["add", "flush"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
     }
     // What these ask of each packet is asked where there is an internal network. Nobody empties them: another one may be being made.
@@ -85,10 +92,13 @@ fn script(network: &Definition, known: Known) -> String {
             lines.push(format!("flush chain inet {TABLE} {chain}"));
         }
     }
-    for set in [BRIDGES, INTERNAL, ISOLATED, NAMED] {
+    for set in [BRIDGES, INTERNAL, ISOLATED, NAMED, UNMASKED] {
         lines.push(format!("add set inet {TABLE} {set} {{ type ifname; }}"));
     }
     lines.push(format!("add set inet {TABLE} {PAIRS} {{ type ifname . ifname; }}"));
+    for (map, address) in OUTBOUND.into_iter().zip(["ipv4_addr", "ipv6_addr"]) {
+        lines.push(format!("add map inet {TABLE} {map} {{ type ifname : {address}; }}"));
+    }
     for ((maps, address), subnets) in [(V4, "ipv4_addr"), (V6, "ipv6_addr")].into_iter().zip(SUBNETS) {
         lines.push(format!(
             "add set inet {TABLE} {subnets} {{ type {address}; flags interval; auto-merge; }}"
@@ -115,14 +125,21 @@ fn script(network: &Definition, known: Known) -> String {
     let pair = format!("{device} . {device}");
     for (set, element, is_one) in [
         (BRIDGES, &device, true),
-        (PAIRS, &pair, true),
+        // Neighbours who are not to meet by the bridge do not by the host either.
+        (PAIRS, &pair, !network.no_icc),
         (INTERNAL, &device, network.internal),
         (ISOLATED, &device, network.isolate),
         (NAMED, &device, network.dns.enabled),
+        (UNMASKED, &device, network.no_masquerade),
     ] {
         // Only what is there can be deleted.
         let verbs = if is_one { &["add"][..] } else { &["add", "delete"] };
         lines.extend(verbs.iter().map(|verb| format!("{verb} element inet {TABLE} {set} {{ {element} }}")));
+    }
+    // What was there before has been taken out.
+    for address in &network.outbound {
+        let map = OUTBOUND[usize::from(address.is_ipv6())];
+        lines.push(format!("add element inet {TABLE} {map} {{ {device} : {address} }}"));
     }
     lines.join("\n") + "\n"
 }
@@ -183,9 +200,15 @@ fn rules() -> Vec<(&'static str, String)> {
         ("postrouting", "ip saddr 127.0.0.0/8 oifname @bridges masquerade"),
         // What the host sends to itself keeps its address.
         ("postrouting", "oifname \"lo\" return"),
-        ("postrouting", "ip saddr @subnets oifname != @bridges masquerade"),
+        ("postrouting", "ip saddr @subnets oifname != @bridges goto out"),
+        ("postrouting", "ip6 saddr @subnets6 oifname != @bridges goto out6"),
+        ("out", "iifname @unmasked return"),
+        ("out", "snat ip to iifname map @outbound"),
+        ("out", "masquerade"),
+        ("out6", "iifname @unmasked return"),
+        ("out6", "snat ip6 to iifname map @outbound6"),
         // Addresses anybody can have (RFC 4193); others are the containers' own everywhere.
-        ("postrouting", "ip6 saddr @subnets6 ip6 saddr fc00::/7 oifname != @bridges masquerade"),
+        ("out6", "ip6 saddr fc00::/7 masquerade"),
         ("forward", "jump user"),
         ("forward", "jump inner"),
         // Before what is established: anybody can send with the addresses of somebody else's connection.

@@ -22,7 +22,7 @@ pub fn define(lab: &Lab, name: &str, number: u8, more: &str) {
 }
 
 /// A container's address of a family.
-fn address(attachment: &serde_json::Value, ipv6: bool) -> String {
+pub fn address(attachment: &serde_json::Value, ipv6: bool) -> String {
     let addresses = attachment["addresses"].as_array().unwrap().iter().filter_map(|a| a.as_str());
     let one = addresses.map(|a| a.split('/').next().unwrap()).find(|a| a.contains(':') == ipv6).unwrap();
     if ipv6 { format!("[{one}]") } else { one.to_owned() }
@@ -66,7 +66,7 @@ pub fn call(lab: &Lab, from: Option<u32>, protocol: &str, to: &str) -> String {
 }
 
 /// As [`call`] tells it.
-fn seen(address: &str) -> &'static str {
+pub fn seen(address: &str) -> &'static str {
     match address {
         "192.0.2.1" => "[c000:0201]",
         "192.0.2.2" => "[c000:0202]",

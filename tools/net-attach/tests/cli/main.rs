@@ -8,6 +8,7 @@ mod lab;
 mod networks;
 mod plugin;
 mod vlan;
+mod ways;
 
 use lab::{Lab, isolated, wait_for};
 use std::collections::HashSet;
