@@ -2,7 +2,7 @@
 //! first attachment.
 
 use crate::conflist::{conflist, find_plugin, host_local, ipam_to_choose, named};
-use crate::definition::{DEFAULT, Definition, File, FileDns, FileSubnet, path, write_new};
+use crate::definition::{DEFAULT, Definition, File, FileDns, FileRoute, FileSubnet, path, write_new};
 use crate::host::Host;
 use crate::occupied::Taken;
 use crate::signals::Uninterrupted;
@@ -34,6 +34,8 @@ pub struct Asked {
     pub ranges: Vec<String>,
     /// Kept for others, by name.
     pub reserved: BTreeMap<String, String>,
+    /// `DESTINATION,GATEWAY[,METRIC]`.
+    pub routes: Vec<String>,
     pub internal: bool,
     pub isolate: bool,
     pub mtu: Option<u32>,
@@ -73,6 +75,7 @@ impl Asked {
             mode: self.mode.clone(),
             device: self.device.clone().unwrap_or_default(),
             subnets: subnets(&self.subnets, &self.gateways, &self.ranges, &self.reserved)?,
+            routes: self.routes.iter().map(|text| route(text)).collect::<Result<_>>()?,
             ..File::default()
         };
         let plugin = match self.driver.as_str() {
@@ -117,6 +120,7 @@ impl Asked {
             ("--mode", self.mode.is_some()),
             ("--device", self.device.is_some()),
             ("--aux-address", !self.reserved.is_empty()),
+            ("--route", !self.routes.is_empty()),
         ];
         if let Some((flag, _)) = said.iter().find(|(_, given)| *given) {
             return Err(Fault::usage(format!("CNI plugins are told by their configuration, not by {flag}"))
@@ -137,6 +141,26 @@ impl Asked {
         file.cni = Some(list);
         Ok(file)
     }
+}
+
+/// podman's `DESTINATION,GATEWAY[,METRIC]`.
+fn route(text: &str) -> Result<FileRoute> {
+    let wrong = |why: &str| {
+        Fault::usage(format!("--route {text}: {why}"))
+            .hint("DESTINATION,GATEWAY[,METRIC], as 10.5.0.0/16,10.90.0.9,100")
+    };
+    let parts: Vec<&str> = text.split(',').collect();
+    let (destination, gateway, metric) = match parts[..] {
+        [destination, gateway] => (destination, gateway, None),
+        [destination, gateway, metric] => {
+            (destination, gateway, Some(metric.parse().map_err(|_| wrong("the metric is no number"))?))
+        }
+        _ => return Err(wrong("not two or three parts")),
+    };
+    if matches!(gateway, "blackhole" | "unreachable" | "prohibit") {
+        return Err(wrong("only routes by a gateway are made"));
+    }
+    Ok(FileRoute { destination: destination.to_owned(), gateway: gateway.to_owned(), metric })
 }
 
 /// Puts together what was given apart: a gateway and a range are of the subnet they lie in.
@@ -190,10 +214,36 @@ fn subnets(
     Ok(list)
 }
 
-/// Makes a network. `both_families` is `--ipv6`: it gets a subnet of either, whichever were given.
+/// Which families a network is to have, beside those of the subnets that are given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Families {
+    /// Those given; IPv4 if none is.
+    #[default]
+    Given,
+    /// `--ipv6`: a subnet of either, whichever were given.
+    Both,
+    /// `--ipv4=false`.
+    Ipv6,
+}
+
+impl Families {
+    /// Asking for none in particular asks for what is there. One without addresses of ours has them from elsewhere.
+    fn are_those_of(self, file: &File) -> bool {
+        let pools = file.clone().check().map(|network| network.pools).unwrap_or_default();
+        let has = |ipv6: bool| pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6);
+        match self {
+            Families::Given => true,
+            _ if pools.is_empty() => true,
+            Families::Both => has(false) && has(true),
+            Families::Ipv6 => !has(false),
+        }
+    }
+}
+
+/// Makes a network.
 ///
 /// One that is there already is found if it is the same in all that was asked for, else that is a conflict.
-pub fn create(host: &Host<'_>, asked: &File, both_families: bool) -> Result<Created> {
+pub fn create(host: &Host<'_>, asked: &File, families: Families) -> Result<Created> {
     check_name(&asked.name)?;
     let store = host.store;
     let networks = store.root().join("networks");
@@ -201,7 +251,7 @@ pub fn create(host: &Host<'_>, asked: &File, both_families: bool) -> Result<Crea
     // So that of two who choose at once each sees what the other has chosen.
     let _lock = Lock::directory(&networks)?;
     let _whole = Uninterrupted::begin();
-    let (file, notes) = match settle(host, asked, both_families)? {
+    let (file, notes) = match settle(host, asked, families)? {
         Settled::Found(file) => return Ok(Created { file, made: false, notes: Vec::new() }),
         Settled::New(file, notes) => (file, notes),
     };
@@ -213,9 +263,9 @@ pub fn create(host: &Host<'_>, asked: &File, both_families: bool) -> Result<Crea
 }
 
 /// What [`create`] would do: the definition, and where it would be written if it is not there.
-pub fn plan_create(host: &Host<'_>, asked: &File, both_families: bool) -> Result<(File, Option<PathBuf>)> {
+pub fn plan_create(host: &Host<'_>, asked: &File, families: Families) -> Result<(File, Option<PathBuf>)> {
     check_name(&asked.name)?;
-    match settle(host, asked, both_families)? {
+    match settle(host, asked, families)? {
         Settled::Found(file) => Ok((file, None)),
         Settled::New(file, _) => {
             let path = path(host.store, &file.name)?;
@@ -229,16 +279,16 @@ enum Settled {
     New(File, Vec<String>),
 }
 
-fn settle(host: &Host<'_>, asked: &File, both_families: bool) -> Result<Settled> {
+fn settle(host: &Host<'_>, asked: &File, families: Families) -> Result<Settled> {
     if let Some(present) = File::find(host.store, &asked.name)? {
-        return if is_as_asked(&present, asked) {
+        return if is_as_asked(&present, asked) && families.are_those_of(&present) {
             Ok(Settled::Found(present))
         } else {
             Err(exists(&asked.name))
         };
     }
     let taken = Taken::look(host.store, host.route()?, &asked.name)?;
-    let mut file = chosen(asked.clone(), both_families, &taken, global_id())?;
+    let mut file = chosen(asked.clone(), families, &taken, global_id())?;
     file.created_at = Some(jiff::Timestamp::now().to_string());
     let damaged =
         taken.damaged.iter().map(|why| format!("what a damaged network has taken is unknown: {why}"));
@@ -263,11 +313,19 @@ fn is_as_asked(present: &File, asked: &File) -> bool {
                 || present.subnets.iter().any(|present| present.aux_addresses == subnet.aux_addresses)
         })
         && (present.internal, present.isolate) == (asked.internal, asked.isolate)
+        && (asked.options.is_empty() || shut(present) == shut(asked))
+        && (asked.routes.is_empty() || present.routes == asked.routes)
         && (asked.mtu.is_none() || present.mtu == asked.mtu)
         && (asked.labels.is_empty() || present.labels == asked.labels)
         && (asked.options.is_empty() || present.options == asked.options)
         && (asked.device.is_empty() || present.device == asked.device)
         && (&asked.parent, &asked.mode, &asked.cni) == (&present.parent, &present.mode, &present.cni)
+}
+
+/// What options stand for, wherever it was written down.
+fn shut(file: &File) -> (bool, bool, bool, &[String], Option<&String>) {
+    let File { no_icc, no_masquerade, no_default_route, outbound, host_binding, .. } = file;
+    (*no_icc, *no_masquerade, *no_default_route, outbound, host_binding.as_ref())
 }
 
 /// docker's rule, less the words that mean something else after `--network`.
@@ -285,17 +343,25 @@ pub fn check_name(name: &str) -> Result<()> {
 }
 
 /// Fills in what is left to be chosen, and makes sure that nothing given is anybody else's.
-fn chosen(mut file: File, both_families: bool, taken: &Taken, global_id: [u8; 5]) -> Result<File> {
+fn chosen(mut file: File, families: Families, taken: &Taken, global_id: [u8; 5]) -> Result<File> {
     let bridge = file.driver == "bridge";
     let wants_subnet = match &mut file.cni {
         Some(list) => ipam_to_choose(list).is_some(),
         None => file.driver != "none",
     };
     let has = |file: &File, ipv6: bool| file.subnets.iter().any(|subnet| subnet.subnet.contains(':') == ipv6);
-    if wants_subnet && (file.subnets.is_empty() || both_families && !has(&file, false)) {
+    let wants_v4 = match families {
+        Families::Given => file.subnets.is_empty(),
+        Families::Both => !has(&file, false),
+        Families::Ipv6 if has(&file, false) => {
+            return Err(Fault::usage("--ipv4=false, and a --subnet of IPv4").on(file.name.as_str()));
+        }
+        Families::Ipv6 => false,
+    };
+    if wants_subnet && wants_v4 {
         file.subnets.insert(0, of(free_v4(taken)?));
     }
-    if wants_subnet && both_families && !has(&file, true) {
+    if wants_subnet && families != Families::Given && !has(&file, true) {
         file.subnets.push(of(free_v6(taken, global_id)?));
     }
     if bridge && file.device.is_empty() {
@@ -409,7 +475,8 @@ mod tests {
     const ID: [u8; 5] = [1, 2, 3, 4, 5];
 
     fn made(asked: &Asked, ipv6: bool, taken: &Taken) -> Result<File> {
-        chosen(asked.file()?, ipv6, taken, ID)
+        let families = if ipv6 { Families::Both } else { Families::Given };
+        chosen(asked.file()?, families, taken, ID)
     }
 
     #[test]
@@ -421,6 +488,11 @@ mod tests {
         assert_eq!(subnets, ["10.90.2.0/24", "fd01:203:405:1::/64"]);
         assert_eq!(file.subnets[0].gateway.as_deref(), Some("10.90.2.1"));
         assert!(file.dns.enabled);
+        let six = chosen(asked(|_| ()).file().unwrap(), Families::Ipv6, &taken, ID).unwrap();
+        assert_eq!(six.subnets.len(), 1);
+        assert_eq!(six.subnets[0].subnet, "fd01:203:405:1::/64");
+        let four = asked(|asked| asked.subnets = vec!["10.7.0.0/24".into()]).file().unwrap();
+        assert_eq!(chosen(four, Families::Ipv6, &taken, ID).unwrap_err().kind(), Kind::Usage);
     }
 
     #[test]
@@ -482,6 +554,9 @@ mod tests {
             |a| a.driver = "cni".into(),
             |a| a.mode = Some("bridge".into()),
             |a| a.parent = Some("eth0".into()),
+            |a| a.routes = vec!["10.5.0.0/16".into()],
+            |a| a.routes = vec!["10.5.0.0/16,10.90.0.9,x".into()],
+            |a| a.routes = vec!["10.5.0.0/16,blackhole".into()],
             |a| (a.driver, a.isolate) = ("macvlan".into(), true),
             |a| (a.driver, a.dns) = ("ipvlan".into(), vec!["1.1.1.1".into()]),
             |a| (a.driver, a.mode) = ("ipvlan".into(), Some("vepa".into())),
@@ -531,7 +606,7 @@ mod tests {
         );
         let list = json!({"cniVersion": "1.0.0", "name": "web", "plugins": [plugin]});
         let bare = File { name: "web".into(), driver: "cni".into(), cni: Some(list), ..File::default() };
-        let file = chosen(bare, false, &Taken::default(), ID).unwrap();
+        let file = chosen(bare, Families::Given, &Taken::default(), ID).unwrap();
         let ipam = &file.cni.unwrap()["plugins"][0]["ipam"];
         assert_eq!(ipam["ranges"][0][0], json!({"subnet": "10.90.0.0/24", "gateway": "10.90.0.1"}));
     }

@@ -38,7 +38,7 @@ mod work;
 
 pub use attach::{Request, attach};
 pub use conflist::read_cni;
-pub use create::{Asked, Created, create, plan_create};
+pub use create::{Asked, Created, Families, create, plan_create};
 pub use definition::{DEFAULT, Definition, Dns, Driver, File, Parent, Pool};
 pub use firewall::{Obstacle, obstacles};
 pub use host::Host;

@@ -3,7 +3,7 @@
 
 use cli::words::pairs;
 use cli::{Common, Context, Fault, Kind, Result};
-use network::{Asked, Created, File, Host};
+use network::{Asked, Created, Families, File, Host};
 use record::Record;
 use std::io::IsTerminal;
 use std::net::IpAddr;
@@ -52,8 +52,16 @@ pub struct Args {
     pub reserved: Vec<String>,
 
     /// Both families: a subnet of IPv4 and one of IPv6, given or chosen
-    #[arg(long, help_heading = "Addresses")]
-    pub ipv6: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Addresses")]
+    pub ipv6: Option<bool>,
+
+    /// With =false IPv6 alone
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Addresses")]
+    pub ipv4: Option<bool>,
+
+    /// Further way of its containers, by a gateway on the network; can be given several times
+    #[arg(long = "route", value_name = "SUBNET,GATEWAY[,METRIC]", help_heading = "Addresses")]
+    pub routes: Vec<String>,
 
     /// No way out of it, and none in
     #[arg(long)]
@@ -99,6 +107,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub cni: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub dockers: Dockers,
+
     /// One that exists is no failure, whatever it is like
     #[arg(long)]
     pub ignore: bool,
@@ -117,6 +128,60 @@ pub struct Args {
 
 cli::tool!(Args, "net-create", common, quiet);
 
+/// Flags of docker's and podman's that say what is so in any case, or what there is another way for.
+#[derive(Debug, clap::Args)]
+pub struct Dockers {
+    /// Containers can be attached at any time, as to every network
+    #[arg(long, hide = true)]
+    pub attachable: bool,
+    #[arg(long, hide = true, value_name = "SCOPE")]
+    pub scope: Option<String>,
+    #[arg(long, hide = true, value_name = "DRIVER")]
+    pub ipam_driver: Option<String>,
+    #[arg(long = "ipam-opt", hide = true, value_name = "NAME=VALUE")]
+    pub ipam_options: Vec<String>,
+    #[arg(long, hide = true)]
+    pub ingress: bool,
+    #[arg(long, hide = true)]
+    pub config_only: bool,
+    #[arg(long, hide = true, value_name = "NETWORK")]
+    pub config_from: Option<String>,
+}
+
+impl Dockers {
+    /// Fails with usage for what is not so.
+    fn check(&self) -> Result<()> {
+        let no = |what: String, hint: &str| Err(Fault::usage(what).hint(hint));
+        let copy = "copy a network: net-inspect OLD | jq -c '.networks[0] |= (.name = \"NEW\" | del(.subnets, .device))' | net-create";
+        if self.ingress {
+            return no("--ingress: there is no swarm here".into(), "leave it out, and publish ports with -p");
+        }
+        if self.config_only {
+            return no(
+                "--config-only: every network is only a file until a container is attached".into(),
+                copy,
+            );
+        }
+        if self.config_from.is_some() {
+            return no("--config-from: a network has its whole definition".into(), copy);
+        }
+        if let Some(scope) = self.scope.as_deref().filter(|scope| *scope != "local") {
+            return no(format!("--scope {scope}: networks are of this machine"), "leave it out");
+        }
+        let elsewhere = "CNI's plugins do that: net-create --driver cni:macvlan --opt master=eth0 --opt 'ipam={\"type\":\"dhcp\"}' NAME";
+        match self.ipam_driver.as_deref() {
+            None | Some("default" | "host-local") => {}
+            Some(driver) => {
+                return no(format!("--ipam-driver {driver}: addresses are leased here"), elsewhere);
+            }
+        }
+        match self.ipam_options.first() {
+            None => Ok(()),
+            Some(option) => no(format!("--ipam-opt {option}: there are no such options"), elsewhere),
+        }
+    }
+}
+
 impl Args {
     fn asked(&self) -> Result<Asked> {
         let cni = self.cni.as_deref().map(network::read_cni).transpose()?;
@@ -128,6 +193,7 @@ impl Args {
             gateways: self.gateways.clone(),
             ranges: self.ranges.clone(),
             reserved: pairs("address", &self.reserved, false)?,
+            routes: self.routes.clone(),
             internal: self.internal,
             isolate: self.isolate,
             mtu: self.mtu,
@@ -142,21 +208,48 @@ impl Args {
         })
     }
 
+    fn families(&self) -> Result<Families> {
+        match (self.ipv4, self.ipv6) {
+            (Some(false), Some(false)) => {
+                Err(Fault::usage("--ipv4=false and --ipv6=false leave no addresses")
+                    .hint("--driver none makes a network without any"))
+            }
+            (Some(false), _) => Ok(Families::Ipv6),
+            (_, Some(true)) => Ok(Families::Both),
+            // A subnet of IPv6 would make it another.
+            (_, Some(false)) if self.subnets.iter().any(|subnet| subnet.contains(':')) => {
+                Err(Fault::usage("--ipv6=false, and a --subnet of IPv6"))
+            }
+            _ => Ok(Families::Given),
+        }
+    }
+
     /// Whether anything was said that a record would have to be read without.
     fn says_something(&self) -> bool {
-        let texts =
-            [&self.subnets, &self.gateways, &self.ranges, &self.reserved, &self.labels, &self.options];
+        let texts = [
+            &self.subnets,
+            &self.gateways,
+            &self.ranges,
+            &self.reserved,
+            &self.routes,
+            &self.labels,
+            &self.options,
+        ];
         let single = [&self.driver, &self.parent, &self.mode, &self.device];
         texts.iter().any(|list| !list.is_empty())
             || single.iter().any(|one| one.is_some())
             || !self.dns.is_empty()
             || self.cni.is_some()
             || self.mtu.is_some()
-            || [self.ipv6, self.internal, self.isolate, self.no_dns].contains(&true)
+            || self.ipv4.is_some()
+            || self.ipv6.is_some()
+            || [self.internal, self.isolate, self.no_dns].contains(&true)
     }
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<()> {
+    args.dockers.check()?;
+    let families = args.families()?;
     let store = Store::from_env()?;
     let host = Host::new(&store)?;
     if args.names.is_empty() {
@@ -176,7 +269,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     context.each(&args.names, |context, name| {
         let asked = Asked { name: name.clone(), ..asked.clone() };
         let file = asked.file().map_err(|fault| on(fault, name))?;
-        one(args, context, &host, &file, Record::new()).map_err(|fault| {
+        one(args, context, &host, &file, families, Record::new()).map_err(|fault| {
             // It is the command line that is wrong then, unless a file is.
             let none = || network::find(&host, name).is_err_and(|fault| fault.kind() == Kind::NotFound);
             if fault.kind() == Kind::Input && asked.cni.is_none() && none() {
@@ -202,15 +295,22 @@ fn of_record(args: &Args, context: &mut Context, host: &Host<'_>, record: &Recor
             .on(file.name.as_str())
             .hint("net-inspect adds what the network is"));
         }
-        one(args, context, host, file, record.clone())?;
+        one(args, context, host, file, Families::Given, record.clone())?;
     }
     Ok(())
 }
 
-fn one(args: &Args, context: &mut Context, host: &Host<'_>, file: &File, record: Record) -> Result<()> {
+fn one(
+    args: &Args,
+    context: &mut Context,
+    host: &Host<'_>,
+    file: &File,
+    families: Families,
+    record: Record,
+) -> Result<()> {
     let name = file.name.as_str();
     if args.dry_run {
-        let planned = network::plan_create(host, file, args.ipv6).map_err(|fault| on(fault, name));
+        let planned = network::plan_create(host, file, families).map_err(|fault| on(fault, name));
         let Some((file, path)) = ignored(args, host, name, planned)? else { return Ok(()) };
         let Some(path) = path else { return Ok(()) };
         let subnets: Vec<&str> = file.subnets.iter().map(|subnet| subnet.subnet.as_str()).collect();
@@ -219,7 +319,7 @@ fn one(args: &Args, context: &mut Context, host: &Host<'_>, file: &File, record:
         });
         return context.print_steps(None, &[step]);
     }
-    let created = network::create(host, file, args.ipv6).map_err(|fault| on(fault, name));
+    let created = network::create(host, file, families).map_err(|fault| on(fault, name));
     let created = ignored(args, host, name, created)?;
     if let Some(Created { notes, made: true, file }) = &created {
         for note in notes {

@@ -103,6 +103,67 @@ fn made_again_it_is_found_or_another() {
 }
 
 #[test]
+fn what_docker_and_podman_know_is_written_down_or_refused_with_a_way_out() {
+    let place = Place::new();
+    let options = [
+        "com.docker.network.bridge.enable_icc=false",
+        "com.docker.network.bridge.enable_ip_masquerade=false",
+        "com.docker.network.bridge.host_binding_ipv4=127.0.0.1",
+        "no_default_route=1",
+    ]
+    .map(|option| format!("--opt {option}"))
+    .join(" ");
+    let more = "--attachable --scope local --ipam-driver default --route 10.5.0.0/16,10.7.0.9,100 --subnet 10.7.0.0/24";
+    create(&place, &format!("{options} {more} shut")).expect(0);
+    let made = file(&place, "shut");
+    assert_eq!([&made["no_icc"], &made["no_masquerade"], &made["no_default_route"]], [&json!(true); 3]);
+    assert_eq!(made["host_binding"], "127.0.0.1");
+    assert_eq!(made["routes"], json!([{"destination": "10.5.0.0/16", "gateway": "10.7.0.9", "metric": 100}]));
+    create(&place, &format!("{options} {more} shut")).expect(0);
+    create(&place, "--opt no_default_route=0 shut").expect(5);
+    create(&place, "--route 10.5.0.0/16,10.7.0.8 shut").expect(5);
+    create(&place, "--opt outbound_addr4=192.0.2.9 --opt outbound_addr6=2001:db8::9 seen").expect(0);
+    assert_eq!(file(&place, "seen")["outbound"], json!(["192.0.2.9", "2001:db8::9"]));
+
+    // IPv6 alone, and the same when it is asked for again.
+    for _ in 0..2 {
+        create(&place, "--ipv4=false six").expect(0);
+    }
+    let six = file(&place, "six");
+    let subnets = six["subnets"].as_array().unwrap();
+    assert!(subnets.len() == 1 && subnets[0]["subnet"].as_str().unwrap().starts_with("fd"), "{six}");
+    create(&place, "--ipv4 --ipv6=false four").expect(0);
+    assert_eq!(file(&place, "four")["subnets"].as_array().unwrap().len(), 1);
+    // One that is there with the other family is another.
+    create(&place, "--ipv4=false four").expect(5);
+    create(&place, "--ipv6 four").expect(5);
+
+    for (wrong, hint) in [
+        ("--ipv4=false --ipv6=false a", "--driver none"),
+        ("--ipv4=false --subnet 10.1.0.0/24 a", ""),
+        ("--ipv6=false --subnet fd01::/64 a", ""),
+        ("--route 10.5.0.0/16,10.8.0.9 --subnet 10.1.0.0/24 a", ""),
+        ("--route 0.0.0.0/0,10.1.0.9 --subnet 10.1.0.0/24 a", ""),
+        ("--route 10.5.0.0/16,blackhole a", "DESTINATION,GATEWAY"),
+        ("--route 10.5.0.0/16,10.1.0.9 --driver none a", ""),
+        ("--ingress a", "leave it out"),
+        ("--config-only a", "net-inspect"),
+        ("--config-from b a", "net-inspect"),
+        ("--scope swarm a", "leave it out"),
+        ("--ipam-driver dhcp --driver macvlan a", "--driver cni:macvlan"),
+        ("--ipam-opt a=b a", "--driver cni:macvlan"),
+        ("--opt com.docker.network.bridge.enable_icc=maybe a", ""),
+        ("--opt com.docker.network.bridge.enable_ip_masquerade=false --opt outbound_addr4=192.0.2.9 a", ""),
+        ("--opt outbound_addr4=127.0.0.1 a", ""),
+        ("--opt com.docker.network.bridge.host_binding_ipv4=224.0.0.1 a", ""),
+        ("--driver macvlan --opt outbound_addr4=192.0.2.9 a", ""),
+    ] {
+        let ran = create(&place, wrong).expect(2);
+        assert!(ran.stdout.is_empty() && ran.stderr.contains(hint), "{wrong}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_plan_is_what_is_done() {
     let place = Place::new();
     let step = create(&place, "--dry-run --ipv6 web").expect(0).json();
