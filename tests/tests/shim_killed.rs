@@ -211,6 +211,23 @@ fn a_container_that_survives() {
     case.gone("ctr-kill");
 }
 
+/// Copying shares the lock of a container that does not run, and clearing away has it alone: for longer than it takes to start one.
+#[test]
+fn started_while_others_have_the_lock() {
+    let Some(mut case) = Case::new() else { return };
+    case.sh(&run("", "true"));
+    case.sh("ctr-wait c");
+    for how in ["-s", "-x"] {
+        case.sh(&format!(
+            "flock {how} $STAVES_RUN/containers/*/lock sh -c 'echo >$DIR/held; sleep 1.5' & until [ -e $DIR/held ]; do sleep 0.01; done; \
+             rm $DIR/held; ctr-start -q c && wait && ctr-wait c"
+        ));
+    }
+    case.leftovers.note_ids(&case.bench.place);
+    case.sh("ctr-rm -q -f c");
+    case.gone("ctr-start");
+}
+
 /// Stopping and the like while the shim is being killed.
 #[test]
 fn killed_under_a_request() {

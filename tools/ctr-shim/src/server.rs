@@ -484,6 +484,10 @@ impl Server {
     // Streams
 }
 
+/// How long a shim that answers may take to end, and another program to let go of the container's lock.
+const SHIM_PATIENCE: Duration = Duration::from_millis(200);
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What poll(2) said something about.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -512,15 +516,25 @@ impl From<Fault> for Refusal {
     }
 }
 
-/// Whoever looks whether the container has a shim holds its lock for that moment, so it is tried again.
+/// Whoever looks whether the container has a shim holds its lock for that moment, and who copies or clears away for longer, so it is
+/// waited for; but not for a shim to end.
 fn take_lock(dir: &ContainerDir) -> Result<Lock> {
-    for _ in 0..200 {
+    let begun = Instant::now();
+    loop {
         if let Some(lock) = Lock::try_exclusive(&dir.run.join("lock")).map_err(about(dir.id.clone()))? {
             return Ok(lock);
         }
+        // One that ends has its lock a little longer than its socket, one that begins a little before.
+        if begun.elapsed() >= SHIM_PATIENCE && shim::Client::connect(dir)?.is_some() {
+            return Err(Fault::conflict("another shim looks after it").on(dir.id.as_str()));
+        }
+        if begun.elapsed() >= LOCK_PATIENCE {
+            return Err(Fault::retryable("another program holds its lock")
+                .on(dir.id.as_str())
+                .hint("ctr-cp, ctr-export or ctr-commit works on it: try again when it is done"));
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
-    Err(Fault::conflict("another shim looks after it").on(dir.id.as_str()))
 }
 
 /// The store around `…/containers/<id>`, twice.
