@@ -4,8 +4,10 @@ use crate::definition::Definition;
 use crate::host::Host;
 use crate::release;
 use fault::{Fault, Result};
+use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::net::IpAddr;
-use store::{Lease, Lock};
+use store::{Lease, Leases, Lock};
 
 /// What a container asks for on a network, and is told of there.
 #[derive(Clone, Debug, Default)]
@@ -46,8 +48,9 @@ pub fn take(host: &Host<'_>, network: &Definition, wanted: &Wanted<'_>) -> Resul
 
 fn take_one(host: &Host<'_>, network: &Definition, wanted: &Wanted<'_>, ipv6: bool) -> Result<IpAddr> {
     let leases = host.store.leases(&network.name)?;
+    let listed = OnceCell::new();
     let mut holder_of_fixed = None;
-    for address in candidates(network, wanted, ipv6) {
+    for address in tried(&listed, &leases, network, wanted, ipv6) {
         // Twice at the most: a dead holder's address is free the second time.
         for _ in 0..2 {
             if leases.take(host.store, address, &wanted.lease)? {
@@ -80,9 +83,10 @@ pub fn preview(
         if !network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6) {
             continue;
         }
+        let listed = OnceCell::new();
         let mut holder_of_fixed = None;
         let mut free = None;
-        for address in candidates(network, wanted, ipv6) {
+        for address in tried(&listed, &leases, network, wanted, ipv6) {
             match leases.read(address)? {
                 None => free = Some((address, None)),
                 Some(holder) if holder.container == wanted.id => free = Some((address, None)),
@@ -98,6 +102,27 @@ pub fn preview(
         found.push(free.ok_or_else(|| none_free(network, wanted, ipv6, holder_of_fixed))?);
     }
     Ok(found)
+}
+
+/// The candidates in the order in which they are tried: the first, which is mostly free; then, by a list of the leases, which is made
+/// once, those that are free; last those that are not, whose holders may be gone. A full subnet costs little more than an empty one.
+fn tried<'c>(
+    listed: &'c OnceCell<HashSet<IpAddr>>,
+    leases: &'c Leases,
+    network: &'c Definition,
+    wanted: &'c Wanted<'_>,
+    ipv6: bool,
+) -> impl Iterator<Item = IpAddr> + 'c {
+    let is_leased = move |address: &IpAddr| {
+        // One that cannot be read is told of by who takes a lease there.
+        let list = || leases.addresses().unwrap_or_default().into_iter().collect();
+        listed.get_or_init(list).contains(address)
+    };
+    let others = move |leased: bool| {
+        let others = candidates(network, wanted, ipv6).skip(1);
+        others.filter(move |address| is_leased(address) == leased)
+    };
+    candidates(network, wanted, ipv6).take(1).chain(others(false)).chain(others(true))
 }
 
 /// Nobody looks at more addresses than this for a free one: a /64 has more of them than there is time.
@@ -187,4 +212,75 @@ pub fn reclaim(host: &Host<'_>, network: &Definition, address: IpAddr, holder: &
     }
     release::lease(host, network, address, holder)?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::{File, FileSubnet};
+    use std::os::unix::fs::MetadataExt;
+    use store::{Foreign, Store};
+
+    fn id(number: u8) -> String {
+        format!("{number:02x}").repeat(32)
+    }
+
+    /// Somebody who lives as long as this process.
+    fn alive(store: &Store, id: &str) {
+        let status = std::fs::metadata("/proc/self/ns/net").unwrap();
+        let netns = format!("/proc/{}/ns/net", std::process::id());
+        let foreign = Foreign { netns, netns_id: (status.dev(), status.ino()), ..Foreign::default() };
+        drop(store.lock_foreign(id).unwrap());
+        store.save_foreign(id, &foreign).unwrap();
+    }
+
+    fn wanted(id: &str) -> Wanted<'_> {
+        Wanted { id, lease: Lease { container: id.to_owned(), ..Lease::default() }, ..Wanted::default() }
+    }
+
+    /// Of `10.61.0.0/28`, of which thirteen addresses are for containers.
+    #[test]
+    fn what_is_free_is_found_then_what_the_dead_left() {
+        let dir = std::env::temp_dir().join(format!("network-address-{}", std::process::id()));
+        let store = Store::at(dir.join("root"), dir.join("run"));
+        let subnet = FileSubnet { subnet: "10.61.0.0/28".into(), ..FileSubnet::default() };
+        let network = File {
+            name: "small".into(),
+            driver: "bridge".into(),
+            device: "small0".into(),
+            subnets: vec![subnet],
+            ..File::default()
+        };
+        let network = network.check().unwrap();
+        let host = Host::new(&store).unwrap();
+        let mut given = HashSet::new();
+        for number in 1..=13 {
+            let id = id(number);
+            alive(&store, &id);
+            let told = preview(&host, &network, &wanted(&id)).unwrap();
+            let took = take(&host, &network, &wanted(&id)).unwrap();
+            assert_eq!(told, [(took[0], None)], "{number}");
+            assert!(given.insert(took[0]), "{number} got {} again", took[0]);
+        }
+        // None is free: that of one who is gone by now, wherever the search began.
+        store.forget_foreign(&id(12)).unwrap();
+        let leases = store.leases("small").unwrap();
+        let of_dead = |address: &&IpAddr| leases.read(**address).unwrap().unwrap().container == id(12);
+        let of_dead = *given.iter().find(of_dead).unwrap();
+        alive(&store, &id(14));
+        let told = preview(&host, &network, &wanted(&id(14))).unwrap();
+        assert_eq!(told, [(of_dead, Some(id(12)))]);
+        assert_eq!(take(&host, &network, &wanted(&id(14))).unwrap(), [of_dead]);
+        // Its own again, and then there is none.
+        assert_eq!(take(&host, &network, &wanted(&id(14))).unwrap(), [of_dead]);
+        let fault = take(&host, &network, &wanted(&id(15))).unwrap_err();
+        assert_eq!(fault.kind(), fault::Kind::Conflict);
+        assert!(fault.to_string().contains("no free address in 10.61.0.0/28"), "{fault}");
+        // What was asked for has its holder, whoever else is dead.
+        let (id14, id15) = (id(14), id(15));
+        let fixed = Wanted { fixed: vec![of_dead], ..wanted(&id15) };
+        let fault = take(&host, &network, &fixed).unwrap_err().to_string();
+        assert!(fault.contains(&id14[..12]), "{fault}");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }
