@@ -2,9 +2,11 @@
 
 use crate::{Version, shown};
 use fault::{Explain, Fault, Kind, Result};
+use rustix::fs::OFlags;
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const LARGEST_FILE_BYTES: u64 = 1 << 20;
@@ -349,11 +351,13 @@ pub fn is_plugin_name(name: &str) -> bool {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let what = || format!("read {}", path.display());
-    let file = File::open(path).map_err(|error| match error.kind() {
+    // Opening a pipe would wait for who writes to it.
+    let mut options = File::options();
+    options.read(true).custom_flags(i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default());
+    let file = options.open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Fault::not_found(what()).because(error),
         _ => Fault::new(Kind::of_io(&error), what()).because(error),
     })?;
-    // A pipe would be waited for.
     if !file.metadata().explain(what)?.is_file() {
         return Err(Fault::input(format!("{} is no file", path.display())));
     }
@@ -495,6 +499,24 @@ mod tests {
         let fault = Configuration::find(&folders, "other").unwrap_err();
         assert_eq!(fault.kind(), Kind::NotFound);
         assert!(fault.hint_text().unwrap().contains("70-none"), "{:?}", fault.hint_text());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = std::env::temp_dir().join(format!("cni-no-files-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("10-folder.conf")).unwrap();
+        let fifo = dir.join("20-fifo.conf");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.join("30-endless.conf")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.join("40-nowhere.conf")).unwrap();
+        let good = json!({"name":"db","type":"ptp"});
+        std::fs::write(dir.join("50-good.conf"), good.to_string()).unwrap();
+        for name in ["10-folder", "20-fifo", "30-endless"] {
+            let fault = Configuration::load(&dir.join(name).with_extension("conf")).unwrap_err();
+            assert!(fault.to_string().contains("is no file"), "{fault}");
+        }
+        assert_eq!(Configuration::find(std::slice::from_ref(&dir), "db").unwrap().1.name, "db");
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -1,9 +1,9 @@
 //! Files that are either the old one or the new one, never between.
 
-use fault::{Explain, Result};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use fault::{Explain, Fault, Result};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -66,10 +66,39 @@ fn through_temporary(
 }
 
 /// The file's content; `None` when there is no such file.
+///
+/// Fails with input for what is no regular file, a link to one aside: a pipe would be waited for, a device may never end.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(content) => Ok(Some(content)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).explain(|| format!("read {}", path.display())),
+    read_at_most(path, u64::MAX - 1)
+}
+
+/// The same of a file that is never longer. Fails with input for one that is.
+pub fn read_at_most(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    let what = || format!("read {}", path.display());
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    // Their bits are few and low.
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // A socket.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+            return Err(no_file(path));
+        }
+        Err(error) => return Err(error).explain(what),
+    };
+    let status = file.metadata().explain(what)?;
+    if !status.is_file() {
+        return Err(no_file(path));
     }
+    let mut content = Vec::with_capacity(status.len().min(most).try_into().unwrap_or(0));
+    file.take(most + 1).read_to_end(&mut content).explain(what)?;
+    if content.len() as u64 > most {
+        return Err(Fault::input(format!("{} is longer than {most} bytes", path.display())));
+    }
+    Ok(Some(content))
+}
+
+fn no_file(path: &Path) -> Fault {
+    Fault::input(format!("{} is no file", path.display())).hint("somebody put something else in its place")
 }

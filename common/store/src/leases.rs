@@ -5,11 +5,14 @@
 //! sees that nobody looks after it; so removing needs no lock of its own.
 
 use crate::{Lock, Scratch, Store, atomic, container, make_dirs};
-use fault::{Explain, Result};
+use fault::{Explain, Kind, Result};
 use record::{Attachment, Extra, Port};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
+
+/// Longest lease read, in bytes: a thousand ports and names are not a tenth of it.
+const LONGEST: u64 = 1 << 20;
 
 /// Content of a lease: all that must be undone to free the address.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -121,10 +124,14 @@ impl Leases {
         Ok(false)
     }
 
-    /// `None` if the address is free. A lease nobody can read is held by nobody known: an empty one.
+    /// `None` if the address is free. A lease nobody can read, no file or a very long one among them, is held by nobody known: an
+    /// empty one.
     pub fn read(&self, address: IpAddr) -> Result<Option<Lease>> {
-        let content = atomic::read(&self.path(address))?;
-        Ok(content.map(|content| serde_json::from_slice(&content).unwrap_or_default()))
+        match atomic::read_at_most(&self.path(address), LONGEST) {
+            Ok(content) => Ok(content.map(|content| serde_json::from_slice(&content).unwrap_or_default())),
+            Err(fault) if fault.kind() == Kind::Input => Ok(Some(Lease::default())),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Replaces a lease its container holds.
@@ -144,6 +151,10 @@ impl Leases {
     pub fn remove(&self, address: IpAddr) -> Result<()> {
         let path = self.path(address);
         match std::fs::remove_file(&path) {
+            // Somebody's directory is in its place.
+            Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
+                crate::remove_tree(&path).map(drop)
+            }
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).explain(|| format!("remove {}", path.display()))
             }
@@ -245,6 +256,41 @@ mod tests {
             assert_eq!(leases.read(address).unwrap(), None);
             // Nothing unfinished stays behind.
             assert_eq!(std::fs::read_dir(store.root().join("tmp")).unwrap().count(), 0);
+        });
+    }
+
+    #[test]
+    fn what_is_no_lease_is_held_by_nobody_and_can_be_removed() {
+        with_store("hostile", |store, _| {
+            let leases = store.leases("bridge").unwrap();
+            let address: IpAddr = "10.89.0.2".parse().unwrap();
+            make_dirs(&leases.dir).unwrap();
+            let path = leases.path(address);
+            let deep = format!("{{\"container\":{}", "[".repeat(100_000));
+            let long = vec![b' '; usize::try_from(LONGEST).unwrap() + 1];
+            let write = |content: &[u8]| std::fs::write(&path, content).unwrap();
+            let makers: [&dyn Fn(); 9] = [
+                &|| {
+                    let kind = rustix::fs::FileType::Fifo;
+                    rustix::fs::mknodat(rustix::fs::CWD, &path, kind, 0o600.into(), 0).unwrap();
+                },
+                &|| drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+                &|| std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+                &|| std::fs::create_dir_all(path.join("a/b")).unwrap(),
+                &|| write(deep.as_bytes()),
+                &|| write(&long),
+                &|| write(b"[1,2]"),
+                &|| write(br#"{"container":"a","container":"b","interface":"eth0"}"#),
+                &|| write(br#"{"container":7,"interface":"eth0"}"#),
+            ];
+            for (number, make) in makers.iter().enumerate() {
+                make();
+                assert_eq!(leases.read(address).unwrap(), Some(Lease::default()), "{number}");
+                assert!(!leases.release(address, "somebody").unwrap());
+                assert!(!leases.take(store, address, &lease("another")).unwrap(), "{number}: not over it");
+                leases.remove(address).unwrap();
+                assert_eq!(leases.read(address).unwrap(), None, "{number}");
+            }
         });
     }
 

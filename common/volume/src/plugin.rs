@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where docker looks for them: sockets, then files that name one.
 const PLACES: &str = "/run/docker/plugins:/etc/docker/plugins:/usr/lib/docker/plugins";
@@ -89,7 +89,7 @@ impl Plugin {
 
     /// What the plugin tells of a volume: `Mountpoint` if it is mounted, `Status`.
     pub fn get(&self, volume: &str) -> Result<Value> {
-        self.call("VolumeDriver.Get", &json!({"Name": volume})).map(|mut answer| answer["Volume"].take())
+        self.call("VolumeDriver.Get", &json!({"Name": volume})).map(|answer| answer["Volume"].clone())
     }
 
     /// `local` or `global`.
@@ -110,9 +110,7 @@ impl Plugin {
             Fault::retryable(format!("reach the volume driver {} at {}", self.name, self.socket.display()))
                 .because(error)
         })?;
-        for set in [UnixStream::set_read_timeout, UnixStream::set_write_timeout] {
-            set(&stream, Some(PATIENCE)).explain(what)?;
-        }
+        stream.set_write_timeout(Some(PATIENCE)).explain(what)?;
         let accepted = "application/vnd.docker.plugins.v1.2+json";
         let request = format!(
             "POST /{method} HTTP/1.1\r\nHost: plugin\r\nAccept: {accepted}\r\nContent-Type: application/json\r\n\
@@ -120,19 +118,15 @@ impl Plugin {
             body.len()
         );
         stream.write_all(request.as_bytes()).explain(what)?;
-        let mut answer = Vec::new();
-        match stream.take(MAX_ANSWER + 1).read_to_end(&mut answer) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                return Err(Fault::retryable(format!("{}: no answer within a minute", what())));
-            }
-            other => other.explain(what)?,
-        };
-        if answer.len() as u64 > MAX_ANSWER {
-            return Err(Fault::failed(format!("{}: its answer is longer than {MAX_ANSWER} bytes", what())));
-        }
+        let answer =
+            read_whole(&mut stream, Instant::now() + PATIENCE).map_err(|fault| fault.within(what()))?;
         let (status, body) = read_answer(&answer)
             .ok_or_else(|| Fault::failed(format!("{}: its answer is not HTTP", what())))?;
         let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+        // What succeeds may say nothing, but no list or number: nobody knows what that plugin has done.
+        if status == 200 && !body.is_empty() && !said.is_object() {
+            return Err(Fault::failed(format!("{}: its answer is no JSON object", what())));
+        }
         let error = said["Err"].as_str().unwrap_or_default();
         if status == 200 && error.is_empty() {
             return Ok(said);
@@ -140,6 +134,30 @@ impl Plugin {
         let why =
             if error.is_empty() { format!("status {status}") } else { error.chars().take(500).collect() };
         Err(Fault::failed(format!("{}: {why}", what())))
+    }
+}
+
+/// Until the other side has said all. However slowly it comes, not longer than to the deadline.
+fn read_whole(stream: &mut UnixStream, deadline: Instant) -> Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let late = || Fault::retryable(format!("no whole answer within {} seconds", PATIENCE.as_secs()));
+        if left.is_zero() {
+            return Err(late());
+        }
+        stream.set_read_timeout(Some(left)).explain(|| "wait for the answer".into())?;
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(answer),
+            Ok(length) => answer.extend_from_slice(&buffer[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Err(late()),
+            Err(error) => return Err(error).explain(|| "read the answer".into()),
+        }
+        if answer.len() as u64 > MAX_ANSWER {
+            return Err(Fault::failed(format!("its answer is longer than {MAX_ANSWER} bytes")));
+        }
     }
 }
 
@@ -228,5 +246,68 @@ mod tests {
         ] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
+    }
+    /// A plugin that answers every question but the first with this.
+    fn plugin(answer: &'static str) -> (tempfile::TempDir, Plugin) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("p.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let mut request = [0; 4096];
+                // A request is short and comes at once.
+                if stream.read(&mut request).is_ok_and(|length| length > 0) {
+                    let _ = write!(stream, "HTTP/1.1 200 OK\r\n\r\n{answer}");
+                }
+            }
+        });
+        (dir, Plugin { name: "p".into(), socket })
+    }
+
+    #[test]
+    fn what_is_no_object_is_no_answer() {
+        for answer in ["[]", "7", "\"x\"", "true", "null", "[[[", "{\"Err\":"] {
+            let (_dir, plugin) = plugin(answer);
+            for asked in [
+                plugin.get("v"),
+                plugin.mount("v", "1").map(|_| Value::Null),
+                plugin.remove("v").map(Value::from),
+            ] {
+                let fault = asked.unwrap_err().to_string();
+                assert!(fault.contains("no JSON object"), "{answer}: {fault}");
+            }
+        }
+        let (_dir, silent) = plugin("");
+        assert!(silent.remove("v").is_ok() && silent.get("v").unwrap().is_null());
+        let (_dir, odd) = plugin(r#"{"Volume":[1],"Mountpoint":7,"Err":null,"Capabilities":[]}"#);
+        assert_eq!(odd.get("v").unwrap(), json!([1]));
+        assert!(odd.mount("v", "1").is_err() && odd.scope() == "local");
+    }
+
+    #[test]
+    fn an_answer_that_drips_is_not_waited_for() {
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        let writer = std::thread::spawn(move || {
+            // Until nobody reads any more.
+            while there.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let begun = Instant::now();
+        let fault = read_whole(&mut here, begun + Duration::from_millis(200)).unwrap_err();
+        assert_eq!(fault.kind(), Kind::Retryable);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        drop(here);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn an_answer_without_end_is_cut() {
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        let writer = std::thread::spawn(move || while there.write_all(&[b'x'; 65536]).is_ok() {});
+        let fault = read_whole(&mut here, Instant::now() + PATIENCE).unwrap_err().to_string();
+        assert!(fault.contains("longer than"), "{fault}");
+        drop(here);
+        writer.join().unwrap();
     }
 }

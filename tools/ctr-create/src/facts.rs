@@ -90,28 +90,36 @@ pub fn identity(store: &Store, id: &str, name: &str) -> Identity {
 /// Where vendors put what their devices need; what is generated at boot counts more.
 const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 const MAX_CDI_FILES: usize = 1000;
+const MAX_CDI_BYTES: u64 = 4 << 20;
 
-/// Specifications of devices on this machine.
-///
-/// # Errors
-/// When one cannot be read.
-pub fn cdi_files() -> Result<Vec<SpecFile>> {
+/// Specifications of devices on this machine. One that cannot be read says why, and keeps nobody from the devices of others.
+pub fn cdi_files() -> Vec<SpecFile> {
+    cdi_files_in(&CDI_DIRECTORIES)
+}
+
+fn cdi_files_in(directories: &[&str]) -> Vec<SpecFile> {
     let mut files = Vec::new();
-    for (priority, dir) in CDI_DIRECTORIES.iter().enumerate() {
+    for (priority, dir) in directories.iter().enumerate() {
         let Ok(entries) = std::fs::read_dir(dir) else { continue };
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths.into_iter().take(MAX_CDI_FILES) {
             let Some(name) = path.to_str() else { continue };
+            let read = || {
+                let content =
+                    store::atomic::read_at_most(&path, MAX_CDI_BYTES).map_err(|fault| fault.to_string())?;
+                String::from_utf8(content.ok_or("it leads nowhere")?)
+                    .map_err(|_| "it is not UTF-8".to_owned())
+            };
             let json = match path.extension().and_then(|end| end.to_str()) {
-                Some("json") => Ok(read_limited(name, 4 << 20)?),
-                Some("yaml" | "yml") => json_of_yaml(&read_limited(name, 4 << 20)?),
+                Some("json") => read(),
+                Some("yaml" | "yml") => read().and_then(|yaml| json_of_yaml(&yaml)),
                 _ => continue,
             };
             files.push(SpecFile { path: name.to_owned(), priority, json });
         }
     }
-    Ok(files)
+    files
 }
 
 /// Looks things up on this machine.
@@ -176,7 +184,7 @@ impl Lookup for Machine<'_> {
     }
 
     fn cdi_files(&self) -> Result<Vec<SpecFile>> {
-        cdi_files()
+        Ok(cdi_files())
     }
 
     fn time_zone(&self, name: &str) -> Result<PathBuf> {
@@ -354,6 +362,31 @@ fn read_limited(path: &str, most: u64) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn broken_specifications_keep_nobody_from_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let good = r#"{"cdiVersion":"0.6.0","kind":"v.com/c","devices":[{"name":"a","containerEdits":{"env":["A=1"]}}]}"#;
+        std::fs::write(at("good.json"), good).unwrap();
+        std::fs::write(at("binary.json"), [0xff; 9]).unwrap();
+        std::fs::write(at("long.json"), vec![b' '; usize::try_from(MAX_CDI_BYTES).unwrap() + 1]).unwrap();
+        std::fs::write(at("deep.json"), "[".repeat(1 << 20)).unwrap();
+        std::fs::write(at("deep.yaml"), "[".repeat(1 << 16)).unwrap();
+        // Each line is nine of the one before.
+        let laughs =
+            (1..12).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(",")));
+        std::fs::write(at("laughs.yaml"), "a0: &a0 [x]\n".to_owned() + &laughs.collect::<String>()).unwrap();
+        std::fs::create_dir(at("folder.json")).unwrap();
+        rustix::fs::mknodat(CWD, at("fifo.json"), FileType::Fifo, 0o600.into(), 0).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at("endless.yaml")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("nowhere.json")).unwrap();
+        let files = cdi_files_in(&[dir.path().to_str().unwrap(), "/nonexistent"]);
+        assert_eq!(files.len(), 10);
+        let edits = oci::cdi::edits(&["v.com/c=a".to_owned()], &files).unwrap();
+        assert_eq!(edits.env, ["A=1"]);
+        assert!(oci::cdi::edits(&["v.com/c=b".to_owned()], &files).is_err());
+    }
 
     #[test]
     fn kernel_versions() {
