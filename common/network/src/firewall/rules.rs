@@ -82,7 +82,7 @@ fn script(network: &Definition, known: Known) -> String {
         lines.extend(["add", "flush", "delete"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
         lines.push(format!("add chain inet {TABLE} {chain} {{ type {hook}; }}"));
     }
-    for chain in ["publish", "out", "out6", "entering", "leaving", "passed"] {
+    for chain in ["publish", "out", "out6", "entering", "leaving", "within", "passed"] {
         lines.extend(["add", "flush"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
     }
     // What these ask of each packet is asked where there is an internal network. Nobody empties them: another one may be being made.
@@ -212,9 +212,10 @@ fn rules() -> Vec<(&'static str, String)> {
         ("forward", "jump user"),
         ("forward", "jump inner"),
         // Before what is established: anybody can send with the addresses of somebody else's connection.
-        ("inner", "iifname . oifname @pairs goto passed"),
-        ("inner", "iifname @internal drop"),
-        ("inner", "oifname @internal drop"),
+        ("inner", "iifname @internal goto within"),
+        ("inner", "oifname @internal goto within"),
+        ("within", "iifname . oifname @pairs goto passed"),
+        ("within", "drop"),
         ("forward", "oifname @bridges goto entering"),
         ("forward", "iifname @bridges goto leaving"),
         // What a network may no longer have is forgotten when it changes, see conntrack.
