@@ -9,6 +9,7 @@ use crate::claim::Claims;
 use crate::definition::{Definition, Driver};
 use crate::host::{Host, Namespace};
 use crate::link;
+use crate::signals::interruptible;
 use crate::work::Work;
 use cni::{Attachment as Parameters, Configuration, Runtime, Success, Version};
 use fault::{Explain, Fault, Result};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::net::IpAddr;
+use std::path::Path;
 use store::{Lock, Store};
 
 /// Capabilities that only `driver_opts` of an attachment can ask for, as JSON.
@@ -141,7 +143,8 @@ pub fn add(work: &Work<'_>, attachment: &Attachment) -> Result<Attachment> {
     };
     let namespace = namespace_path(host, work.id()).unwrap_or_default();
     let configuration = Configuration::from_value(begun.configuration.clone())?;
-    let result = Runtime::from_env().add(&configuration, &begun.parameters(work.id(), &namespace))?;
+    let parameters = begun.parameters(work.id(), &namespace);
+    let result = interruptible(|| Runtime::from_env().add(&configuration, &parameters))?;
     begun.result = Some(result.clone());
     begun.write(host.store, &network.name, work.id())?;
     let made = told(attachment, &begun.interface, result)?;
@@ -160,17 +163,40 @@ pub fn release(host: &Host<'_>, network: &str, id: &str) -> Result<()> {
     let configuration = Configuration::from_value(begun.configuration.clone())?;
     let namespace = namespace_path(host, id).unwrap_or_default();
     let parameters = begun.parameters(id, &namespace);
-    Runtime::from_env().delete(&configuration, &parameters, begun.result.as_ref())?;
+    interruptible(|| Runtime::from_env().delete(&configuration, &parameters, begun.result.as_ref()))?;
+    forget(host, id, &begun.ports, &path)
+}
+
+/// Gives up what plugins cannot undo.
+pub fn abandon(host: &Host<'_>, network: &str, id: &str) -> Result<()> {
+    let path = host.store.plugins_attachment(network, id)?;
+    // What cannot be read tells of no ports; those are net-prune's then.
+    let ports = Begun::read(host.store, network, id).ok().flatten().map(|begun| begun.ports);
+    forget(host, id, &ports.unwrap_or_default(), &path)
+}
+
+fn forget(host: &Host<'_>, id: &str, ports: &[Port], path: &Path) -> Result<()> {
     let claims = Claims::new(host.store);
-    for port in &begun.ports {
+    for port in ports {
         claims.release(id, port);
     }
-    match std::fs::remove_file(&path) {
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).explain(|| format!("remove {}", path.display()))
         }
         _ => Ok(()),
     }
+}
+
+/// Networks whose plugins have something to undo for a container, whatever its record says.
+pub fn begun_on(store: &Store, id: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for network in store.networks()? {
+        if store.plugins_attachment(&network, id)?.exists() {
+            found.push(network);
+        }
+    }
+    Ok(found)
 }
 
 /// Undoes what was begun for containers that are gone, or know nothing of it, and lets the plugins give back what they hold
@@ -202,7 +228,7 @@ pub fn prune(host: &Host<'_>, network: &Definition, dry_run: bool) -> Result<Vec
             let pair = begun.map(|begun| (id, begun.interface));
             valid.extend(pair.filter(|pair| !valid.contains(pair)));
         }
-        Runtime::from_env().collect(&configuration, &valid)?;
+        interruptible(|| Runtime::from_env().collect(&configuration, &valid))?;
     }
     Ok(undone)
 }

@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::inspect::{Attached, attached};
 use crate::prune::Pruner;
 use crate::signals::Uninterrupted;
-use crate::{foreign, release};
+use crate::{cni, foreign, release};
 use fault::{Explain, Fault, Kind, Result};
 use serde::Serialize;
 use store::{Lock, Scratch, is_id};
@@ -30,10 +30,35 @@ pub fn remove(host: &Host<'_>, name: &str, force: bool) -> Result<()> {
     let network = look(host, name, force)?;
     for _ in 0..8 {
         for one in refuse_attached(host, &network, force)? {
-            detach(host, &one.id, &network)?;
+            match detach(host, &one.id, &network) {
+                Err(fault) if force && matches!(network.driver, Driver::Cni(_)) => {
+                    give_up(host, &network, &one.id, &fault)?;
+                    detach(host, &one.id, &network)?;
+                }
+                done => done?,
+            }
         }
         // Plugins are run with no lock held but their own.
-        Pruner::new(host).plugins(&network)?;
+        match Pruner::new(host).plugins(&network) {
+            Err(fault) if force => {
+                let ids = host.store.attached_by_plugins(&network.name)?;
+                if ids.is_empty() {
+                    host.note(format!("its plugins have not given back what they hold: {fault}"));
+                }
+                for id in ids {
+                    // The first that failed has kept others from their turn.
+                    if let Err(fault) = cni::release(host, &network.name, &id) {
+                        give_up(host, &network, &id, &fault)?;
+                    }
+                }
+            }
+            Err(fault) => {
+                return Err(
+                    fault.hint("--force removes it all the same: what its plugins have made may stay then")
+                );
+            }
+            Ok(()) => {}
+        }
         match take_away(host, &network) {
             // Another container came between.
             Err(fault) if force && fault.kind() == Kind::Conflict => {}
@@ -41,6 +66,13 @@ pub fn remove(host: &Host<'_>, name: &str, force: bool) -> Result<()> {
         }
     }
     Err(Fault::retryable("containers are attached to it faster than they can be detached").on(name))
+}
+
+/// What plugins cannot undo is theirs.
+fn give_up(host: &Host<'_>, network: &Definition, id: &str, fault: &Fault) -> Result<()> {
+    let short = id.get(..12).unwrap_or(id);
+    host.note(format!("what its plugins made for container {short} may be there still: {fault}"));
+    cni::abandon(host, &network.name, id)
 }
 
 /// What [`remove`] would do. Changes nothing.

@@ -8,10 +8,24 @@ pub struct Uninterrupted(Option<SigSet>);
 impl Uninterrupted {
     /// Begin after locks are taken: waiting for one must stay interruptible.
     pub fn begin() -> Uninterrupted {
-        let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
         // Without it the work is as safe as under SIGKILL.
-        Uninterrupted(set.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
+        Uninterrupted(to_end().thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
     }
+}
+
+/// What may take minutes, as CNI plugins do, is not waited for: the caller has written down what will have to be undone, so that
+/// to be ended here is no worse than to be killed.
+pub fn interruptible<T>(work: impl FnOnce() -> T) -> T {
+    let before = to_end().thread_swap_mask(SigmaskHow::SIG_UNBLOCK).ok();
+    let done = work();
+    if let Some(before) = before {
+        let _ = before.thread_set_mask();
+    }
+    done
+}
+
+fn to_end() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
 
 impl Drop for Uninterrupted {

@@ -57,7 +57,11 @@ fn one(args: &Args, context: &mut Context, host: &Host<'_>, record: Record, name
     // Of one that is half or damaged the name is all there is to tell.
     let info = network::find(host, name).ok();
     let driver = info.as_ref().map(|info| info.file.driver.clone()).unwrap_or_default();
-    network::remove(host, name, args.force)?;
+    let removed = network::remove(host, name, args.force);
+    for note in host.take_notes() {
+        context.warn(name, &note);
+    }
+    removed?;
     host.store.event(&store::Who::network(name), "destroy", serde_json::json!({"type": driver}));
     let record = if let Some(mut info) = info {
         (info.active, info.in_use) = (false, false);

@@ -108,6 +108,71 @@ fn upstreams_plugins_attach_and_publish() {
 }
 
 #[test]
+fn a_plugin_that_hangs_is_not_waited_for() {
+    isolated("cni::a_plugin_that_hangs_is_not_waited_for", |lab| {
+        script(lab, "slow", "echo $$ >$0.pid; exec sleep 300");
+        network(lab, "db", "1.0.0", &serde_json::json!([{"type": "slow"}]));
+        let _one = lab.container(1, "{}");
+        let plugin = lab.dir.join("plugins/slow.pid");
+        for signal in ["INT", "TERM"] {
+            let mut command = lab.command("net-attach");
+            command.args(["--network", "db", "c1"]).env("STAVES_CNI_PATH", lab.dir.join("plugins"));
+            let mut child =
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            wait_for("the plugin", || fs::read_to_string(&plugin).is_ok_and(|pid| pid.ends_with('\n')));
+            lab.must(None, &format!("kill -{signal} {}", child.id()));
+            wait_for("its end", || child.try_wait().unwrap().is_some());
+            assert_eq!(begun(lab, "db"), 1);
+            fs::remove_file(&plugin).unwrap();
+        }
+        let (status, _, stderr) = with_path(lab, "net-detach", &["c1"]);
+        assert_eq!((status, begun(lab, "db")), (0, 0), "{stderr}");
+        assert_eq!(log(lab), "ADD netns,DEL netns,ADD netns,DEL netns,");
+    });
+}
+
+#[test]
+fn what_plugins_cannot_undo_is_tried_again_and_given_up_by_force() {
+    isolated("cni::what_plugins_cannot_undo_is_tried_again_and_given_up_by_force", |lab| {
+        if lab.sh(None, &format!("{} --version", lab.command("net-rm").get_program().display())).status != 0 {
+            return eprintln!("SKIPPED: net-rm is not built: cargo build --release -p net-rm");
+        }
+        // It fails as long as there is no file of this name.
+        let works = lab.dir.join("works");
+        let folder = script(lab, "broken", "exit 1");
+        let text = fs::read_to_string(folder.join("broken")).unwrap();
+        let del = format!("DEL) test -e {} ;;\nesac", works.display());
+        fs::write(folder.join("broken"), text.replace("esac", &del)).unwrap();
+        network(lab, "db", "1.0.0", &serde_json::json!([{"type": "broken"}]));
+        let _one = lab.container(1, "{}");
+        let attach = |lab: &Lab| {
+            let (status, _, stderr) = with_path(lab, "net-attach", &["--network", "db", "c1"]);
+            assert!(status == 1 && stderr.contains("undoing it failed"), "{status} {stderr}");
+            assert_eq!(begun(lab, "db"), 1);
+        };
+        attach(lab);
+        let (status, _, stderr) = with_path(lab, "net-detach", &["c1"]);
+        assert!(status == 1 && stderr.contains("CNI plugin broken: DEL"), "{status} {stderr}");
+        let dry = with_path(lab, "net-detach", &["--dry-run", "c1"]).1;
+        assert!(dry.contains(r#""command":"DEL""#), "{dry}");
+        fs::write(&works, "").unwrap();
+        assert_eq!((with_path(lab, "net-detach", &["c1"]).0, begun(lab, "db")), (0, 0));
+
+        fs::remove_file(&works).unwrap();
+        attach(lab);
+        let (status, _, stderr) = with_path(lab, "net-rm", &["db"]);
+        assert!(status == 1 && stderr.contains("--force"), "{status} {stderr}");
+        // Not even the program is there any more.
+        fs::remove_file(folder.join("broken")).unwrap();
+        let (status, _, stderr) = with_path(lab, "net-rm", &["--force", "db"]);
+        assert_eq!(status, 0, "{stderr}");
+        assert!(stderr.contains("may be there still"), "{stderr}");
+        assert!(!lab.root().join("networks/db").exists());
+        assert_eq!(with_path(lab, "net-prune", &[]).0, 0);
+    });
+}
+
+#[test]
 fn an_attach_that_is_killed_is_undone_by_whoever_comes_next() {
     isolated("cni::an_attach_that_is_killed_is_undone_by_whoever_comes_next", |lab| {
         script(lab, "slow", "echo $$ >$0.pid; exec sleep 300");
