@@ -390,6 +390,36 @@ fn hostile_packets_do_no_harm() {
     });
 }
 
+#[test]
+fn of_a_burst_nothing_is_lost() {
+    isolated("of_a_burst_nothing_is_lost", |lab| {
+        lab.container(2);
+        lab.lease("10.90.0.2", &["web"]);
+        lab.start();
+        // As many as come while it has no processor.
+        let resolver = lab.resolver();
+        assert!(lab.place.sh(&format!("kill -STOP {resolver}")).status == 0);
+        let sockets: Vec<UdpSocket> = (0..20).map(|_| UdpSocket::bind("10.90.0.1:0").unwrap()).collect();
+        for socket in &sockets {
+            for _ in 0..100 {
+                socket.send_to(&query("web"), "10.90.0.1:53").unwrap();
+            }
+        }
+        assert!(lab.place.sh(&format!("kill -CONT {resolver}")).status == 0);
+        let mut answered = 0;
+        for socket in &sockets {
+            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            while answered < 2000 && socket.recv(&mut [0; 512]).is_ok_and(|length| length > 12) {
+                answered += 1;
+                if answered % 100 == 0 {
+                    break;
+                }
+            }
+        }
+        assert_eq!(answered, 2000);
+    });
+}
+
 fn wait_for_connection(server: SocketAddr) -> TcpStream {
     // The resolver closes the ones before in its own time.
     let mut open = None;
