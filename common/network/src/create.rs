@@ -93,6 +93,14 @@ impl Asked {
             "cni".clone_into(&mut file.driver);
             return self.of_plugins(file, plugin);
         }
+        // podman's --interface-name is the bridge's name, or the parent's.
+        if matches!(file.driver.as_str(), "macvlan" | "ipvlan") && !file.device.is_empty() {
+            let device = std::mem::take(&mut file.device);
+            if file.parent.as_ref().is_some_and(|parent| *parent != device) {
+                return Err(Fault::usage("--parent and --interface-name name different interfaces"));
+            }
+            file.parent = Some(device);
+        }
         crate::options::apply(&mut file)?;
         let bridge = file.driver == "bridge";
         // Only a bridge has an address at which names can be asked for.
@@ -558,12 +566,18 @@ mod tests {
             |a| a.routes = vec!["10.5.0.0/16,10.90.0.9,x".into()],
             |a| a.routes = vec!["10.5.0.0/16,blackhole".into()],
             |a| (a.driver, a.isolate) = ("macvlan".into(), true),
+            |a| {
+                (a.driver, a.device, a.parent) = ("macvlan".into(), Some("eth1".into()), Some("eth0".into()));
+            },
             |a| (a.driver, a.dns) = ("ipvlan".into(), vec!["1.1.1.1".into()]),
             |a| (a.driver, a.mode) = ("ipvlan".into(), Some("vepa".into())),
         ] {
             let fault = made(&asked(change), false, &taken).unwrap_err();
             assert_eq!(fault.kind(), Kind::Usage, "{fault}");
         }
+        let lan = asked(|a| (a.driver, a.device) = ("ipvlan".into(), Some("eth1".into())));
+        let lan = made(&lan, false, &Taken::default()).unwrap();
+        assert_eq!((lan.parent.as_deref(), lan.device.as_str()), (Some("eth1"), ""));
         let device = asked(|asked| asked.device = Some("br0".into()));
         assert_eq!(made(&device, false, &taken).unwrap_err().kind(), Kind::Conflict);
         let full = Taken {

@@ -65,7 +65,9 @@ pub fn apply(file: &mut File) -> Result<()> {
     for (name, value) in file.options.clone() {
         let wrong = |why: String| Fault::usage(format!("--opt {name}={value}: {why}"));
         let meaning = meaning(&file.driver, &name).ok_or_else(|| {
-            wrong(format!("driver {} has no such option", file.driver)).hint(format!("there are {KNOWN}"))
+            let there_are = || format!("there are {KNOWN}");
+            wrong(format!("driver {} has no such option", file.driver))
+                .hint(instead(&name).map_or_else(there_are, str::to_owned))
         })?;
         let clash = |flag: &str| wrong(format!("{flag} says something else"));
         let text = |member: &mut Option<String>, flag: &str| match member.replace(value.clone()) {
@@ -112,6 +114,25 @@ pub fn apply(file: &mut File) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What there is in place of an option of docker's or podman's.
+fn instead(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "vlan" => "--driver macvlan --parent eth0.5 is on VLAN 5 of eth0",
+        "metric" => "the way out is the network with the highest priority: --network NAME:gw-priority=1",
+        "vrf" => {
+            "the plugin does that: a list with {\"type\":\"vrf\"} after {\"type\":\"bridge\"} by --cni FILE"
+        }
+        "com.docker.network.container_iface_prefix" | "com.docker.network.endpoint.ifname" => {
+            "interfaces are named where containers are attached: --network NAME:ifname=eth5"
+        }
+        "com.docker.network.bridge.inhibit_ipv4" => {
+            "--driver cni:bridge --opt isGateway=false makes a bridge without an address"
+        }
+        "com.docker.network.driver.overlay.vxlanid_list" | "encrypted" => "networks are of this machine",
+        _ => return None,
+    })
 }
 
 /// As docker reads it.
@@ -224,8 +245,10 @@ mod tests {
             let fault = with(driver, &[(name, value)]).unwrap_err();
             assert_eq!(fault.kind(), Kind::Usage, "{name}");
         }
-        let fault = with("bridge", &[("metric", "1")]).unwrap_err();
+        let fault = with("bridge", &[("metrics", "1")]).unwrap_err();
         assert!(fault.hint_text().unwrap().contains("isolate"));
+        let fault = with("bridge", &[("vlan", "5")]).unwrap_err();
+        assert!(fault.hint_text().unwrap().contains("--parent eth0.5"));
         assert!(with("bridge", &[("mtu", "1400"), ("com.docker.network.driver.mtu", "1500")]).is_err());
     }
 }

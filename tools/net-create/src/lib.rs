@@ -99,7 +99,7 @@ pub struct Args {
     #[arg(long, value_name = "MODE")]
     pub mode: Option<String>,
 
-    /// Name of the bridge on the host; chosen otherwise
+    /// Name of the bridge on the host, chosen otherwise; of macvlan and ipvlan the same as --parent
     #[arg(long, value_name = "NAME", visible_alias = "interface-name")]
     pub device: Option<String>,
 
