@@ -124,14 +124,19 @@ impl<'a> Host<'a> {
 
     /// A socket into another namespace. The thread is back in its own when this returns.
     pub fn socket_inside(&self, namespace: &Namespace) -> Result<Socket> {
+        self.inside(namespace, Socket::route)
+    }
+
+    /// Does something in another namespace.
+    pub fn inside<T>(&self, namespace: &Namespace, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let enter = |file: &File| move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network));
         enter(&namespace.file).explain(|| "enter the container's network namespace".into())?;
-        let socket = Socket::route();
+        let done = work();
         if let Err(error) = enter(&self.namespace.file) {
             // Whatever this process did next would happen to the container's network instead of the host's.
             abort(error);
         }
-        socket
+        done
     }
 
     /// The network, ready for attachments: looked up if it was made since boot, else made. Of a network without a bridge

@@ -1,7 +1,7 @@
 //! Kernel parameters a bridge needs (ip-sysctl.rst of the kernel's documentation).
 
 use crate::definition::Definition;
-use fault::{Explain, Result};
+use fault::{Explain, Fault, Result};
 use std::path::{Path, PathBuf};
 
 const CONF_IPV6: &str = "net/ipv6/conf";
@@ -87,6 +87,50 @@ impl Sysctl {
     }
 }
 
+/// docker's option for one attachment.
+pub const OF_ENDPOINT: &str = "com.docker.network.endpoint.sysctls";
+
+/// A parameter of a container's interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfInterface {
+    /// Below `/proc/sys`; the interface's name is in the place of `IFNAME`.
+    parts: Vec<String>,
+    value: String,
+}
+
+impl OfInterface {
+    /// `net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=2`. Nothing but an interface's own.
+    pub fn parse(text: &str) -> Result<Vec<OfInterface>> {
+        let one = |text: &str| {
+            let wrong = || {
+                Fault::input(format!("{OF_ENDPOINT}: \"{text}\" is no parameter of an interface"))
+                    .hint("as net.ipv4.conf.IFNAME.log_martians=1, IFNAME as it stands")
+            };
+            let (name, value) = text.trim().split_once('=').ok_or_else(wrong)?;
+            let parts: Vec<String> = name.split('.').map(str::to_owned).collect();
+            let is_name = |part: &String| {
+                !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            };
+            let of_interface = matches!(
+                parts.iter().map(String::as_str).collect::<Vec<_>>()[..],
+                ["net", "ipv4" | "ipv6" | "mpls", "conf" | "neigh", "IFNAME", _]
+            );
+            if !of_interface || !parts.iter().all(is_name) || value.contains(char::is_control) {
+                return Err(wrong());
+            }
+            Ok(OfInterface { parts, value: value.to_owned() })
+        };
+        text.split(',').map(one).collect()
+    }
+
+    /// In the namespace this thread is in.
+    pub fn set(&self, interface: &str) -> Result<()> {
+        let mut path = PathBuf::from("/proc/sys");
+        path.extend(self.parts.iter().map(|part| if part == "IFNAME" { interface } else { part.as_str() }));
+        write(&path, &self.value)
+    }
+}
+
 /// Who forwards IPv6 forgets the routers that advertised themselves and listens to none, unless `accept_ra` is 2: interfaces
 /// that listen now go on doing so.
 fn keep_advertisements() -> Result<Option<String>> {
@@ -128,6 +172,23 @@ mod tests {
         let mut file = File::default_bridge();
         change(&mut file);
         of(&file.check().unwrap()).iter().map(|one| format!("{}={}", one.name(), one.value)).collect()
+    }
+
+    #[test]
+    fn parameters_are_of_the_interface_alone() {
+        let both = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=2";
+        assert_eq!(OfInterface::parse(both).unwrap().len(), 2);
+        for wrong in [
+            "",
+            "net.ipv4.ip_forward=1",
+            "net.ipv4.conf.all.forwarding=1",
+            "net.ipv4.conf.IFNAME...=1",
+            "net.ipv4.conf.IFNAME./../x=1",
+            "net.ipv4.conf.IFNAME.log_martians",
+            "kernel.x.conf.IFNAME.y=1",
+        ] {
+            assert!(OfInterface::parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::attach::Request;
 use crate::definition::{DEFAULT, Definition, Driver, check_device};
 use crate::link;
 use crate::port::Wish;
+use crate::sysctl::{OF_ENDPOINT, OfInterface};
 use fault::{Fault, Result};
 use oci::wishes::NetworkMode;
 use record::{Attachment, Config, NetworkWish};
@@ -87,8 +88,10 @@ impl Wanted {
             return Err(Fault::input("a network of driver none has neither interface nor addresses")
                 .on(wanted.network.name.as_str()));
         }
+        wanted.sysctls()?;
+        let other = |name: &&String| *name != OF_ENDPOINT || wanted.network.driver == Driver::None;
         if let (Some(option), false) =
-            (wanted.wish.driver_opts.keys().next(), matches!(wanted.network.driver, Driver::Cni(_)))
+            (wanted.wish.driver_opts.keys().find(other), matches!(wanted.network.driver, Driver::Cni(_)))
         {
             let driver = wanted.network.driver.name();
             return Err(Fault::input(format!("driver {driver} has no option {option} for one container"))
@@ -121,6 +124,16 @@ impl Wanted {
         let wrong =
             || Fault::input(format!("\"{text}\" is no hardware address, as 02:42:0a:59:00:02 is one"));
         link::parse_mac(text).map(Some).ok_or_else(wrong)
+    }
+
+    /// Kernel parameters of the interface. What a CNI plugin makes of its options is its own affair.
+    pub fn sysctls(&self) -> Result<Vec<OfInterface>> {
+        match self.wish.driver_opts.get(OF_ENDPOINT) {
+            Some(text) if !matches!(self.network.driver, Driver::Cni(_)) => {
+                OfInterface::parse(text).map_err(|fault| fault.on(self.network.name.as_str()))
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Addresses beside the leased ones, with their prefix lengths.

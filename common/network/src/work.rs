@@ -261,7 +261,7 @@ impl<'w> Work<'w> {
                 isolated: network.no_icc,
             };
             let Err(error) = link::make_veth(route, &veth) else {
-                self.configure(&inside, &addresses)?;
+                self.configure(namespace, &inside, &addresses)?;
                 // Until the kernel's work on changes of carriers has run, which may be seconds on a busy machine, neither end passes
                 // anything on, and first packets are lost. Asking for a link runs it for that link (rtnl_getlink(), Linux 6.8).
                 for (socket, end) in [(&inside, self.interface.as_str()), (route, name.as_str())] {
@@ -303,7 +303,7 @@ impl<'w> Work<'w> {
             made => made?,
         }
         let addresses: Vec<IpAddr> = addresses_of(attachment).collect();
-        self.configure(&inside, &addresses)?;
+        self.configure(namespace, &inside, &addresses)?;
         if self.is_routed() && !network.no_default_route {
             let is_way_out = |ipv6: &bool| {
                 addresses.iter().any(|ip| ip.is_ipv6() == *ipv6) && self.ways.is_way_out(&network.name, *ipv6)
@@ -315,7 +315,17 @@ impl<'w> Work<'w> {
     }
 
     /// Addresses and routes inside.
-    fn configure(&self, inside: &crate::netlink::Socket, addresses: &[IpAddr]) -> Result<()> {
+    fn configure(
+        &self,
+        namespace: &Namespace,
+        inside: &crate::netlink::Socket,
+        addresses: &[IpAddr],
+    ) -> Result<()> {
+        let sysctls = self.one.sysctls()?;
+        if !sysctls.is_empty() {
+            // Before it is up: some are read then.
+            self.host.inside(namespace, || sysctls.iter().try_for_each(|one| one.set(&self.interface)))?;
+        }
         let mut with_prefixes: Vec<_> = addresses.iter().map(|ip| (*ip, self.prefix(*ip))).collect();
         with_prefixes.extend(self.one.link_local()?);
         // Who is the gateway itself has other ways, and the kernel refuses this one.

@@ -152,6 +152,32 @@ fn ports_are_where_the_network_has_them() {
 }
 
 #[test]
+fn an_interface_has_the_parameters_asked_for() {
+    isolated("ways::an_interface_has_the_parameters_asked_for", |lab| {
+        define(lab, "web", 90, "");
+        let with = |sysctls: &str| {
+            format!(
+                r#"{{"networks":[{{"name":"web","interface":"up.0","driver_opts":{{"com.docker.network.endpoint.sysctls":"{sysctls}"}}}}]}}"#
+            )
+        };
+        let one =
+            lab.container(1, &with("net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.hop_limit=9"));
+        lab.attach(&one, &[]);
+        let read = "cat /proc/sys/net/ipv4/conf/up.0/log_martians /proc/sys/net/ipv6/conf/up.0/hop_limit";
+        assert_eq!(lab.must(Some(one.pid), read), "1\n9\n");
+        for (n, wrong, why) in [
+            (2, "net.ipv4.conf.all.forwarding=1", "no parameter of an interface"),
+            (3, "net.ipv4.conf.IFNAME.nonsense=1", "net.ipv4.conf.up.0.nonsense"),
+        ] {
+            let other = lab.container(n, &with(wrong));
+            let outcome = lab.tool("net-attach", &[&other.name]);
+            assert!(outcome.status != 0 && outcome.stderr.contains(why), "{}", outcome.stderr);
+            assert!(!lab.sh(Some(other.pid), "ip -br link").stdout.contains("up.0"));
+        }
+    });
+}
+
+#[test]
 fn further_ways_and_none_out() {
     isolated("ways::further_ways_and_none_out", |lab| {
         let outside = neighbour(lab);
