@@ -7,6 +7,9 @@
 pub mod archive;
 pub mod bundle;
 pub mod cache;
+pub mod cdi;
+pub mod checkpoint;
+pub mod cni;
 pub mod context;
 pub mod convert;
 pub mod dns;
@@ -29,10 +32,13 @@ pub mod wishes;
 /// Name of target and seed directory, and what reads their bytes.
 pub type Surface = (&'static str, fn(&[u8]));
 
-pub const ALL: [Surface; 20] = [
+pub const ALL: [Surface; 23] = [
     ("archive", archive::check),
     ("bundle", bundle::check),
     ("cache", cache::check),
+    ("cdi", cdi::check),
+    ("checkpoint", checkpoint::check),
+    ("cni", cni::check),
     ("context", context::check),
     ("convert", convert::check),
     ("dns", dns::check),
