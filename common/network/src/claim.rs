@@ -5,6 +5,7 @@
 //! kernel keeps the two kinds of claims apart without a lock.
 //! The files are gone at boot, as is the firewall.
 
+use crate::definition::Definition;
 use crate::port::{HostPort, Protocol, Wish, address_of, meet};
 use fault::{Explain, Fault, Kind, Result};
 use record::Port;
@@ -20,6 +21,9 @@ use store::Store;
 
 /// docker's range for ports nobody chose, the kernel's for outgoing connections.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+/// Where resolvers listen.
+const RESOLVER: u16 = 53;
 
 /// The claims of all containers.
 pub struct Claims<'a> {
@@ -65,7 +69,7 @@ impl<'a> Claims<'a> {
             {
                 return Err(held_by(self.store, &holder, port));
             }
-            nobody_listens(wish, port)?;
+            nobody_listens(self.store, wish, port)?;
         }
         Ok(())
     }
@@ -79,7 +83,7 @@ impl<'a> Claims<'a> {
                 Outcome::HeldBy(holder) => Err(held_by(self.store, &holder, port)),
                 Outcome::Made => {
                     made.push(port);
-                    nobody_listens(wish, port)
+                    nobody_listens(self.store, wish, port)
                 }
             });
             if let Err(fault) = outcome {
@@ -306,12 +310,14 @@ fn held_by(store: &Store, holder: &str, port: u16) -> Fault {
 }
 
 /// A bound socket would not see what the firewall sends past it, so both sides ask before.
-fn nobody_listens(wish: &Wish, port: u16) -> Result<()> {
+fn nobody_listens(store: &Store, wish: &Wish, port: u16) -> Result<()> {
     let every = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let addresses = wish.address.as_ref().map_or(&every[..], std::slice::from_ref);
     for address in addresses {
         let at = SocketAddr::new(*address, port);
         match try_bind(wish.protocol, at) {
+            Err(Errno::ADDRINUSE)
+                if address.is_unspecified() && is_only_resolvers(store, wish.protocol, *address, port) => {}
             Err(Errno::ADDRINUSE) => {
                 let who = listener(wish.protocol.name(), port).map_or_else(
                     || "in use on the host".to_owned(),
@@ -351,6 +357,52 @@ fn try_bind(protocol: Protocol, at: SocketAddr) -> std::result::Result<(), Errno
         set_socket_reuseaddr(&socket, true)?;
     }
     bind(&socket, &at)
+}
+
+/// Whether nobody but the resolvers of networks has this port. They have it at their bridges' addresses, for the containers there,
+/// whose questions our rules lead nowhere else.
+fn is_only_resolvers(store: &Store, protocol: Protocol, family: IpAddr, port: u16) -> bool {
+    if port != RESOLVER {
+        return false;
+    }
+    let names = store.networks().unwrap_or_default();
+    let networks = names.iter().filter_map(|name| Definition::preview(store, name).ok());
+    let gateways: Vec<IpAddr> = networks
+        .filter(|(network, _)| network.dns.enabled)
+        .flat_map(|(network, _)| network.pools.into_iter().map(|pool| pool.gateway))
+        .collect();
+    let version = if family.is_ipv6() { "6" } else { "" };
+    let table =
+        std::fs::read_to_string(format!("/proc/net/{}{version}", protocol.name())).unwrap_or_default();
+    let at = bound(&table, protocol, port);
+    !at.is_empty() && at.iter().all(|address| gateways.contains(address))
+}
+
+/// The addresses that are bound at a port, of a table of sockets as `/proc/net` has them.
+fn bound(table: &str, protocol: Protocol, port: u16) -> Vec<IpAddr> {
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (address, number) = fields.get(1)?.rsplit_once(':')?;
+        let is_there = protocol != Protocol::Tcp || *fields.get(3)? == "0A";
+        (is_there && u16::from_str_radix(number, 16) == Ok(port)).then(|| address.to_owned())
+    };
+    // What cannot be read is somebody else's.
+    let parse = |text: String| address_of_hex(&text).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    table.lines().skip(1).filter_map(of_line).map(parse).collect()
+}
+
+/// Each four bytes of an address are a number of this machine's order.
+fn address_of_hex(text: &str) -> Option<IpAddr> {
+    let fours = text
+        .as_bytes()
+        .chunks(8)
+        .map(|digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+    let bytes: Vec<u8> =
+        fours.collect::<Option<Vec<u32>>>()?.into_iter().flat_map(u32::to_ne_bytes).collect();
+    match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(four) => Some(Ipv4Addr::from(four).into()),
+        Err(_) => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
+    }
 }
 
 /// The process that has a port, looked for only to name it in an error.
@@ -393,6 +445,20 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
     use store::Lock;
+
+    #[test]
+    fn sockets_are_told_by_their_addresses() {
+        let four = format!("{:08X}", u32::from_ne_bytes([10, 89, 0, 1]));
+        let six = [0xfd00_0089u32, 0, 0, 1]
+            .map(|part| format!("{:08X}", u32::from_ne_bytes(part.to_be_bytes())))
+            .concat();
+        let table = format!(
+            "  sl  local_address\n 0: {four}:0035 00000000:0000 07 0\n 1: {six}:0035 0:0 0A 0\n 2: x:0035 0:0 0A\n 3: {four}:0036 0:0 07\n"
+        );
+        let of = |protocol| bound(&table, protocol, 53).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(of(Protocol::Udp), ["10.89.0.1", "fd00:89::1", "0.0.0.0"]);
+        assert_eq!(of(Protocol::Tcp), ["fd00:89::1", "0.0.0.0"]);
+    }
 
     struct Fixture(PathBuf, Store);
 

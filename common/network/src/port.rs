@@ -183,7 +183,7 @@ impl std::fmt::Display for Wish {
             }
             HostPort::At(port) => write!(f, "{port}")?,
             HostPort::Within(first, last) => write!(f, "{first}-{last}")?,
-            HostPort::Any => write!(f, "0")?,
+            HostPort::Any => write!(f, ":{}", self.container)?,
         }
         write!(f, "/{}", self.protocol.name())
     }

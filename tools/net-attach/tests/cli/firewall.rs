@@ -390,12 +390,18 @@ fn what_passed_while_the_table_was_gone_ends() {
             format!("[{}]:80,sourceport=46000", address("alone", true)),
         ];
         let udp = |to: &String| call(lab, from, "udp", to);
-        ways.iter().for_each(|to| assert_eq!(udp(to), "", "{to}"));
+        for to in &ways {
+            assert_eq!(udp(to), "", "{to}");
+        }
         // Whoever asks for connections' state keeps the kernel tracking them.
         lab.sh(None, "nft flush ruleset; nft 'table inet theirs { chain c { type filter hook forward priority 0; ct state established accept; }; }'");
-        ways.iter().for_each(|to| assert!(udp(to).starts_with("alone "), "{to}"));
+        for to in &ways {
+            assert!(udp(to).starts_with("alone "), "{to}");
+        }
         assert_eq!(lab.tool("net-reload", &[]).status, 0);
-        ways.iter().for_each(|to| assert_eq!(udp(to), "", "{to}"));
+        for to in &ways {
+            assert_eq!(udp(to), "", "{to}");
+        }
         assert!(call(lab, outside, "tcp", "192.0.2.1:8090").starts_with("alone "));
     });
 }

@@ -54,6 +54,43 @@ fn refusing(programs: [&str; 2], refusal: [&str; 2]) -> String {
 }
 
 #[test]
+fn port_53_is_published_beside_the_resolver() {
+    isolated("input::port_53_is_published_beside_the_resolver", |lab| {
+        if lacks(lab, &["dig"]) {
+            return;
+        }
+        let outside = neighbour(lab);
+        let (web, _) = named(lab, 1);
+        wait_for("the resolver", || asked(lab, &web).lines().count() == 4);
+        let mut server = lab.container(2, r#"{"network":"web"}"#);
+        let name = server.name.clone();
+        let flags = ["-p", "53:53", "-p", "53:53/udp", &name];
+        // Whoever else has it is in the way.
+        let pid =
+            lab.spawn(Command::new("socat").args(["-u", "UDP4-RECV:53,bind=192.0.2.1", "OPEN:/dev/null"]));
+        wait_for("a program", || lab.sh(None, "ss -H -lun src 192.0.2.1:53").stdout.contains("192.0.2.1"));
+        let refused = lab.tool("net-attach", &flags);
+        assert_eq!(refused.status, 5, "{}", refused.stderr);
+        assert!(refused.stderr.contains("53 is in use by process"), "{}", refused.stderr);
+        let refused = lab.tool("net-attach", &["-p", "10.90.0.1:53:53", &server.name]);
+        assert_eq!(refused.status, 5, "the resolver's own address: {}", refused.stderr);
+        lab.kill(pid);
+        let attached = lab.tool("net-attach", &flags);
+        assert_eq!(attached.status, 0, "{}", attached.stderr);
+        serve(lab, Some(server.pid), 53, "server");
+        for to in ["192.0.2.1:53", "[2001:db8::1]:53"] {
+            for protocol in ["tcp", "udp"] {
+                let told = call(lab, Some(outside), protocol, to);
+                assert!(told.starts_with("server "), "{protocol} {to}: {told}");
+            }
+        }
+        assert_known(lab, &web, "beside a server");
+        lab.remove(&mut server);
+        gone(lab, web);
+    });
+}
+
+#[test]
 fn names_are_known_where_iptables_lets_nothing_in() {
     isolated("input::names_are_known_where_iptables_lets_nothing_in", |lab| {
         if lacks(lab, &["iptables-nft", "ip6tables-nft", "dig"]) {
