@@ -4,10 +4,12 @@ use crate::attach::{self, Request, names, namespace_of};
 use crate::claim::Claims;
 use crate::definition::Definition;
 use crate::host::Host;
+use crate::port::Wish;
 use crate::signals::Uninterrupted;
+use crate::wanted::Wanted;
 use crate::{cni, conntrack, files, firewall, link, vlan, wanted};
 use fault::{Explain, Fault, Result};
-use record::{Attachment, Port, Record};
+use record::{Attachment, Config, Port, Record};
 use std::net::IpAddr;
 use store::leases::addresses_of;
 use store::{ContainerDir, Lease, Lock, is_id};
@@ -62,6 +64,7 @@ pub fn detach_from(host: &Host<'_>, container: &ContainerDir, names: &[String]) 
     let mut config = stored.config()?;
     if !stay.is_empty() {
         wanted::put(&mut config, &stay, &[]);
+        drop_unreachable(host, &mut config, &stay);
         stored.set("config", &config)?;
     }
     stored.set("networks", &stay)?;
@@ -76,6 +79,19 @@ pub fn detach_from(host: &Host<'_>, container: &ContainerDir, names: &[String]) 
     let attached = attach::attach(host, &request)?;
     attach::lead_out(host, container, &config, &attached)?;
     Ok(attached)
+}
+
+/// Takes out the ports that the networks that are left lead to no more: asked for at the next start they would keep the container
+/// from starting. The user hears of it.
+fn drop_unreachable(host: &Host<'_>, config: &mut Config, stay: &[Attachment]) {
+    let all: Vec<Wanted> = stay.iter().filter_map(|one| wanted::attached(host.store, one, config)).collect();
+    let ways = wanted::ways(&all);
+    config.ports.retain(|port| {
+        let Ok(wish) = Wish::from_record(port) else { return true };
+        let Err(fault) = attach::published_on(&ways, &all, &[wish]) else { return true };
+        host.note(format!("{fault}; it is not asked for any more, net-attach -p asks again"));
+        false
+    });
 }
 
 fn forget_in_hosts(

@@ -77,11 +77,14 @@ fn detach(args: &Args, context: &mut Context, host: &Host<'_>, subject: &Subject
     } else if args.network.is_empty() {
         network::detach(host, &container, &told).map_err(on)?;
     } else {
+        let before = container.load().map_err(on)?.config().map_err(on)?.ports;
         left = network::detach_from(host, &container, &args.network).map_err(on)?;
         // A later stage must not attach it again.
         if let Subject::Record(_) = subject {
             let kept = container.load().map_err(on)?.config().map_err(on)?;
-            let config = record.config().map_err(on)?;
+            let mut config = record.config().map_err(on)?;
+            // Those that no network leads to any more.
+            config.ports.retain(|port| kept.ports.contains(port) || !before.contains(port));
             record.set("config", &Config { network: kept.network, networks: kept.networks, ..config })?;
         }
     }

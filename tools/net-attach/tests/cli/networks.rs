@@ -126,6 +126,39 @@ fn a_running_container_gets_and_loses_a_network() {
 }
 
 #[test]
+fn ports_that_no_network_leads_to_any_more_are_told_of() {
+    isolated("networks::ports_that_no_network_leads_to_any_more_are_told_of", |lab| {
+        network(lab, "inner", &json!({"subnets": [{"subnet": "10.91.0.0/24"}], "internal": true}));
+        let mut one =
+            lab.container(1, r#"{"networks":[{"name":"bridge"},{"name":"inner"}],"ports":["8080:80"]}"#);
+        lab.attach(&one, &[]);
+        let left = lab.tool("net-detach", &["--network", "bridge", "c1"]);
+        assert_eq!(left.status, 0, "{}", left.stderr);
+        assert!(
+            left.stderr.contains("port 8080/tcp") && left.stderr.contains("no way out"),
+            "{}",
+            left.stderr
+        );
+        let left = left.json();
+        assert_eq!((&left["networks"][0]["name"], &left["config"]["ports"]), (&json!("inner"), &json!(null)));
+        assert_eq!(lab.claims(), Vec::<String>::new());
+        // It starts again.
+        lab.stop(&mut one);
+        lab.start(&mut one);
+        lab.attach(&one, &[]);
+        // As a stage of a pipe.
+        let both = attach(lab, &["--network", "bridge", "-p", "8080:80", "c1"]);
+        assert_eq!(both["networks"][1]["ports"][0]["host"], 8080);
+        let left = lab.pipe("net-detach", &["--network", "bridge"], &both.to_string());
+        assert_eq!((left.status, &left.json()["config"]["ports"]), (0, &json!(null)), "{}", left.stderr);
+        assert_eq!(lab.pipe("net-attach", &[], &left.stdout).status, 0);
+        // Without any network left, what was asked for stays asked for.
+        attach(lab, &["--network", "bridge", "-p", "8080:80", "c1"]);
+        assert_eq!(lab.tool("net-detach", &["c1"]).json()["config"]["ports"], json!(["8080:80"]));
+    });
+}
+
+#[test]
 fn a_record_without_a_port_it_had_takes_that_port_back() {
     isolated("networks::a_record_without_a_port_it_had_takes_that_port_back", |lab| {
         let one = lab.container(1, r#"{"ports":["8080:80","8081:81"]}"#);
