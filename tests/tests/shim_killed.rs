@@ -228,6 +228,21 @@ fn started_while_others_have_the_lock() {
     case.gone("ctr-start");
 }
 
+/// A process calls itself what it likes, also what is no text.
+#[test]
+fn a_container_that_survives_under_an_odd_name() {
+    let Some(mut case) = Case::new() else { return };
+    let command =
+        r#"su app -s /bin/sh -c 'printf "a\377) Z" >/proc/1/comm; echo named; while :; do sleep 0.1; done'"#;
+    let set_up =
+        format!("{}; until ctr-logs c | grep -q named; do sleep 0.05; done", run("-p 8080:80", command));
+    case.sh(&set_up);
+    case.sh(
+        "ctr-exec c true && ctr-inspect c | net-attach -q -p 8081:81 && ctr-stop -q -t 0 c && ctr-rm -q c",
+    );
+    case.go(&set_up, "running", None);
+}
+
 /// Stopping and the like while the shim is being killed.
 #[test]
 fn killed_under_a_request() {

@@ -36,7 +36,7 @@ pub use index::{Entry, NewEntry, NewImage, Swept};
 pub use layers::{LayerInfo, NewLayer, SweptLayers, UNSET};
 pub use leases::{Lease, Leases, needs_net_detach, release_all};
 pub use lock::Lock;
-pub use scratch::{Scratch, owner_lives, start_time};
+pub use scratch::{Scratch, of_process, owner_lives, start_time};
 pub use settle::Settle;
 pub use steps::Step;
 pub use subject::Subject;

@@ -4,6 +4,7 @@
 use crate::{Store, make_dirs, remove_tree};
 use fault::{Explain, Result};
 use rustix::fs::{IFlags, Mode, OFlags};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -99,19 +100,52 @@ pub fn owner_lives(name: &str) -> Option<bool> {
 /// Start time of a process in clock ticks since boot (proc(5), `/proc/pid/stat` field 22): with the pid it names a
 /// process for as long as the machine runs. `None` when there is no such process.
 pub fn start_time(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = of_process(pid, "stat")?;
     // The second field is the program's name in brackets and may hold anything.
-    let after_name = &stat[stat.rfind(')')? + 2..];
-    let mut fields = after_name.split(' ');
+    let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
     if matches!(fields.next(), Some("Z" | "X")) {
         return None;
     }
     fields.nth(18)?.parse().ok()
 }
 
+/// A file of a process in `/proc`; `None` when there is no such process. Its name is in some of them and may be any bytes: those that
+/// are no text are replaced.
+pub fn of_process(pid: i32, file: &str) -> Option<String> {
+    // As long as these files are; the kernel does not tell.
+    let mut content = Vec::with_capacity(2048);
+    std::fs::File::open(format!("/proc/{pid}/{file}")).ok()?.take(1 << 20).read_to_end(&mut content).ok()?;
+    Some(String::from_utf8_lossy(&content).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_there_whatever_it_calls_itself() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", r#"printf 'a\377) Z 1' >/proc/$$/comm; echo; read line"#])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id().cast_signed();
+        let before = start_time(pid).unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        assert!(std::fs::read_to_string(format!("/proc/{pid}/comm")).is_err(), "it has that name");
+        assert_eq!(start_time(pid), Some(before));
+        let state = crate::LiveState {
+            status: "running".into(),
+            pid,
+            pid_started: before,
+            ..crate::LiveState::default()
+        };
+        assert!(crate::survivor::survives(&state));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(start_time(pid), None);
+    }
 
     #[test]
     fn a_living_process_keeps_its_scratch_and_a_dead_one_loses_it() {

@@ -3,7 +3,7 @@
 //! A killed shim takes its container along by the parent-death signal, but not always: the kernel forgets that signal when a process becomes
 //! another user (prctl(2), `PR_SET_PDEATHSIG`), as servers do that begin as root. Such a container runs on, and has to be seen.
 
-use crate::{ContainerDir, LiveState, start_time};
+use crate::{ContainerDir, LiveState, of_process, start_time};
 use fault::Result;
 
 impl ContainerDir {
@@ -35,14 +35,14 @@ pub(crate) fn survives(state: &LiveState) -> bool {
 fn is_doomed(pid: i32) -> bool {
     const SIGKILL: u64 = 1 << (9 - 1);
     const EXITING: u64 = 4;
-    let flags = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| {
+    let flags = of_process(pid, "stat").and_then(|stat| {
         // The name in brackets may hold anything.
         stat.rsplit_once(')')?.1.split_whitespace().nth(6)?.parse::<u64>().ok()
     });
     if flags.is_none_or(|flags| flags & EXITING != 0) {
         return true;
     }
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let Some(status) = of_process(pid, "status") else { return true };
     let pending = |line: &str| {
         let set = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"))?;
         u64::from_str_radix(set.trim(), 16).ok()

@@ -121,7 +121,7 @@ fn descends_from_shim(pid: i32, id: &str) -> bool {
 }
 
 fn parent_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = store::of_process(pid, "stat")?;
     // The name in brackets may hold anything; after it come the state and the parent (proc(5)).
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }

@@ -169,7 +169,7 @@ impl Check {
 
 /// Parent and session of a process (proc_pid_stat(5)).
 fn relations(pid: i32) -> Option<(i32, i32)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let text = store::of_process(pid, "stat")?;
     // The name before it may contain anything.
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_whitespace();
     let parent = fields.nth(1)?.parse().ok()?;
