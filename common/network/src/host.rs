@@ -62,6 +62,9 @@ pub struct Ready {
     pub netns: u64,
 }
 
+/// Longest `ready` read, in bytes.
+const LONGEST: u64 = 1 << 20;
+
 /// A network that is ready and stays so while this is held.
 pub struct InUse {
     pub ready: Ready,
@@ -422,5 +425,5 @@ fn locked(dir: &Path, how: FlockOperation) -> Result<File> {
 }
 
 fn read(path: &Path) -> Option<Ready> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    serde_json::from_slice(&store::atomic::read_at_most(path, LONGEST).ok()??).ok()
 }

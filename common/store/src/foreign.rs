@@ -4,13 +4,16 @@
 //! namespace is there. The directory is locked by who works on it, as a bundle is.
 
 use crate::{Lock, Store, atomic, container, make_dirs};
-use fault::{Explain, Result};
+use fault::{Explain, Kind, Result};
 use record::{Attachment, Extra};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+
+/// Longest `attachment.json` read, in bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// Content of `attachment.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,8 +57,11 @@ impl Store {
         if !container::is_id(id) {
             return Ok(None);
         }
-        let content = atomic::read(&self.foreign_dir(id).join("attachment.json"))?;
-        Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
+        match atomic::read_at_most(&self.foreign_dir(id).join("attachment.json"), LONGEST) {
+            Ok(content) => Ok(content.and_then(|content| serde_json::from_slice(&content).ok())),
+            Err(fault) if fault.kind() == Kind::Input => Ok(None),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Ids of all, in no order.
@@ -138,6 +144,12 @@ mod tests {
         foreign.netns_id.1 += 1;
         store.save_foreign(&id, &foreign).unwrap();
         assert!(!store.is_looked_after(&id) && store.claim_remains(&id).is_some());
+        // What nobody can read tells of nobody who lives.
+        let path = store.foreign_dir(&id).join("attachment.json");
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(store.foreign(&id).unwrap(), None);
+        assert!(store.claim_remains(&id).is_some());
         store.forget_foreign(&id).unwrap();
         store.forget_foreign(&id).unwrap();
         assert_eq!(store.foreign(&id).unwrap(), None);

@@ -4,7 +4,7 @@ use super::Pruner;
 use crate::definition::{Definition, Driver};
 use crate::host::Host;
 use crate::{cni, link, vlan};
-use fault::Result;
+use fault::{Kind, Result};
 use store::Lock;
 
 impl Pruner<'_> {
@@ -13,10 +13,20 @@ impl Pruner<'_> {
         if !matches!(network.driver, Driver::Cni(_)) {
             return Ok(());
         }
-        for id in cni::prune(self.host, network, self.plan.is_some())? {
-            self.note("attachment", network.name.clone(), Some(id));
+        match cni::prune(self.host, network, self.plan.is_some()) {
+            Ok(undone) => {
+                for id in undone {
+                    self.note("attachment", network.name.clone(), Some(id));
+                }
+                Ok(())
+            }
+            // As a definition nobody can read: what is of other networks goes all the same.
+            Err(fault) if fault.kind() == Kind::Input => {
+                self.host.note(format!("left alone: {}: {fault}", network.name));
+                Ok(())
+            }
+            Err(fault) => Err(fault),
         }
-        Ok(())
     }
 
     /// What links were on top of and was made for them, once nobody is attached. `true` if the network is not used any more.
