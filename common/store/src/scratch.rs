@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_process_is_there_whatever_it_calls_itself() {
         let mut child = std::process::Command::new("sh")
-            .args(["-c", r#"printf 'a\377) Z 1' >/proc/$$/comm; echo; read line"#])
+            .args(["-c", r"printf 'a\377) Z 1' >/proc/$$/comm; echo; read line"])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()
