@@ -14,6 +14,7 @@ use crate::link;
 use crate::netlink::{ACK, Attributes, CREATE, DUMP, Messages, REQUEST, Socket, attribute, attributes, text};
 use fault::{Explain, Result};
 use rustix::io::Errno;
+use std::collections::HashSet;
 use std::io;
 
 pub const TABLE: &str = "staves";
@@ -55,6 +56,9 @@ const RULE_CHAIN: u16 = 2;
 /// Elements in one message: the list's length is a 16 bit number.
 const CHUNK: usize = 400;
 
+/// Elements in one transaction: it has to fit into the socket's buffer, and so have its messages again in the answers of one that fails.
+const TRANSACTION: usize = 4 * CHUNK;
+
 /// See [`Firewall::knows`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
@@ -72,8 +76,8 @@ impl Firewall {
         Socket::netfilter().map(Firewall)
     }
 
-    /// Adds elements, all or none. Those of dead containers in their way are removed: the caller has claimed the
-    /// ports, so nobody living can have put them there.
+    /// Adds elements, all or none of a transaction's; who fails removes them. Those of dead containers in their way are removed: the
+    /// caller has claimed the ports, so nobody living can have put them there.
     ///
     /// The inner error is `ENOENT` when the table or a map is missing.
     pub fn add(&self, elements: &[Element]) -> io::Result<()> {
@@ -91,13 +95,22 @@ impl Firewall {
 
     /// Removes those of the elements that are there. No table, no elements.
     pub fn remove(&self, elements: &[Element]) -> Result<()> {
+        let what = || "unpublish ports".into();
         match self.change(DELETE_ELEMENTS, 0, elements) {
             Err(error) if not_there(&error) => {}
-            outcome => return outcome.explain(|| "unpublish ports".into()),
+            outcome => return outcome.explain(what),
         }
-        for element in elements {
+        let present: HashSet<Element> = self.all().explain(what)?.into_iter().collect();
+        let left: Vec<Element> =
+            elements.iter().filter(|element| present.contains(element)).cloned().collect();
+        match self.change(DELETE_ELEMENTS, 0, &left) {
+            Err(error) if not_there(&error) => {}
+            outcome => return outcome.explain(what),
+        }
+        // Others remove some of them at the same time.
+        for element in &left {
             match self.change(DELETE_ELEMENTS, 0, std::slice::from_ref(element)) {
-                Err(error) if !not_there(&error) => return Err(error).explain(|| "unpublish ports".into()),
+                Err(error) if !not_there(&error) => return Err(error).explain(what),
                 _ => {}
             }
         }
@@ -244,11 +257,12 @@ impl Firewall {
         }
     }
 
-    /// One transaction.
+    /// A transaction for as many as fit into one.
     fn change(&self, what: u16, flags: u16, elements: &[Element]) -> io::Result<()> {
-        if elements.is_empty() {
-            return Ok(());
-        }
+        elements.chunks(TRANSACTION).try_for_each(|some| self.change_some(what, flags, some))
+    }
+
+    fn change_some(&self, what: u16, flags: u16, elements: &[Element]) -> io::Result<()> {
         let mut messages = Messages::new();
         begin(&mut messages);
         for map in element::ALL {

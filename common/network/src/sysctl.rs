@@ -87,6 +87,13 @@ impl Sysctl {
     }
 }
 
+/// Neighbours on a bridge are containers: none of them is to make itself another's router (CVE-2020-10749). In the namespace this
+/// thread is in. Without IPv6, or where `/proc/sys` cannot be written, the kernel's own stays.
+pub fn ignore_advertisements(interface: &str) {
+    let file = Path::new("/proc/sys").join(CONF_IPV6).join(interface).join("accept_ra");
+    let _ = std::fs::write(file, "0");
+}
+
 /// docker's option for one attachment.
 pub const OF_ENDPOINT: &str = "com.docker.network.endpoint.sysctls";
 

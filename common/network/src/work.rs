@@ -322,9 +322,15 @@ impl<'w> Work<'w> {
         addresses: &[IpAddr],
     ) -> Result<()> {
         let sysctls = self.one.sysctls()?;
-        if !sysctls.is_empty() {
+        let on_bridge = self.one.network.driver == Driver::Bridge;
+        if on_bridge || !sysctls.is_empty() {
             // Before it is up: some are read then.
-            self.host.inside(namespace, || sysctls.iter().try_for_each(|one| one.set(&self.interface)))?;
+            self.host.inside(namespace, || {
+                if on_bridge {
+                    crate::sysctl::ignore_advertisements(&self.interface);
+                }
+                sysctls.iter().try_for_each(|one| one.set(&self.interface))
+            })?;
         }
         let mut with_prefixes: Vec<_> = addresses.iter().map(|ip| (*ip, self.prefix(*ip))).collect();
         with_prefixes.extend(self.one.link_local()?);

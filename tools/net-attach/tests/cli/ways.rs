@@ -165,6 +165,12 @@ fn an_interface_has_the_parameters_asked_for() {
         lab.attach(&one, &[]);
         let read = "cat /proc/sys/net/ipv4/conf/up.0/log_martians /proc/sys/net/ipv6/conf/up.0/hop_limit";
         assert_eq!(lab.must(Some(one.pid), read), "1\n9\n");
+        // A neighbour is nobody's router, unless that is asked for.
+        let routers = "cat /proc/sys/net/ipv6/conf/up.0/accept_ra";
+        assert_eq!(lab.must(Some(one.pid), routers), "0\n");
+        let listener = lab.container(4, &with("net.ipv6.conf.IFNAME.accept_ra=2"));
+        lab.attach(&listener, &[]);
+        assert_eq!(lab.must(Some(listener.pid), routers), "2\n");
         for (n, wrong, why) in [
             (2, "net.ipv4.conf.all.forwarding=1", "no parameter of an interface"),
             (3, "net.ipv4.conf.IFNAME.nonsense=1", "net.ipv4.conf.up.0.nonsense"),
