@@ -96,13 +96,16 @@ impl Firewall {
     /// Removes those of the elements that are there. No table, no elements.
     pub fn remove(&self, elements: &[Element]) -> Result<()> {
         let what = || "unpublish ports".into();
-        match self.change(DELETE_ELEMENTS, 0, elements) {
+        // A record and a lease tell of the same port; the second time it would not be there, and the kernel takes nothing out.
+        let mut told = HashSet::new();
+        let elements: Vec<Element> =
+            elements.iter().filter(|element| told.insert(*element)).cloned().collect();
+        match self.change(DELETE_ELEMENTS, 0, &elements) {
             Err(error) if not_there(&error) => {}
             outcome => return outcome.explain(what),
         }
         let present: HashSet<Element> = self.all().explain(what)?.into_iter().collect();
-        let left: Vec<Element> =
-            elements.iter().filter(|element| present.contains(element)).cloned().collect();
+        let left: Vec<Element> = elements.into_iter().filter(|element| present.contains(element)).collect();
         match self.change(DELETE_ELEMENTS, 0, &left) {
             Err(error) if not_there(&error) => {}
             outcome => return outcome.explain(what),

@@ -274,7 +274,9 @@ impl<'w> Work<'w> {
                 // It may have gone between the two, so that its name says nothing yet.
                 Some(Errno::EXIST) if link::remove(route, &name)? || attempt < 2 => {}
                 Some(Errno::EXIST) => return Err(taken_inside(&self.interface)),
-                Some(Errno::NODEV | Errno::INVAL) => in_use = self.host.repair(network, in_use)?,
+                Some(Errno::NODEV | Errno::INVAL | Errno::OPNOTSUPP) => {
+                    in_use = self.host.repair(network, in_use)?
+                }
                 Some(Errno::PERM) => {
                     return Err(Fault::denied("make the container's interface")
                         .because(error)
