@@ -275,7 +275,7 @@ impl<'w> Work<'w> {
                 Some(Errno::EXIST) if link::remove(route, &name)? || attempt < 2 => {}
                 Some(Errno::EXIST) => return Err(taken_inside(&self.interface)),
                 Some(Errno::NODEV | Errno::INVAL | Errno::OPNOTSUPP) => {
-                    in_use = self.host.repair(network, in_use)?
+                    in_use = self.host.repair(network, in_use)?;
                 }
                 Some(Errno::PERM) => {
                     return Err(Fault::denied("make the container's interface")
