@@ -66,6 +66,27 @@ fn containers_find_each_other_by_name_on_networks_of_their_own() {
 }
 
 #[test]
+fn a_network_of_ipv6_alone_has_names_and_ports() {
+    let Some(bench) = Bench::new() else { return };
+    bench.sh("net-create --ipv4=false six").expect(0);
+    bench.sh(&format!("ctr-run -d --name web --network six -p 8080:80 $R/busybox:1 {SERVER}")).expect(0);
+    bench.sh("ctr-run -d --name client --network six $R/busybox:1 sleep 1000").expect(0);
+    wait_until("the server to answer", || answers(&bench, "client", "http://web/"));
+    let addresses = bench.sh("ctr-inspect web | jq -c .networks[0].addresses").expect(0).json();
+    let addresses = addresses.as_array().unwrap();
+    assert!(addresses.len() == 1 && addresses[0].as_str().unwrap().starts_with("fd"), "{addresses:?}");
+    // The bridge's own address is one of the host's.
+    let host = bench.sh("net-inspect six | jq -r .networks[0].subnets[0].gateway").expect(0).stdout;
+    let url = format!("http://[{}]:8080/", host.trim());
+    assert!(answers(&bench, "client", &url), "{url} from a neighbour");
+    let from_host = bench.sh(&format!("curl -sS --max-time 5 --noproxy '*' '{url}'")).expect(0);
+    assert_eq!(from_host.stdout, "served by busybox\n");
+    let four = bench.sh("ctr-exec web ip -4 addr show dev eth0").expect(0);
+    assert!(!four.stdout.contains("inet "), "{}", four.stdout);
+    bench.sh("ctr-rm -f web client && net-rm six").expect(0);
+}
+
+#[test]
 fn what_inspect_says_makes_an_equal_container_on_the_same_networks() {
     let Some(bench) = Bench::new() else { return };
     bench.sh("net-create --subnet 10.77.0.0/24 one && net-create two").expect(0);
