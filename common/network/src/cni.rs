@@ -188,7 +188,7 @@ fn forget(host: &Host<'_>, id: &str, ports: &[Port], path: &Path) -> Result<()> 
     }
 }
 
-/// Networks whose plugins have something to undo for a container, whatever its record says.
+/// Networks whose plugins have something to undo for a container, whatever its record says. It grows with the networks.
 pub fn begun_on(store: &Store, id: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for network in store.networks()? {

@@ -315,8 +315,10 @@ pub fn plan_detach(host: &Host<'_>, container: &ContainerDir, told: &[Attachment
             }
         }
     }
-    for network in cni::begun_on(host.store, &container.id)? {
-        undo_plugins(host, &network, &container.id)?.into_iter().for_each(&mut add);
+    if attachments.is_empty() {
+        for network in cni::begun_on(host.store, &container.id)? {
+            undo_plugins(host, &network, &container.id)?.into_iter().for_each(&mut add);
+        }
     }
     if stored.is_some_and(|stored| stored.raw("networks").is_some_and(|raw| raw != "[]")) {
         add(Step::SaveRecord);

@@ -32,9 +32,12 @@ pub fn detach(host: &Host<'_>, container: &ContainerDir, told: &[Attachment]) ->
     for attachment in &attachments {
         all(host, &container.id, attachment)?;
     }
-    // Of an attach that failed, and could not be undone then.
-    for network in cni::begun_on(host.store, &container.id)? {
-        cni::release(host, &network, &container.id)?;
+    // Of an attach that failed, and could not be undone then. Only here are all networks looked at: beside others that are
+    // attached it is left to net-prune.
+    if attachments.is_empty() {
+        for network in cni::begun_on(host.store, &container.id)? {
+            cni::release(host, &network, &container.id)?;
+        }
     }
     let Some(mut stored) = stored.filter(|stored| stored.raw("networks").is_some_and(|raw| raw != "[]"))
     else {
