@@ -11,14 +11,13 @@ use testkit::{Place, Ran};
 pub struct Leftovers {
     ids: BTreeSet<String>,
     links_before: BTreeSet<String>,
-    namespaces_before: BTreeSet<String>,
 }
 
 impl Leftovers {
     /// Looks at the machine before anything is done.
     pub fn new() -> Leftovers {
         prctl::set_child_subreaper(true).expect("be the reaper of orphans");
-        Leftovers { ids: BTreeSet::new(), links_before: links(), namespaces_before: names_in("/run/netns") }
+        Leftovers { ids: BTreeSet::new(), links_before: links() }
     }
 
     /// Remembers the ids of all containers there are, to recognise what belonged to them later.
@@ -47,9 +46,6 @@ impl Leftovers {
         found.extend(processes());
         found.extend(mounts(place.path()));
         found.extend(links().difference(&self.links_before).map(|link| format!("link {link}")));
-        found.extend(
-            names_in("/run/netns").difference(&self.namespaces_before).map(|n| format!("namespace {n}")),
-        );
         for id in &self.ids {
             find_groups(Path::new("/sys/fs/cgroup"), id, &mut found);
         }

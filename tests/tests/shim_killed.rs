@@ -107,6 +107,22 @@ fn waiting_to_be_started_and_attached() {
     case.go("ctr-create --name c -- sleep 1000 <$DIR/image | net-attach -q -p 8080:80", "created", None);
 }
 
+/// A process takes a while to die on a busy machine. Until then its container must not seem to be looked after.
+#[test]
+fn what_waits_to_be_started_holds_neither_the_shims_lock_nor_its_socket() {
+    let Some(mut case) = Case::new() else { return };
+    case.sh(
+        // Flags of 10000 are a listening socket's (proc_net(5)).
+        "set -e; ctr-create -q --name c -- sleep 1000 <$DIR/image; state=$(cat $STAVES_RUN/containers/*/state.json)
+         held() { ls -l /proc/$(jq .$1 <<<$state)/fd | grep -oE '/lock$|socket:.*' | sort; }
+         listening() { for inode in $(awk '$4 == \"00010000\" {print $7}' /proc/net/unix); do echo socket:[$inode]; done | sort; }
+         [ $(held shim_pid | grep -c lock) = 1 ]; [ $(comm -12 <(held shim_pid) <(listening) | wc -l) = 1 ]
+         [ $(held pid | grep -c socket) != 0 ]; [ -z $(held pid | grep lock) ]; [ -z $(comm -12 <(held pid) <(listening)) ]",
+    );
+    case.sh("ctr-rm -q -f c");
+    case.gone("looking at its descriptors");
+}
+
 #[test]
 fn running() {
     let Some(mut case) = Case::new() else { return };

@@ -19,7 +19,7 @@ use oci_spec::runtime::LinuxNamespaceType as Kind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::LinkNameSpaceType;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use sys::process::Fork;
 
@@ -52,6 +52,9 @@ pub struct Options<'a> {
     pub trees: Vec<(usize, OwnedFd)>,
     /// The container ends when the caller does.
     pub dies_with_parent: bool,
+    /// What the first process is not to hold even until it is started: locks and listening sockets, which would seem to be the
+    /// caller's as long as it has not died with the caller.
+    pub callers_alone: &'a [BorrowedFd<'a>],
     pub manners: Manners,
 }
 
@@ -176,6 +179,7 @@ pub fn create(options: Options<'_>) -> Result<Created> {
         namespaces: &namespaces,
         entrance,
         dies_with_parent: options.dies_with_parent,
+        callers_alone: options.callers_alone,
         manners: options.manners,
         cgroup_is_v2: version == Some(Version::V2),
     };
@@ -311,6 +315,7 @@ struct Child<'a> {
     namespaces: &'a Namespaces,
     entrance: Option<OwnedFd>,
     dies_with_parent: bool,
+    callers_alone: &'a [BorrowedFd<'a>],
     manners: Manners,
     cgroup_is_v2: bool,
     /// The part of its groups that it is made in, if that can be.
@@ -370,6 +375,8 @@ impl Child<'_> {
         match made {
             Some(Fork::Child) => {
                 drop(ours);
+                // Without it the container would only be told of wrongly for a moment.
+                let _ = sys::process::close_in_child(self.callers_alone);
                 init::run(plan, theirs)
             }
             Some(Fork::Parent { pid, pidfd }) => {

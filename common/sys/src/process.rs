@@ -176,8 +176,14 @@ pub fn close_all_from(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     close_range(from, u32::MAX)
 }
 
+/// Closes those descriptors. For a process just made by [`clone3`] that never returns to what owns them: it must neither use nor
+/// drop them.
+pub fn close_in_child(fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    fds.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).try_for_each(|fd| close_range(fd, fd))
+}
+
 fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: closing touches no memory. That nobody uses the descriptors any more is asked of the caller of the function above.
+    // SAFETY: closing touches no memory. That nobody uses the descriptors any more is asked of the callers of the functions above.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

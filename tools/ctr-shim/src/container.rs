@@ -45,15 +45,18 @@ enum Process {
     Foreign(foreign::Created),
 }
 
-/// Makes a container that will wait to be started; [`Run::ready`] tells when it does.
+/// Makes a container that will wait to be started; [`Run::ready`] tells when it does. `shims_alone`: descriptors its first process
+/// is not to hold.
 pub fn create(
     store: &Store,
     dir: &ContainerDir,
     settings: &Settings,
     seccomp_cache: &Path,
     kept: Option<Kept>,
+    shims_alone: &[BorrowedFd<'_>],
 ) -> Result<Run> {
-    let run = trees::ready(store, dir).and_then(|ready| make(dir, settings, seccomp_cache, kept, ready));
+    let run = trees::ready(store, dir)
+        .and_then(|ready| make(dir, settings, seccomp_cache, kept, ready, shims_alone));
     if run.is_err() {
         // Why it failed is what is told.
         let _ = trees::release(dir);
@@ -67,6 +70,7 @@ fn make(
     seccomp_cache: &Path,
     kept: Option<Kept>,
     ready: Ready,
+    shims_alone: &[BorrowedFd<'_>],
 ) -> Result<Run> {
     let (stdio, ends) =
         if settings.terminal { (Stdio::Terminal, Ends::default()) } else { streams(settings)? };
@@ -90,6 +94,7 @@ fn make(
                 trees,
                 gate: Gate::Caller,
                 dies_with_parent: true,
+                callers_alone: shims_alone,
                 manners: Manners::default(),
             })?;
             let cgroup = created.cgroup.directories().to_vec();

@@ -114,7 +114,8 @@ impl Server {
         .explain(|| "prepare for signals".into())?;
         let log = Log::open(&dir.bundle, &settings.log).map_err(&on)?;
         let listener = shim::listen(&dir.run).map_err(&on)?;
-        let run = container::create(&store, &dir, &settings, &cache(&store), None).map_err(&on)?;
+        let own = [lock.file().as_fd(), listener.as_fd(), signals.as_fd()];
+        let run = container::create(&store, &dir, &settings, &cache(&store), None, &own).map_err(&on)?;
         // Kept open, so that the network outlives a restart.
         let network = Kept::of(run.pid());
         let last_run = dir.last_run().ok().flatten().unwrap_or_default();

@@ -109,6 +109,7 @@ fn execute(order: &Order) -> std::result::Result<Report, Why> {
         trees,
         gate: Gate::Caller,
         dies_with_parent: true,
+        callers_alone: &[],
         manners: Manners::default(),
     })
     .map_err(plain)?;

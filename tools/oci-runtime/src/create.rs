@@ -154,6 +154,7 @@ fn prepare(bundle: &Bundle, place: &Place, wishes: &Wishes<'_>) -> Result<(Creat
         trees: Vec::new(),
         gate: if wishes.verb == Verb::Create { Gate::Socket(&gate) } else { Gate::Caller },
         dies_with_parent: wishes.verb == Verb::Run,
+        callers_alone: &[],
         manners: Manners {
             no_pivot: call.options.has(Opt::NoPivot),
             no_new_keyring: call.options.has(Opt::NoNewKeyring),

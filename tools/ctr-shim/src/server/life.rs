@@ -224,7 +224,9 @@ impl Server {
     fn make_run(&mut self, network: Option<Kept>) -> Result<Run> {
         self.free_files();
         let store = &self.store;
-        let mut run = container::create(store, &self.dir, &self.settings, &cache(store), network)?;
+        let lock = self.lock.as_ref().map(|lock| lock.file().as_fd());
+        let own: Vec<_> = lock.into_iter().chain([self.listener.as_fd(), self.signals.as_fd()]).collect();
+        let mut run = container::create(store, &self.dir, &self.settings, &cache(store), network, &own)?;
         run.ready()?;
         Ok(run)
     }
