@@ -8,8 +8,8 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -133,6 +133,13 @@ pub fn make_veth(host: &Socket, veth: &Veth<'_>) -> io::Result<()> {
     for (_, property) in port.into_iter().filter(|(has, _)| *has) {
         messages.push_route(ACK, Message::NewLink(bridge_port(veth.name, property)));
     }
+    // A port needs no address. With one, each would tell all others of it, and add a route to those the kernel goes through.
+    // There may be no IPv6, on this machine or on links with so small packets.
+    let mut no_address = LinkMessage::default();
+    no_address.attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    no_address.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
+    messages.push_route(ACK, Message::SetLink(no_address)).optional();
     host.request(&messages)
 }
 

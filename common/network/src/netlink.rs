@@ -47,11 +47,14 @@ impl Socket {
         Ok(Socket(socket))
     }
 
-    /// Sends requests in one packet. Fails with the error of the first that failed; later ones may have been
-    /// carried out all the same.
+    /// Sends requests in one packet. Fails with the error of the first that failed and was not optional; later ones may have
+    /// been carried out all the same.
     pub fn request(&self, messages: &Messages) -> io::Result<()> {
         self.send(messages)?;
-        let failed = self.replies()?.into_iter().filter_map(|reply| Some((reply.sequence, reply.error()?)));
+        let replies = self.replies()?.into_iter();
+        let failed = replies
+            .filter(|reply| !messages.optional.contains(&reply.sequence))
+            .filter_map(|reply| Some((reply.sequence, reply.error()?)));
         failed.min_by_key(|(sequence, _)| *sequence).map_or(Ok(()), |(_, error)| Err(error))
     }
 
@@ -125,6 +128,7 @@ fn split(mut packet: &[u8], into: &mut Vec<Reply>) {
 pub struct Messages {
     bytes: Vec<u8>,
     count: u32,
+    optional: Vec<u32>,
 }
 
 impl Messages {
@@ -169,6 +173,13 @@ impl Messages {
         packet.serialize(&mut self.bytes[start..]);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self
+    }
+}
+
+impl Messages {
+    /// What was pushed last may fail.
+    pub fn optional(&mut self) {
+        self.optional.push(self.count);
     }
 }
 

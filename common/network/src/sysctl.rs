@@ -2,6 +2,7 @@
 
 use crate::definition::Definition;
 use fault::{Explain, Fault, Result};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const CONF_IPV6: &str = "net/ipv6/conf";
@@ -87,11 +88,17 @@ impl Sysctl {
     }
 }
 
-/// Neighbours on a bridge are containers: none of them is to make itself another's router (CVE-2020-10749). In the namespace this
-/// thread is in. Without IPv6, or where `/proc/sys` cannot be written, the kernel's own stays.
-pub fn ignore_advertisements(interface: &str) {
-    let file = Path::new("/proc/sys").join(CONF_IPV6).join(interface).join("accept_ra");
-    let _ = std::fs::write(file, "0");
+/// How much of IPv6 a container's interface on a bridge has, in the namespace this thread is in. Without IPv6 on the machine, or
+/// where `/proc/sys` cannot be written, the kernel's own stays.
+///
+/// Neighbours are containers: none of them is to make itself another's router (CVE-2020-10749). Where there is no address of IPv6
+/// there is none of it at all, as docker has it: what every interface tells all others of itself is what grows most with their number.
+pub fn set_ipv6(interface: &str, has_address: bool) {
+    let (parameter, value) = if has_address { ("accept_ra", "0") } else { ("disable_ipv6", "1") };
+    let file = Path::new("/proc/sys").join(CONF_IPV6).join(interface).join(parameter);
+    if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(file) {
+        let _ = file.write_all(value.as_bytes());
+    }
 }
 
 /// docker's option for one attachment.

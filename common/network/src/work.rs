@@ -325,17 +325,18 @@ impl<'w> Work<'w> {
     ) -> Result<()> {
         let sysctls = self.one.sysctls()?;
         let on_bridge = self.one.network.driver == Driver::Bridge;
+        let mut with_prefixes: Vec<_> = addresses.iter().map(|ip| (*ip, self.prefix(*ip))).collect();
+        with_prefixes.extend(self.one.link_local()?);
         if on_bridge || !sysctls.is_empty() {
             // Before it is up: some are read then.
             self.host.inside(namespace, || {
                 if on_bridge {
-                    crate::sysctl::ignore_advertisements(&self.interface);
+                    let has_ipv6 = with_prefixes.iter().any(|(ip, _)| ip.is_ipv6());
+                    crate::sysctl::set_ipv6(&self.interface, has_ipv6);
                 }
                 sysctls.iter().try_for_each(|one| one.set(&self.interface))
             })?;
         }
-        let mut with_prefixes: Vec<_> = addresses.iter().map(|ip| (*ip, self.prefix(*ip))).collect();
-        with_prefixes.extend(self.one.link_local()?);
         // Who is the gateway itself has other ways, and the kernel refuses this one.
         let has = |route: &&Route| {
             addresses.iter().any(|ip| ip.is_ipv6() == route.gateway.is_ipv6())

@@ -184,6 +184,38 @@ fn an_interface_has_the_parameters_asked_for() {
 }
 
 #[test]
+fn an_interface_without_an_address_of_ipv6_has_none_of_it() {
+    isolated("ways::an_interface_without_an_address_of_ipv6_has_none_of_it", |lab| {
+        define(lab, "web", 90, "");
+        let addresses = |lab: &mut Lab, pid: Option<u32>, device: &str| {
+            lab.must(pid, &format!("ip -6 -br addr show dev {device}")).split_whitespace().skip(2).count()
+        };
+        let (both, plain) = (lab.container(1, &on("web")), lab.container(2, "{}"));
+        let made = lab.attach(&both, &[]);
+        lab.attach(&plain, &[]);
+        // That of its network and that of its link.
+        assert_eq!(
+            (addresses(lab, Some(both.pid), "eth0"), addresses(lab, Some(plain.pid), "eth0")),
+            (2, 0),
+            "{made}"
+        );
+        assert_eq!(addresses(lab, Some(plain.pid), "lo"), 1);
+        for port in lab.must(None, "ip -br link show type veth").lines() {
+            let port = port.split('@').next().unwrap();
+            assert_eq!(addresses(lab, None, port), 0, "{port}");
+        }
+        // Unless it is asked for, by parameter or by an address.
+        let asked = r#"{"networks":[{"name":"bridge","driver_opts":{"com.docker.network.endpoint.sysctls":"net.ipv6.conf.IFNAME.disable_ipv6=0"}}]}"#;
+        let asking = lab.container(3, asked);
+        lab.attach(&asking, &[]);
+        let linked = lab.container(4, r#"{"networks":[{"name":"bridge","link_local_ips":["fe80::9"]}]}"#);
+        lab.attach(&linked, &[]);
+        let listed = lab.must(Some(linked.pid), "ip -6 addr show dev eth0");
+        assert!(addresses(lab, Some(asking.pid), "eth0") == 1 && listed.contains("fe80::9/64"), "{listed}");
+    });
+}
+
+#[test]
 fn further_ways_and_none_out() {
     isolated("ways::further_ways_and_none_out", |lab| {
         let outside = neighbour(lab);
