@@ -577,6 +577,25 @@ fn names_of_the_network() {
     );
 }
 
+/// As with docker and podman: scripts give the same flags for every network.
+#[test]
+fn without_a_network_ports_are_left_out_and_that_is_said() {
+    let Some(bench) = Bench::new() else { return };
+    for (network, flags) in [("host", "-p 8080:80"), ("host", "-P --expose 81"), ("none", "-p 8080:80")] {
+        let run = format!("ctr-run --rm --network {network} {flags} $R/busybox:1 echo ran");
+        let create = format!(
+            "img-pull $R/busybox:1 | img-unpack | ctr-create --network {network} {flags} | net-attach | \
+             jq -c '[.config.ports, .config.publish_all, .networks]'; ctr-ls -aq | xargs -r ctr-rm"
+        );
+        for (command, printed) in [(run, "ran\n"), (create, "[null,null,[]]\n")] {
+            let ran = bench.sh(&command).expect(0);
+            let warned = format!("warning: with --network {network} no ports are published");
+            assert!(ran.stdout.starts_with(printed) && ran.stderr.contains(&warned), "{command}: {ran:?}");
+        }
+    }
+    bench.sh("ctr-run --network container:nobody -p 80:80 $R/busybox:1").expect(125);
+}
+
 /// A container made of what is told of another is like it, whatever it was made with.
 #[test]
 fn what_inspect_prints_create_accepts() {

@@ -1,5 +1,6 @@
-//! `--publish-all`: the ports the image and the user expose become ports to publish.
+//! `--publish-all`: the ports the image and the user expose become ports to publish. Without a network of its own none are published.
 
+use crate::make::Warn;
 use cli::{Fault, Result};
 use oci::wishes::{NetworkMode, names, port};
 use record::{Config, PortWish, Record};
@@ -8,15 +9,34 @@ use record::{Config, PortWish, Record};
 const MAX_PORTS: usize = 1024;
 
 /// Adds those that are not published yet, each at a free port of the host. Does nothing unless it is asked for.
-pub fn publish(record: &Record, config: &mut Config) -> Result<()> {
-    if !config.publish_all {
+///
+/// On the machine's own network, and on none, all are left out with a warning, as docker and podman do: scripts give the same flags
+/// for every network.
+pub fn publish(record: &Record, config: &mut Config, warn: Warn<'_>) -> Result<()> {
+    if config.ports.is_empty() && !config.publish_all {
         return Ok(());
     }
-    let mode = NetworkMode::of(config)?;
-    if !matches!(mode, NetworkMode::Bridge | NetworkMode::Private) {
-        return Err(
-            Fault::usage("ports can be published on a network only").hint("leave --network or -P out")
-        );
+    match NetworkMode::of(config)? {
+        NetworkMode::Bridge | NetworkMode::Private => {}
+        mode @ (NetworkMode::Host | NetworkMode::None) => {
+            config.ports.clear();
+            config.publish_all = false;
+            warn(if mode == NetworkMode::Host {
+                "with --network host no ports are published: the container's are the host's"
+            } else {
+                "with --network none no ports are published"
+            });
+            return Ok(());
+        }
+        _ if config.publish_all => {
+            return Err(
+                Fault::usage("ports can be published on a network only").hint("leave --network or -P out")
+            );
+        }
+        _ => {}
+    }
+    if !config.publish_all {
+        return Ok(());
     }
     let image = record.image()?.filter(|_| config.rootfs.is_none()).map(|image| image.config);
     let of_image = image.as_ref().and_then(|image| image["config"]["ExposedPorts"].as_object());

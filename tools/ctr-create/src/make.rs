@@ -213,7 +213,7 @@ fn plan_for(
             "a storage option, and a directory as the root file system: it has no read-write layer",
         ));
     }
-    exposed::publish(record, &mut config)?;
+    exposed::publish(record, &mut config, warn)?;
     let who = identity(store, &id, &name);
     let mut generated = specification(store, record, &config, &who)?;
     volumes::find_images(store, &mut generated.trees)?;

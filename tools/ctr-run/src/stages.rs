@@ -111,7 +111,7 @@ impl NetAttach {
     pub fn start(config: &Config) -> Result<Option<NetAttach>> {
         let mode = NetworkMode::of(config)?;
         if !matches!(mode, NetworkMode::Bridge | NetworkMode::Private) {
-            if config.ports.is_empty() {
+            if config.ports.is_empty() || matches!(mode, NetworkMode::Host | NetworkMode::None) {
                 return Ok(None);
             }
             return Err(Fault::usage("ports can be published on a network only").hint("leave --network out"));
