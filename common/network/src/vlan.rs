@@ -152,6 +152,12 @@ pub fn make(
             Some(Errno::OPNOTSUPP) => Fault::failed(what())
                 .because(error)
                 .hint(format!("the kernel has no {0}: load it with modprobe {0}", kind.name())),
+            // So the kernel says it of one in mode passthru, and of one that is too large.
+            Some(Errno::INVAL) if matches!(kind, Kind::Macvlan(_)) => Fault::conflict(what())
+                .because(error)
+                .hint(format!(
+                    "under one in mode passthru {on_top_of} can be under no other; and no link is given a larger MTU than it has"
+                )),
             _ => Fault::new(FaultKind::of_io(&error), what()).because(error),
         });
     }

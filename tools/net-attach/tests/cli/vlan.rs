@@ -19,7 +19,7 @@ fn leases(lab: &Lab, network: &str) -> Vec<String> {
 }
 
 /// Whether the kernel can make such a link on top of the host's interface.
-fn can(lab: &Lab, link: &str) -> bool {
+pub fn can(lab: &Lab, link: &str) -> bool {
     let can = lab.sh(None, &format!("ip link add {link} && ip link del probe0")).status == 0;
     if !can {
         eprintln!("SKIPPED: the kernel cannot `ip link add {link}`");
@@ -139,6 +139,50 @@ fn containers_of_a_private_macvlan_do_not_see_each_other() {
         assert_eq!(lab.call(Some(other.pid), "tcp", &at), "");
         let shown = show(lab, &web);
         assert!(shown.contains("mode private") && shown.contains("mtu 1400"), "{shown}");
+    });
+}
+
+#[test]
+fn a_parent_is_under_one_link_in_mode_passthru_and_none_of_the_other_kind() {
+    isolated("vlan::a_parent_is_under_one_link_in_mode_passthru_and_none_of_the_other_kind", |lab| {
+        let neighbour = lab.neighbour();
+        let links = ["macvlan mode passthru", "ipvlan mode l2"];
+        if !links.iter().all(|link| can(lab, &format!("link lan0 name probe0 type {link}"))) {
+            return;
+        }
+        lab.serve(Some(neighbour), "tcp", 80, "neighbour");
+        let subnets = [128, 160, 192].map(|part| {
+            format!(r#""subnets":[{{"subnet":"192.0.2.{part}/27","gateway":"192.0.2.{}"}}]"#, part + 1)
+        });
+        network(
+            lab,
+            "one",
+            &format!(r#""driver":"macvlan","parent":"lan0","mode":"passthru",{}"#, subnets[0]),
+        );
+        network(lab, "vepa", &format!(r#""driver":"macvlan","parent":"lan0","mode":"vepa",{}"#, subnets[1]));
+        network(lab, "ip", &format!(r#""driver":"ipvlan","parent":"lan0","internal":true,{}"#, subnets[2]));
+        let (web, _other) = (lab.container(1, "{}"), lab.container(2, "{}"));
+        let on_the_way = |lab: &Lab, name: &str| {
+            let at = address(&lab.attach(&web, &["--network", name]));
+            lab.sh(Some(web.pid), "ip route replace 192.0.2.2 dev eth0");
+            lab.sh(Some(neighbour), "ip route replace 192.0.2.128/25 dev wire");
+            assert_eq!(lab.call(Some(web.pid), "tcp", "192.0.2.2:80"), format!("neighbour {at}"), "{name}");
+        };
+        for (name, others, why) in [
+            ("one", ["one", "ip"], "passthru"),
+            ("vepa", ["one", "ip"], "not both"),
+            ("ip", ["one", "vepa"], "not both"),
+        ] {
+            on_the_way(lab, name);
+            for other in others {
+                let outcome = lab.tool("net-attach", &["--network", other, "c2"]);
+                assert_eq!(outcome.status, 5, "{name}, {other}: {}", outcome.stderr);
+                let hint = outcome.stderr.contains("passthru") || outcome.stderr.contains(why);
+                assert!(hint, "{name}, {other}: {}", outcome.stderr);
+                assert_eq!(leases(lab, other).len(), usize::from(other == name), "{other}");
+            }
+            assert_eq!(lab.tool("net-detach", &["c1"]).status, 0);
+        }
     });
 }
 
