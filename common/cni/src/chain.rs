@@ -16,6 +16,9 @@ const TIME_LIMIT: Duration = Duration::from_mins(2);
 pub struct Runtime {
     pub path: Vec<PathBuf>,
     pub time_limit: Duration,
+    /// Whether a namespace, by its path, surely has no interface of a name. What a plugin then cannot undo there it is asked to
+    /// undo without a namespace.
+    pub lacks: fn(&str, &str) -> bool,
 }
 
 /// What is attached, in the words of the specification an attachment's parameters.
@@ -80,7 +83,7 @@ impl Runtime {
     /// With folders given as in `PATH`.
     pub fn in_path(path: impl AsRef<std::ffi::OsStr>) -> Runtime {
         let path = std::env::split_paths(path.as_ref()).filter(|folder| folder.is_absolute()).collect();
-        Runtime { path, time_limit: TIME_LIMIT }
+        Runtime { path, time_limit: TIME_LIMIT, lacks: |_, _| false }
     }
 
     /// Whether there is a plugin of this name.
@@ -322,9 +325,19 @@ impl Chain<'_> {
         match self.run("DEL", version, plugin, program, attachment, previous) {
             // There is nothing of it, which is what DEL is to reach.
             Err(failure) if failure.is_unknown_container => Ok(()),
+            // DEL is not to fail for what is missing, but that of host-device does, and would for ever.
+            Err(failure) if self.is_missing(attachment) => {
+                let elsewhere = Attachment { namespace: "", ..attachment.clone() };
+                let again = self.run("DEL", version, plugin, program, &elsewhere, previous);
+                again.map(drop).map_err(|_| failure.fault)
+            }
             Err(failure) => Err(failure.fault),
             Ok(_) => Ok(()),
         }
+    }
+
+    fn is_missing(&self, attachment: &Attachment<'_>) -> bool {
+        !attachment.namespace.is_empty() && (self.runtime.lacks)(attachment.namespace, attachment.interface)
     }
 
     /// `DEL` of all plugins, past failures; the first of them.

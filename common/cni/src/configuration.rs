@@ -1,11 +1,12 @@
 //! Network configurations (specification, section 1): `.conflist`, and `.conf` or `.json` of a single plugin.
 
-use crate::{Version, shown};
+use crate::{Cidr, Version, shown};
 use fault::{Explain, Fault, Kind, Result};
 use rustix::fs::OFlags;
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::Read;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -187,6 +188,22 @@ impl Configuration {
         Value::Object(document)
     }
 
+    /// Whether addresses are given by `static`, which takes them with the lengths of their prefixes alone.
+    pub fn is_static(&self) -> bool {
+        self.ipams().any(|ipam| ipam.get("type").and_then(Value::as_str) == Some("static"))
+    }
+
+    /// The length of the prefix an address has by what the plugins that give addresses are configured with.
+    pub fn prefix_of(&self, address: IpAddr) -> Option<u8> {
+        let mut subnets = Vec::new();
+        self.ipams().for_each(|ipam| gather_subnets(&Value::Object(ipam.clone()), &mut subnets));
+        subnets.into_iter().find(|subnet| subnet.contains(address)).map(|subnet| subnet.prefix)
+    }
+
+    fn ipams(&self) -> impl Iterator<Item = &Map<String, Value>> {
+        self.plugins.iter().filter_map(|plugin| plugin.document.get("ipam")?.as_object())
+    }
+
     /// Whether some plugin takes this capability.
     pub fn has_capability(&self, capability: &str) -> bool {
         self.plugins.iter().any(|plugin| plugin.has_capability(capability))
@@ -248,6 +265,20 @@ impl Plugin {
             derived.insert("prevResult".into(), previous.clone());
         }
         derived
+    }
+}
+
+/// `subnet` of host-local, alone and in its `ranges`, and `address` of static's `addresses`.
+fn gather_subnets(within: &Value, found: &mut Vec<Cidr>) {
+    match within {
+        Value::Array(list) => list.iter().for_each(|value| gather_subnets(value, found)),
+        Value::Object(members) => {
+            let told = ["subnet", "address"].into_iter().filter_map(|name| members.get(name)?.as_str());
+            found.extend(told.filter_map(|text| Cidr::parse(text).ok()));
+            let lists = ["ranges", "addresses"].into_iter().filter_map(|name| members.get(name));
+            lists.for_each(|list| gather_subnets(list, found));
+        }
+        _ => {}
     }
 }
 
@@ -446,6 +477,21 @@ mod tests {
         let one = parse(&json!({"cniVersion":"0.4.0","name":"lo","type":"loopback"})).unwrap();
         assert_eq!(one.plugins()[0].name, "loopback");
         assert_eq!(Configuration::from_value(one.to_value()).unwrap().plugins(), one.plugins());
+    }
+
+    #[test]
+    fn the_subnets_of_what_gives_addresses_say_the_prefixes() {
+        let of = |ipam: Value| parse(&json!({"name":"a","type":"b","ipam":ipam})).unwrap();
+        let prefix = |ipam: Value, address: &str| of(ipam).prefix_of(address.parse().unwrap());
+        let ranges =
+            json!({"type":"host-local","ranges":[[{"subnet":"10.1.0.0/20"}],[{"subnet":"fd00::/64"}]]});
+        assert_eq!(prefix(ranges.clone(), "10.1.15.9"), Some(20));
+        assert_eq!(prefix(ranges.clone(), "10.1.16.9"), None);
+        assert_eq!(prefix(ranges.clone(), "fd00::9"), Some(64));
+        assert_eq!(prefix(json!({"type":"host-local","subnet":"0.0.0.0/0"}), "10.1.16.9"), Some(0));
+        let fixed = json!({"type":"static","addresses":[{"address":"10.2.0.5/25"},{"address":7}]});
+        assert_eq!(prefix(fixed.clone(), "10.2.0.9"), Some(25));
+        assert!(of(fixed).is_static() && !of(ranges).is_static());
     }
 
     #[test]

@@ -68,6 +68,10 @@ impl Refusal {
             code::INCOMPATIBLE_VERSION => {
                 fault.hint("give the configuration a cniVersion all of its plugins know")
             }
+            // Its other half, without which it gives no addresses and takes none back.
+            _ if self.msg.contains("DHCP daemon") || self.details.contains("DHCP daemon") => {
+                fault.hint("the plugin dhcp needs its daemon: run `dhcp daemon` from the folder of plugins")
+            }
             _ => fault,
         }
     }
@@ -108,6 +112,12 @@ mod tests {
         assert_eq!(Refusal::of(&fault).code, 7);
         assert_eq!(Refusal { code: 11, ..Refusal::default() }.fault().kind(), Kind::Retryable);
         assert_eq!(Refusal::of(&Fault::not_found("no such network")).code, code::OWN);
+        let dial = Refusal {
+            code: 999,
+            msg: "error dialing DHCP daemon: no such file".into(),
+            ..Refusal::default()
+        };
+        assert!(dial.fault().hint_text().is_some_and(|hint| hint.contains("`dhcp daemon`")));
         for nothing in [&b"{}"[..], b"[]", b"oops", b"", br#"{"code":-1}"#] {
             assert_eq!(Refusal::parse(nothing), None);
         }

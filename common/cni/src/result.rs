@@ -107,6 +107,19 @@ impl Cidr {
         let longest = if address.is_ipv4() { 32 } else { 128 };
         if prefix > longest { Err(wrong()) } else { Ok(Cidr { address, prefix }) }
     }
+
+    /// Whether an address is in its subnet.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        // Of no bits all are alike, and so many cannot be shifted away.
+        let apart = |bits: u128, width: u8| bits.checked_shr((width - self.prefix).into()).unwrap_or(0);
+        match (self.address, address) {
+            (IpAddr::V4(one), IpAddr::V4(other)) => {
+                apart((u32::from(one) ^ u32::from(other)).into(), 32) == 0
+            }
+            (IpAddr::V6(one), IpAddr::V6(other)) => apart(u128::from(one) ^ u128::from(other), 128) == 0,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Cidr {

@@ -222,11 +222,11 @@ impl Job<'_> {
     /// By the plugins of the network, who do it all. What they did in an earlier run, or when an attach was killed, is undone first.
     fn by_plugins(&mut self, work: &Work<'_>) -> Result<()> {
         cni::release(self.host, &work.one.network.name, work.id())?;
-        let begun = cni::begin(work)?;
+        let begun = cni::begin(work, &self.namespace)?;
         self.put(begun.clone());
         self.fresh.push(begun.name.clone());
         self.save(false)?;
-        self.put(cni::add(work, &begun)?);
+        self.put(cni::add(work, &self.namespace, &begun)?);
         Ok(())
     }
 

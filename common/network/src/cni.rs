@@ -7,7 +7,7 @@
 use crate::attach::namespace_of;
 use crate::claim::Claims;
 use crate::definition::{Definition, Driver};
-use crate::host::{Host, Namespace};
+use crate::host::{self, Host, Namespace};
 use crate::link;
 use crate::signals::interruptible;
 use crate::work::Work;
@@ -38,6 +38,8 @@ struct Begun {
     capabilities: Map<String, Value>,
     ports: Vec<Port>,
     configuration: Value,
+    /// What tells the namespace it was attached in from all others ([`Host::mark_of`]).
+    namespace: Option<String>,
     /// Of `ADD`, once it has succeeded.
     result: Option<Value>,
 }
@@ -86,10 +88,15 @@ pub fn configuration(network: &Definition) -> Result<Configuration> {
 
 /// Whether what the record tells of is there, as far as that can be seen without running plugins.
 pub fn holds(work: &Work<'_>, present: &Attachment, namespace: &Namespace) -> Result<bool> {
-    let begun = Begun::read(work.host.store, &work.one.network.name, work.id())?;
-    let (Some(result), Some(interface)) = (begun.and_then(|begun| begun.result), &present.interface) else {
+    let Some(begun) = Begun::read(work.host.store, &work.one.network.name, work.id())? else {
         return Ok(false);
     };
+    let Some(result) = begun.result else { return Ok(false) };
+    if begun.namespace.is_some() && begun.namespace != work.host.mark_of(namespace)? {
+        return Ok(false);
+    }
+    // Of plugins that make none nothing can be seen, and the namespace is the one they were run for.
+    let Some(interface) = &present.interface else { return Ok(begun.namespace.is_some()) };
     let success = Success::parse(&result, Version::NEWEST)?;
     let inside = link::find(&work.host.socket_inside(namespace)?, interface)
         .explain(|| "look up the interface in the container".into())?;
@@ -100,7 +107,7 @@ pub fn holds(work: &Work<'_>, present: &Attachment, namespace: &Namespace) -> Re
 }
 
 /// What is to be done, written down: the ports are claimed, and from here on [`release`] runs `DEL`.
-pub fn begin(work: &Work<'_>) -> Result<Attachment> {
+pub fn begin(work: &Work<'_>, namespace: &Namespace) -> Result<Attachment> {
     let network = &work.one.network;
     let configuration = configuration(network)?;
     if let Some(port) = work.ports.first().filter(|_| !configuration.has_capability("portMappings")) {
@@ -119,6 +126,7 @@ pub fn begin(work: &Work<'_>) -> Result<Attachment> {
         capabilities,
         ports: ports.clone(),
         configuration: configuration.to_value(),
+        namespace: work.host.mark_of(namespace)?,
         result: None,
     };
     begun.write(work.host.store, &network.name, work.id())?;
@@ -135,24 +143,30 @@ pub fn begin(work: &Work<'_>) -> Result<Attachment> {
 
 /// Runs `ADD`; the attachment with what the plugins say of it. Fails with failed when they did not do what was asked for.
 /// After a failure [`release`] undoes what there is.
-pub fn add(work: &Work<'_>, attachment: &Attachment) -> Result<Attachment> {
+pub fn add(work: &Work<'_>, namespace: &Namespace, attachment: &Attachment) -> Result<Attachment> {
     let (host, network) = (work.host, &work.one.network);
     let _together = lock(host.store, &network.name, FlockOperation::LockShared)?;
     let Some(mut begun) = Begun::read(host.store, &network.name, work.id())? else {
         return Err(Fault::retryable("the attachment was undone by others").on(network.name.as_str()));
     };
-    let namespace = namespace_path(host, work.id()).unwrap_or_default();
+    let path = namespace_path(host, work.id()).unwrap_or_default();
     let configuration = Configuration::from_value(begun.configuration.clone())?;
-    let parameters = begun.parameters(work.id(), &namespace);
-    let result = interruptible(|| Runtime::from_env().add(&configuration, &parameters))?;
+    let parameters = begun.parameters(work.id(), &path);
+    let result = interruptible(|| runtime().add(&configuration, &parameters))?;
     begun.result = Some(result.clone());
     begun.write(host.store, &network.name, work.id())?;
-    let made = told(attachment, &begun.interface, result)?;
+    let mut made = told(attachment, &begun.interface, result)?;
+    let inside = link::find(&host.socket_inside(namespace)?, &begun.interface);
+    if inside.explain(|| "look up the interface in the container".into())?.is_none() {
+        made.interface = None;
+    }
     check(work, &made).map_err(|fault| fault.on(network.name.as_str()))?;
     Ok(made)
 }
 
 /// Runs `DEL` for a container if anything has been begun for it, whether or not its namespace is there still.
+///
+/// That of a later run of the container is another one: in there an interface of that name is somebody else's.
 pub fn release(host: &Host<'_>, network: &str, id: &str) -> Result<()> {
     let path = host.store.plugins_attachment(network, id)?;
     if !path.exists() {
@@ -161,9 +175,14 @@ pub fn release(host: &Host<'_>, network: &str, id: &str) -> Result<()> {
     let _together = lock(host.store, network, FlockOperation::LockShared)?;
     let Some(begun) = Begun::read(host.store, network, id)? else { return Ok(()) };
     let configuration = Configuration::from_value(begun.configuration.clone())?;
-    let namespace = namespace_path(host, id).unwrap_or_default();
+    let is_the_same = |path: &String| {
+        let mark = || host.mark_of(&Namespace::open(path).ok()?).ok()?;
+        begun.namespace.is_none() || begun.namespace == mark()
+    };
+    let namespace = host.held_namespace().map(str::to_owned).or_else(|| namespace_path(host, id));
+    let namespace = namespace.filter(is_the_same).unwrap_or_default();
     let parameters = begun.parameters(id, &namespace);
-    interruptible(|| Runtime::from_env().delete(&configuration, &parameters, begun.result.as_ref()))?;
+    interruptible(|| runtime().delete(&configuration, &parameters, begun.result.as_ref()))?;
     forget(host, id, &begun.ports, &path)
 }
 
@@ -200,11 +219,11 @@ pub fn begun_on(store: &Store, id: &str) -> Result<Vec<String>> {
 }
 
 /// Undoes what was begun for containers that are gone, or know nothing of it, and lets the plugins give back what they hold
-/// for others (`GC`). Returns the ids; with `dry_run` those it would be.
-pub fn prune(host: &Host<'_>, network: &Definition, dry_run: bool) -> Result<Vec<String>> {
+/// for others (`GC`). Adds the ids to `undone`; with `dry_run` those it would be. One that fails keeps no other from its turn.
+pub fn prune(host: &Host<'_>, network: &Definition, dry_run: bool, undone: &mut Vec<String>) -> Result<()> {
     let store = host.store;
-    let mut undone = Vec::new();
     let mut valid = Vec::new();
+    let mut failed = None;
     for id in store.attached_by_plugins(&network.name)? {
         let remains = store.claim_remains(&id);
         let forgotten = if remains.is_none() { forgotten(store, &network.name, &id)? } else { None };
@@ -213,10 +232,11 @@ pub fn prune(host: &Host<'_>, network: &Definition, dry_run: bool) -> Result<Vec
             valid.extend(interface.map(|interface| (id, interface)));
             continue;
         }
-        if !dry_run {
-            release(host, &network.name, &id)?;
+        let released = if dry_run { Ok(()) } else { release(host, &network.name, &id) };
+        match released {
+            Ok(()) => undone.push(id),
+            Err(fault) => drop(failed.get_or_insert(fault)),
         }
-        undone.push(id);
     }
     if let (false, Ok(configuration)) = (dry_run, configuration(network))
         && store.network_dir(&network.name).join("attachments").is_dir()
@@ -228,9 +248,9 @@ pub fn prune(host: &Host<'_>, network: &Definition, dry_run: bool) -> Result<Vec
             let pair = begun.map(|begun| (id, begun.interface));
             valid.extend(pair.filter(|pair| !valid.contains(pair)));
         }
-        interruptible(|| Runtime::from_env().collect(&configuration, &valid))?;
+        interruptible(|| runtime().collect(&configuration, &valid))?;
     }
-    Ok(undone)
+    failed.map_or(Ok(()), Err)
 }
 
 /// The container's lock, if it lives and its record does not tell of this network.
@@ -252,6 +272,17 @@ pub fn plugins(network: &Definition, command: &str) -> Result<Vec<String>> {
         names.reverse();
     }
     Ok(names)
+}
+
+fn runtime() -> Runtime {
+    Runtime { lacks, ..Runtime::from_env() }
+}
+
+/// Whether there is no interface of this name in a namespace. Not when that cannot be seen.
+fn lacks(namespace: &str, interface: &str) -> bool {
+    let Ok(namespace) = Namespace::open(namespace) else { return false };
+    let Ok(socket) = host::socket_within(&namespace) else { return false };
+    link::find(&socket, interface).is_ok_and(|found| found.is_none())
 }
 
 /// Nothing is attached or detached while attachments are collected (specification, "Lifecycle & Ordering").
@@ -282,14 +313,22 @@ fn asked(work: &Work<'_>, configuration: &Configuration) -> Result<(Arguments, M
     let mut arguments = vec![("IgnoreUnknown".to_owned(), "1".to_owned())];
     let mut capabilities = Map::new();
     let addresses = work.one.addresses()?;
+    let prefix = |ip: &IpAddr| {
+        let pool = work.one.network.pool_of(*ip).map(|pool| pool.subnet.prefix);
+        pool.or_else(|| configuration.prefix_of(*ip))
+    };
+    if let Some(ip) = addresses.iter().find(|ip| configuration.is_static() && prefix(ip).is_none()) {
+        return Err(on(Fault::input(format!("{ip} is in no subnet of the network, and static wants to know how long its prefix is"))
+            .hint("ask for it with driver-opt=IP=ADDRESS/LENGTH, or list addresses of its subnet in static's configuration")));
+    }
+    let with_prefix =
+        |ip: &IpAddr| prefix(ip).map_or_else(|| ip.to_string(), |prefix| format!("{ip}/{prefix}"));
     if configuration.has_capability("ips") && !addresses.is_empty() {
-        let prefix = |ip: &IpAddr| work.one.network.pool_of(*ip).map(|pool| pool.subnet.prefix);
-        let with_prefix =
-            |ip: &IpAddr| prefix(ip).map_or_else(|| ip.to_string(), |prefix| format!("{ip}/{prefix}"));
         capabilities.insert("ips".into(), addresses.iter().map(with_prefix).collect());
     } else {
         // Plugins that give addresses have known this one from the first.
-        arguments.extend(addresses.first().map(|ip| ("IP".to_owned(), ip.to_string())));
+        let plain = |ip: &IpAddr| if configuration.is_static() { with_prefix(ip) } else { ip.to_string() };
+        arguments.extend(addresses.first().map(|ip| ("IP".to_owned(), plain(ip))));
     }
     if let Some(mac) = work.one.mac()?.map(link::mac_text) {
         if configuration.has_capability("mac") {

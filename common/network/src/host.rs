@@ -26,6 +26,8 @@ pub struct Host<'a> {
     route: OnceCell<Socket>,
     firewall: OnceCell<Firewall>,
     notes: RefCell<Vec<String>>,
+    /// Path of the namespace of a container that has ended, which somebody holds.
+    held: Option<String>,
 }
 
 /// A network namespace held open.
@@ -97,7 +99,18 @@ impl<'a> Host<'a> {
             route: OnceCell::new(),
             firewall: OnceCell::new(),
             notes: RefCell::default(),
+            held: None,
         })
+    }
+
+    /// With the network namespace of a container that has ended, for CNI plugins to undo there what they did: its path.
+    #[must_use]
+    pub fn holding(self, namespace: Option<String>) -> Host<'a> {
+        Host { held: namespace, ..self }
+    }
+
+    pub(crate) fn held_namespace(&self) -> Option<&str> {
+        self.held.as_deref()
     }
 
     pub fn namespace(&self) -> &Namespace {
@@ -132,14 +145,13 @@ impl<'a> Host<'a> {
 
     /// Does something in another namespace.
     pub fn inside<T>(&self, namespace: &Namespace, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let enter = |file: &File| move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network));
-        enter(&namespace.file).explain(|| "enter the container's network namespace".into())?;
-        let done = work();
-        if let Err(error) = enter(&self.namespace.file) {
-            // Whatever this process did next would happen to the container's network instead of the host's.
-            abort(error);
-        }
-        done
+        within(&self.namespace, namespace, work)
+    }
+
+    /// What tells a namespace from all others there have been, also before this boot. `None` where the kernel does not say.
+    pub fn mark_of(&self, namespace: &Namespace) -> Result<Option<String>> {
+        let cookie = sys::socket::namespace_cookie(self.socket_inside(namespace)?);
+        cookie.map(|cookie| Ok(format!("{}/{cookie}", store::boot_id()?))).transpose()
     }
 
     /// The network, ready for attachments: looked up if it was made since boot, else made. Of a network without a bridge
@@ -410,6 +422,24 @@ fn privileges(fault: Fault) -> Fault {
         return Fault::denied(fault.to_string()).hint("run it as root");
     }
     fault
+}
+
+/// A socket into a namespace, without anything else of the host's.
+pub(crate) fn socket_within(namespace: &Namespace) -> Result<Socket> {
+    let own =
+        Namespace::open("/proc/self/ns/net").explain(|| "open this process's network namespace".into())?;
+    within(&own, namespace, Socket::route)
+}
+
+fn within<T>(own: &Namespace, namespace: &Namespace, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let enter = |file: &File| move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network));
+    enter(&namespace.file).explain(|| "enter the container's network namespace".into())?;
+    let done = work();
+    if let Err(error) = enter(&own.file) {
+        // Whatever this process did next would happen to the container's network instead of the host's.
+        abort(error);
+    }
+    done
 }
 
 #[allow(clippy::print_stderr)]

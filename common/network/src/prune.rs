@@ -30,14 +30,15 @@ pub struct Pruned {
 
 /// Removes leases, claims, firewall elements and interfaces whose container is not looked after, a network's bridge once
 /// nothing is attached to it, the firewall table once that holds of all, and halves of networks. Networks whose
-/// definition is damaged are left alone, which [`Host::take_notes`] tells.
-pub fn prune(host: &Host<'_>) -> Result<Vec<Pruned>> {
-    Pruner::new(host).run()
+/// definition is damaged are left alone, which [`Host::take_notes`] tells. What CNI plugins cannot undo is handed to `failed`, and
+/// keeps nothing else from being removed.
+pub fn prune(host: &Host<'_>, failed: impl FnMut(Fault)) -> Result<Vec<Pruned>> {
+    Pruner::new(host).run(failed)
 }
 
 /// What [`prune`] would remove. Changes nothing.
-pub fn plan_prune(host: &Host<'_>) -> Result<Vec<Pruned>> {
-    Pruner { host, plan: Some(Plan::default()), pruned: Vec::new() }.run()
+pub fn plan_prune(host: &Host<'_>, failed: impl FnMut(Fault)) -> Result<Vec<Pruned>> {
+    Pruner { host, plan: Some(Plan::default()), pruned: Vec::new() }.run(failed)
 }
 
 pub(crate) struct Pruner<'h> {
@@ -63,7 +64,7 @@ impl<'h> Pruner<'h> {
         Pruner { host, plan: None, pruned: Vec::new() }
     }
 
-    fn run(mut self) -> Result<Vec<Pruned>> {
+    fn run(mut self, mut failed: impl FnMut(Fault)) -> Result<Vec<Pruned>> {
         let (host, plans) = (self.host, self.plan.is_some());
         let mut networks = Vec::new();
         let mut halves = Vec::new();
@@ -78,7 +79,9 @@ impl<'h> Pruner<'h> {
             }
         }
         for network in &networks {
-            self.plugins(network)?;
+            if let Err(fault) = self.plugins(network) {
+                failed(fault);
+            }
             self.leases(network)?;
         }
         self.claims()?;

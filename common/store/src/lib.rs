@@ -37,7 +37,7 @@ pub use layers::{LayerInfo, NewLayer, SweptLayers, UNSET};
 pub use leases::{Lease, Leases, needs_net_detach, release_all};
 pub use lock::Lock;
 pub use scratch::{Scratch, of_process, owner_lives, start_time};
-pub use settle::Settle;
+pub use settle::{Settle, boot_id};
 pub use steps::Step;
 pub use subject::Subject;
 pub use tree::remove_tree;

@@ -89,7 +89,7 @@ impl Store {
 }
 
 /// The kernel's name for this boot (random(4), `/proc/sys/kernel/random/boot_id`).
-pub(crate) fn boot_id() -> Result<&'static str> {
+pub fn boot_id() -> Result<&'static str> {
     static ID: OnceLock<String> = OnceLock::new();
     if let Some(id) = ID.get() {
         return Ok(id);

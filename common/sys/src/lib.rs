@@ -14,3 +14,4 @@ pub mod quota;
 pub mod regex;
 pub mod scheduling;
 pub mod seccomp;
+pub mod socket;

@@ -13,7 +13,7 @@ use runtime::{Created, Gate, Manners, Spec, StartFailure, State, Status, Stdio};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use store::{ContainerDir, Store};
 use volume::trees::{self, Ready};
@@ -163,6 +163,11 @@ impl Kept {
             network: self.network.try_clone()?,
             user: self.user.as_ref().map(OwnedFd::try_clone).transpose()?,
         })
+    }
+
+    /// Where others find the network namespace as long as this process has it open.
+    pub fn network_path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.network.as_raw_fd())
     }
 
     /// What a run with this specification takes over: a user namespace only where it would make one like it.

@@ -36,6 +36,10 @@ pub struct Args {
     #[arg(long, conflicts_with = "dry_run")]
     pub ended: bool,
 
+    /// The network namespace the container had, for CNI plugins to undo there what they did; whoever gives it holds it open
+    #[arg(long, value_name = "PATH", requires = "ended")]
+    pub netns: Option<String>,
+
     /// Print what would be done as one step a line, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -53,7 +57,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
         Input::Names(names) => names.into_iter().map(Subject::from).collect(),
     };
     let store = Store::from_env()?;
-    let host = Host::new(&store)?;
+    let host = Host::new(&store)?.holding(args.netns.clone());
     context.each(subjects, |context, subject| detach(args, context, &host, &subject));
     Ok(())
 }

@@ -61,7 +61,9 @@ pub fn run(args: &Args, context: &mut Context) -> Result<()> {
     if args.unused && !args.dry_run && !args.force && !confirmed(QUESTION)? {
         return Ok(());
     }
-    let mut pruned = if args.dry_run { network::plan_prune(&host)? } else { network::prune(&host)? };
+    let failed = |fault| context.report(&fault);
+    let mut pruned =
+        if args.dry_run { network::plan_prune(&host, failed)? } else { network::prune(&host, failed)? };
     for note in host.take_notes() {
         context.warn("", &note);
     }

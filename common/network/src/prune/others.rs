@@ -13,19 +13,18 @@ impl Pruner<'_> {
         if !matches!(network.driver, Driver::Cni(_)) {
             return Ok(());
         }
-        match cni::prune(self.host, network, self.plan.is_some()) {
-            Ok(undone) => {
-                for id in undone {
-                    self.note("attachment", network.name.clone(), Some(id));
-                }
-                Ok(())
-            }
+        let mut undone = Vec::new();
+        let done = cni::prune(self.host, network, self.plan.is_some(), &mut undone);
+        for id in undone {
+            self.note("attachment", network.name.clone(), Some(id));
+        }
+        match done {
             // As a definition nobody can read: what is of other networks goes all the same.
             Err(fault) if fault.kind() == Kind::Input => {
                 self.host.note(format!("left alone: {}: {fault}", network.name));
                 Ok(())
             }
-            Err(fault) => Err(fault),
+            other => other,
         }
     }
 

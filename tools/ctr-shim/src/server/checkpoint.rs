@@ -64,7 +64,6 @@ impl Server {
         let run = match outcome {
             Ok(run) => run,
             Err(fault) => {
-                self.network = None;
                 self.release_network();
                 self.leave();
                 self.phase = Phase::Over;

@@ -307,7 +307,6 @@ impl Server {
         if !self.settings.auto_remove {
             self.write_last_run(true);
         }
-        self.network = None;
         self.release_network();
         let remains = self.lock.as_ref().filter(|_| self.settings.auto_remove).map(|lock| {
             // What stays is swept by ctr-prune; there is nobody to tell.
@@ -320,10 +319,15 @@ impl Server {
         drop(remains);
     }
 
-    /// Gives back the addresses; published ports are the network tool's business.
-    pub(super) fn release_network(&self) {
+    /// Lets go of the network namespace, and gives back the addresses; published ports are the network tool's business, as are
+    /// CNI plugins, which are given the namespace once more: without it some leave behind what they made outside, and devices
+    /// of the host's that were moved into it would go with it.
+    pub(super) fn release_network(&mut self) {
+        let network = self.network.take();
         let Ok(record) = self.dir.load() else { return };
         let attachments = record.networks().unwrap_or_default();
+        let network = network.filter(|_| attachments.iter().any(|attachment| attachment.cni.is_some()));
+        let held = network.as_ref().map(|kept| ["--netns".to_owned(), kept.network_path()]);
         let ports = store::release_all(&self.store, &self.dir.id, &attachments);
         if !ports {
             // net-detach tells of it itself.
@@ -334,6 +338,7 @@ impl Server {
         } else if let Some(tools) = &self.tools {
             let _ = std::process::Command::new(tools.join("net-detach"))
                 .args(["--ended", &self.dir.id])
+                .args(held.iter().flatten())
                 .env("STAVES_ROOT", self.store.root())
                 .env("STAVES_RUN", self.store.run())
                 .stdin(std::process::Stdio::null())

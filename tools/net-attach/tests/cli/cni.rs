@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// A network of these plugins, as members of a configuration list.
-fn network(lab: &Lab, name: &str, version: &str, plugins: &serde_json::Value) {
+pub fn network(lab: &Lab, name: &str, version: &str, plugins: &serde_json::Value) {
     let dir = lab.root().join("networks").join(name);
     fs::create_dir_all(&dir).unwrap();
     let list = serde_json::json!({"cniVersion": version, "name": name, "plugins": plugins});
@@ -40,7 +40,7 @@ fn log(lab: &Lab) -> String {
     fs::read_to_string(lab.dir.join("plugins/log")).unwrap_or_default().replace('\n', ",")
 }
 
-fn begun(lab: &Lab, network: &str) -> usize {
+pub fn begun(lab: &Lab, network: &str) -> usize {
     let dir = lab.root().join("networks").join(network).join("attachments");
     fs::read_dir(dir).map_or(0, Iterator::count)
 }
@@ -206,6 +206,143 @@ fn an_attach_that_is_killed_is_undone_by_whoever_comes_next() {
         assert_eq!(status, 0, "{stderr}");
         assert!(pruned.contains(&two.id), "{pruned}");
         assert_eq!((log(lab).as_str(), begun(lab, "db")), ("ADD netns,ADD netns,DEL netns,DEL ,", 0));
+    });
+}
+
+/// A script whose `DEL` fails where the interface is not in the namespace, as that of upstream's host-device.
+fn picky(lab: &Lab, name: &str, add: &str) {
+    let folder = script(lab, name, add);
+    let text = fs::read_to_string(folder.join(name)).unwrap();
+    let del = "DEL) test -z \"$CNI_NETNS\" || nsenter --net=$CNI_NETNS ip link del eth0 ;;\nesac";
+    fs::write(folder.join(name), text.replace("esac", del)).unwrap();
+}
+
+#[test]
+fn a_plugin_that_misses_the_interface_is_asked_without_the_namespace() {
+    isolated("cni::a_plugin_that_misses_the_interface_is_asked_without_the_namespace", |lab| {
+        picky(lab, "taken", r#"echo '{"code":999,"msg":"no such device"}'; exit 1"#);
+        picky(lab, "there", ANSWER);
+        network(lab, "taken", "1.0.0", &serde_json::json!([{"type": "taken"}]));
+        network(lab, "there", "1.0.0", &serde_json::json!([{"type": "there"}]));
+        let container = lab.container(1, "{}");
+        let (status, _, stderr) = with_path(lab, "net-attach", &["--network", "taken", "c1"]);
+        assert!(status == 1 && stderr.contains("no such device"), "{status} {stderr}");
+        assert!(!stderr.contains("undoing"), "{stderr}");
+        assert_eq!(begun(lab, "taken"), 0);
+        fs::remove_file(lab.dir.join("plugins/log")).unwrap();
+        // Somebody has taken the interface away.
+        assert_eq!(with_path(lab, "net-attach", &["--network", "there", "c1"]).0, 0);
+        lab.must(Some(container.pid), "ip link del eth0");
+        let (status, _, stderr) = with_path(lab, "net-detach", &["c1"]);
+        assert_eq!((status, begun(lab, "there")), (0, 0), "{stderr}");
+        assert_eq!(log(lab), "ADD netns,DEL netns,DEL ,");
+    });
+}
+
+#[test]
+fn an_interface_of_the_next_run_is_not_taken_for_that_of_the_last() {
+    isolated("cni::an_interface_of_the_next_run_is_not_taken_for_that_of_the_last", |lab| {
+        script(lab, "deaf", ANSWER);
+        network(lab, "db", "1.0.0", &serde_json::json!([{"type": "deaf"}]));
+        let mut one = lab.container(1, "{}");
+        let attach = |lab: &Lab| {
+            let (status, _, stderr) = with_path(lab, "net-attach", &["--network", "db", "c1"]);
+            assert_eq!(status, 0, "{stderr}");
+        };
+        attach(lab);
+        attach(lab);
+        assert_eq!(log(lab), "ADD netns,", "it is there");
+        lab.stop(&mut one);
+        lab.start(&mut one);
+        attach(lab);
+        assert_eq!(log(lab), "ADD netns,DEL ,ADD netns,");
+        lab.stop(&mut one);
+        lab.start(&mut one);
+        let (status, _, stderr) = with_path(lab, "net-detach", &["c1"]);
+        assert_eq!((status, log(lab).as_str()), (0, "ADD netns,DEL ,ADD netns,DEL ,"), "{stderr}");
+    });
+}
+
+#[test]
+fn what_an_ended_container_had_is_undone_in_its_namespace_if_somebody_holds_it() {
+    isolated("cni::what_an_ended_container_had_is_undone_in_its_namespace_if_somebody_holds_it", |lab| {
+        script(lab, "deaf", ANSWER);
+        network(lab, "db", "1.0.0", &serde_json::json!([{"type": "deaf"}]));
+        let mut one = lab.container(1, "{}");
+        let other = lab.namespace();
+        for (theirs, told) in [(true, "ADD netns,DEL netns,"), (false, "ADD netns,DEL ,")] {
+            assert_eq!(with_path(lab, "net-attach", &["--network", "db", "c1"]).0, 0);
+            let pid = if theirs { one.pid } else { other };
+            let held = fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+            let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&held));
+            lab.stop(&mut one);
+            let ended = ["--ended", "--netns", &path, "c1"];
+            let (status, _, stderr) = with_path(lab, "net-detach", &ended);
+            assert_eq!((status, log(lab).as_str(), begun(lab, "db")), (0, told, 0), "{stderr}");
+            fs::remove_file(lab.dir.join("plugins/log")).unwrap();
+            lab.start(&mut one);
+        }
+        assert_eq!(lab.tool("net-detach", &["--netns", "/proc/self/ns/net", "c1"]).status, 2);
+    });
+}
+
+#[test]
+fn plugins_that_make_no_interface_are_run_once() {
+    isolated("cni::plugins_that_make_no_interface_are_run_once", |lab| {
+        script(lab, "quiet", r#"echo '{"cniVersion":"1.0.0"}'"#);
+        script(lab, "deaf", ANSWER);
+        network(lab, "quiet", "1.0.0", &serde_json::json!([{"type": "quiet"}]));
+        network(lab, "db", "1.0.0", &serde_json::json!([{"type": "deaf"}]));
+        let mut one = lab.container(1, "{}");
+        for _ in 0..2 {
+            let (status, record, stderr) = with_path(lab, "net-attach", &["--network", "quiet", "c1"]);
+            assert_eq!(status, 0, "{stderr}");
+            let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+            assert_eq!(record["networks"][0].get("interface"), None, "there is none");
+        }
+        assert_eq!(log(lab), "ADD netns,");
+        // The first name is free for the network that makes one.
+        let (_, record, stderr) = with_path(lab, "net-attach", &["--network", "db", "c1"]);
+        let record: serde_json::Value = serde_json::from_str(&record).expect(&stderr);
+        assert_eq!(record["networks"][1]["interface"], "eth0");
+        assert_eq!(with_path(lab, "net-detach", &["--network", "db", "c1"]).0, 0);
+        assert_eq!(log(lab), "ADD netns,ADD netns,DEL netns,");
+        // In the namespace of the next run nothing has been done yet.
+        lab.stop(&mut one);
+        lab.start(&mut one);
+        assert_eq!(with_path(lab, "net-attach", &["c1"]).0, 0);
+        assert!(log(lab).ends_with(",DEL ,ADD netns,"), "{}", log(lab));
+        assert_eq!((with_path(lab, "net-detach", &["c1"]).0, begun(lab, "quiet")), (0, 0));
+    });
+}
+
+#[test]
+fn one_that_cannot_be_undone_keeps_no_others_from_being_pruned() {
+    isolated("cni::one_that_cannot_be_undone_keeps_no_others_from_being_pruned", |lab| {
+        let folder = script(lab, "deaf", ANSWER);
+        for name in ["a", "b"] {
+            network(lab, name, "1.0.0", &serde_json::json!([{"type": "deaf"}]));
+        }
+        let (mut one, mut two, mut three) =
+            (lab.container(1, "{}"), lab.container(2, "{}"), lab.container(3, "{}"));
+        for (name, container) in [("a", "c1"), ("a", "c2"), ("b", "c3")] {
+            assert_eq!(with_path(lab, "net-attach", &["--network", name, container]).0, 0);
+        }
+        lab.attach(&one, &["--network", "bridge"]);
+        for container in [&mut one, &mut two, &mut three] {
+            lab.remove(container);
+        }
+        let text = fs::read_to_string(folder.join("deaf")).unwrap();
+        let del = format!("DEL) test $CNI_CONTAINERID != {} ;;\nesac", one.id);
+        fs::write(folder.join("deaf"), text.replace("esac", &del)).unwrap();
+        let (status, pruned, stderr) = with_path(lab, "net-prune", &[]);
+        assert!(status == 1 && stderr.contains("a: CNI plugin deaf: DEL"), "{status} {stderr}");
+        for removed in [&two.id, &three.id, "\"lease\""] {
+            assert!(pruned.contains(removed), "{removed}: {pruned}");
+        }
+        assert_eq!((begun(lab, "a"), begun(lab, "b"), lab.leases().len()), (1, 0, 0));
+        fs::write(folder.join("deaf"), text).unwrap();
+        assert_eq!((with_path(lab, "net-prune", &[]).0, begun(lab, "a")), (0, 0));
     });
 }
 
