@@ -7,6 +7,7 @@ mod input;
 mod lab;
 mod networks;
 mod plugin;
+mod plugins;
 mod vlan;
 mod ways;
 
