@@ -286,6 +286,39 @@ fn what_an_ended_container_had_is_undone_in_its_namespace_if_somebody_holds_it()
     });
 }
 
+/// A real one, whose shim runs net-detach.
+#[test]
+fn a_container_that_ends_keeps_its_namespace_until_the_plugins_are_done() {
+    isolated("cni::a_container_that_ends_keeps_its_namespace_until_the_plugins_are_done", |lab| {
+        let tools = ["ctr-run", "ctr-create", "ctr-start", "ctr-shim", "ctr-rm"];
+        let path = |tool: &str| PathBuf::from(lab.command(tool).get_program());
+        if let Some(missing) = tools.into_iter().find(|tool| !path(tool).exists()) {
+            return eprintln!("SKIPPED: {missing} is not built: cargo build --release -p {missing}");
+        }
+        let busybox = lab.sh(None, "command -v busybox").stdout;
+        if busybox.is_empty() {
+            return eprintln!("SKIPPED: busybox is not installed");
+        }
+        let rootfs = lab.dir.join("box");
+        fs::create_dir_all(&rootfs).unwrap();
+        fs::copy(busybox.trim(), rootfs.join("busybox")).unwrap();
+        let folder = script(lab, "deaf", ANSWER);
+        let seen = lab.dir.join("seen");
+        let text = fs::read_to_string(folder.join("deaf")).unwrap();
+        let del = format!("DEL) nsenter --net=$CNI_NETNS ip -br link >{} ;;\nesac", seen.display());
+        fs::write(folder.join("deaf"), text.replace("esac", &del)).unwrap();
+        network(lab, "db", "1.0.0", &serde_json::json!([{"type": "deaf"}]));
+        let rootfs = rootfs.to_str().unwrap();
+        let run =
+            ["-q", "-d", "--name", "web", "--rootfs", rootfs, "--network", "db", "/busybox", "sleep", "100"];
+        let (status, _, stderr) = with_path(lab, "ctr-run", &run);
+        assert_eq!(status, 0, "{stderr}");
+        let (status, _, stderr) = with_path(lab, "ctr-rm", &["-q", "-f", "web"]);
+        assert_eq!((status, log(lab).as_str(), begun(lab, "db")), (0, "ADD netns,DEL netns,", 0), "{stderr}");
+        assert!(fs::read_to_string(seen).unwrap().contains("eth0"));
+    });
+}
+
 #[test]
 fn plugins_that_make_no_interface_are_run_once() {
     isolated("cni::plugins_that_make_no_interface_are_run_once", |lab| {
