@@ -30,8 +30,9 @@ pub fn ask(prompt: &str) -> Result<String> {
 /// Read byte by byte, Ctrl-C among them: a signal would end the program and leave the terminal without an echo.
 pub fn ask_secretly(prompt: &str) -> Result<String> {
     let mut terminal = open()?;
-    say(&mut terminal, prompt)?;
+    // First: who is asked may answer at once.
     let quiet = Quiet::new(&terminal)?;
+    say(&mut terminal, prompt)?;
     let mut line = Vec::new();
     let read = loop {
         match next(&mut terminal) {

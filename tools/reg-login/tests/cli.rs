@@ -1,7 +1,7 @@
 //! The real program against real registries; docker and skopeo on what it keeps, and it on what they keep.
 
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -345,16 +345,24 @@ fn on_a_terminal(place: &Place, words: &str, typed: &[&str]) -> Ran {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut shown = Vec::new();
     for line in typed {
-        // What is typed before the echo is off would be shown.
-        std::thread::sleep(std::time::Duration::from_millis(700));
-        // It may have ended.
-        let _ = stdin.write_all(line.as_bytes());
+        // What is typed before it is asked for would be shown.
+        while !shown.ends_with(b": ") {
+            let mut bytes = [0; 100];
+            let count = stdout.read(&mut bytes).unwrap();
+            assert!(count > 0, "it ended: {}", String::from_utf8_lossy(&shown));
+            shown.extend(&bytes[..count]);
+        }
+        stdin.write_all(line.as_bytes()).unwrap();
+        shown.push(b'\n');
     }
+    stdout.read_to_end(&mut shown).unwrap();
     drop(stdin);
     let output = child.wait_with_output().unwrap();
     Ran {
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stdout: String::from_utf8_lossy(&shown).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         status: output.status.code().unwrap(),
     }
