@@ -515,7 +515,7 @@ hook 40-never <<END
 END
 C="ctr-run --rm --network none --hooks-dir $DIR/hooks -e AA=1"
 $C $R/busybox:1 sh -c 'echo $AA'
-for _ in $(seq 100); do [ -s $DIR/after ] && break; sleep 0.05; done
+for _ in $(seq 600); do [ -s $DIR/after ] && break; sleep 0.05; done
 grep -o '"status":"[a-z]*"' $DIR/made $DIR/started $DIR/after | sed 's/.*://'
 $C --annotation filter=on $R/busybox:1 sh -c 'echo $AA'
 $C -v /etc:/x $R/busybox:1 sh -c 'echo $AA'; echo $?
@@ -537,10 +537,10 @@ fn files_names_and_ends_outside() {
     let script = r#"
 cd $DIR
 ctr-run -d --name a --network none --pidfile pid --cidfile cid -l x=1 --label-file <(printf 'y=2\n#no\nx=0\n') --annotation k=v \
-    --stop-signal USR1 $R/busybox:1 sh -c 'trap "exit 3" USR1; while :; do sleep 0.05; done' >id
+    --stop-signal USR1 $R/busybox:1 sh -c 'trap "exit 3" USR1; echo ready; while :; do sleep 0.05; done' >id
 cmp <(tr -d '\n' <id) cid && cat /proc/$(cat pid)/comm
 ctr-inspect a | jq -c '.config.labels, .config.annotations'
-sleep 0.3; ctr-stop a >/dev/null; ctr-wait a >/dev/null; echo $?
+until ctr-logs a | grep -q ready; do sleep 0.05; done; ctr-stop a >/dev/null; ctr-wait a >/dev/null; echo $?
 ctr-run -d --name a --replace --network none $R/busybox:1 sleep 1000 >second; cmp id second >/dev/null || echo replaced
 ctr-rm -f a >/dev/null
 ctr-run --rm --network none -a stdout $R/busybox:1 sh -c 'echo out; echo err >&2' 2>&1

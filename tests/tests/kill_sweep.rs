@@ -352,7 +352,7 @@ fn judge(bench: &Bench, leftovers: &mut Leftovers, repeat: &str, moment: u32) {
         "pruning",
     );
     // Processes that were told to end may take a moment.
-    let give_up = Instant::now() + Duration::from_secs(10);
+    let give_up = Instant::now() + Duration::from_mins(1);
     loop {
         let found = leftovers.find(&bench.place);
         if found.is_empty() {

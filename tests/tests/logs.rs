@@ -109,7 +109,8 @@ fn a_shim_that_is_killed_leaves_whole_lines() {
             .sh("ctr-create --name c --log-driver local --log-opt max-size=100k --log-opt max-file=1000 -- \
                  sh -c 'seq 1 10000000' <$DIR/image | ctr-start")
             .expect(0);
-        std::thread::sleep(std::time::Duration::from_millis(50 + 37 * round));
+        wait_until("the first line", || bench.sh("ctr-logs --tail 1 c").stdout.contains('\n'));
+        std::thread::sleep(std::time::Duration::from_millis(37 * round));
         bench.sh("kill -9 $(jq .shim_pid $STAVES_RUN/containers/*/state.json)").expect(0);
         let ran = bench.sh("ctr-logs c").expect(0);
         let count = ran.stdout.lines().count();
@@ -130,7 +131,9 @@ fn several_clients_and_one_that_does_not_read() {
     let mut slow = spawn(&bench, "exec ctr-attach --no-stdin --patience 1 c");
     let readers: Vec<Child> =
         (0..2).map(|_| spawn(&bench, "ctr-attach --no-stdin --patience 60 c | sha256sum")).collect();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    wait_until("all to be attached", || {
+        bench.sh("ctr-events --filter event=attach").expect(0).stdout.lines().count() == 3
+    });
     let wanted = bench.sh("(seq 1 500000; echo bye) | sha256sum").expect(0).stdout;
     // Its first line lets the container write; `slow` reads nothing, and the others still get all.
     let late = spawn(&bench, "(echo go; sleep 4; echo bye) | ctr-attach --patience 60 c | tail -1");

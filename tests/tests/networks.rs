@@ -116,12 +116,13 @@ fn what_inspect_says_makes_an_equal_container_on_the_same_networks() {
 const SIDE_BY_SIDE: &str = r#"
 ip link set lo up; echo 0 >/proc/sys/net/ipv4/ip_forward
 unshare --net sleep 1000000 & neighbour=$!
-sleep 0.3
+until [ "$(cat /proc/$neighbour/comm)" = sleep ]; do sleep 0.02; done
 ip link add lan0 type veth peer name wire netns $neighbour
 ip addr add 192.0.2.1/24 dev lan0; ip link set lan0 up
 n() { nsenter -t $neighbour -n "$@"; }
 n ip link set lo up; n ip addr add 192.0.2.2/24 dev wire; n ip link set wire up
 n socat TCP-LISTEN:9000,fork,reuseaddr SYSTEM:'echo outside' &
+until n ss -Hltn sport = :9000 | grep -q 9000; do sleep 0.02; done
 serve="httpd -f -p 80 -h /var/www"
 export DOCKER_HOST=unix://$DIR/docker.sock
 docker_up() {

@@ -36,7 +36,8 @@ impl Case {
             "ctr-start -q c; ctr-rm -q -f c",
             "ctr-restart -q -t 1 c && ctr-exec c true && ctr-rm -q -f c",
             // As when another tool looks at it or clears it up at the same time, which needs its shim's lock.
-            "flock -x $STAVES_RUN/containers/*/lock sleep 0.3 & ctr-stop -q -t 0 c && ctr-start -q c && \
+            "flock -x $STAVES_RUN/containers/*/lock sh -c 'echo >$DIR/held; sleep 0.3' & until [ -e $DIR/held ]; do sleep 0.01; done; \
+             rm $DIR/held; ctr-stop -q -t 0 c && ctr-start -q c && \
              [ $(jq -r .container.status <<<$(ctr-inspect c)) = running ] && ctr-exec c true && wait && ctr-rm -q -f c",
             "flock -s $STAVES_RUN/containers/*/lock sleep 0.3 & sleep 0.1; ctr-start -q c; ctr-rm -q -f c; wait",
             "ctr-ls --all -q | xargs ctr-stop -q -t 1 && ctr-prune -q -f --created",
@@ -191,12 +192,13 @@ fn removing_itself_at_its_end() {
 }
 
 /// The parent-death signal is lost when a process becomes another user, as servers do that begin as root.
-const OTHER_USER: &str = "su app -s /bin/sh -c 'while :; do sleep 0.1; done'";
+const OTHER_USER: &str = "su app -s /bin/sh -c 'echo changed; while :; do sleep 0.1; done'";
 
 #[test]
 fn a_container_that_survives() {
     let Some(mut case) = Case::new() else { return };
-    let survives = format!("{}; sleep 0.3", run("-p 8080:80", OTHER_USER));
+    let survives =
+        format!("{}; until ctr-logs c | grep -q changed; do sleep 0.05; done", run("-p 8080:80", OTHER_USER));
     case.go(&survives, "running", None);
     case.go(&format!("{survives}; ctr-pause -q c"), "paused", None);
     // Everything that needs no shim can be done to it; what does says so.

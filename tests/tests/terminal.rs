@@ -37,14 +37,19 @@ fn a_shell_at_the_terminal() {
     terminal.line("stty size");
     terminal.wait_for("\n30 100");
 
-    // Ctrl-C ends what runs, not the shell.
+    // Ctrl-C ends what runs, not the shell. Pressed before it runs it would take back what was typed.
+    let runs = |command: &str| {
+        wait_until(command, || bench.sh("ctr-top --output table tty").expect(0).stdout.contains(command));
+    };
     terminal.line("sleep 1000; echo status $?");
+    runs("sleep 1000");
     terminal.press("C-c");
     terminal.line("echo still here");
     terminal.wait_for("\nstill here");
 
     // Ctrl-Z and fg.
     terminal.line("sleep 1001");
+    runs("sleep 1001");
     terminal.press("C-z");
     terminal.wait_for("topped");
     terminal.line("kill %1; echo job gone");

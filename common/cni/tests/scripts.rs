@@ -233,8 +233,8 @@ fn one_that_takes_too_long_is_killed_with_all_it_started() {
     assert!(is_gone(), "what it started lives on");
 
     // One that ends but leaves something behind that holds its output is not waited for.
-    folder.plugin("daemon", "sleep 3 & echo '{}'");
+    folder.plugin("daemon", "sleep 30 & echo '{}'");
     let begin = Instant::now();
     folder.runtime().add(&chain(&["daemon"]), &attachment()).unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }

@@ -106,15 +106,11 @@ impl OtherHost {
 
     fn wait_for_namespace(&self) {
         let ours = std::fs::read_link("/proc/thread-self/ns/net").expect("proc is mounted");
-        for _ in 0..2000 {
+        crate::wait_until("the other host", || {
             let theirs = std::fs::read_link(format!("/proc/{}/ns/net", self.holder.id()));
             // Until setpriv and unshare have run, it is still in ours.
-            if theirs.is_ok_and(|theirs| theirs != ours) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        panic!("the other host does not come up");
+            theirs.is_ok_and(|theirs| theirs != ours)
+        });
     }
 }
 

@@ -81,7 +81,9 @@ fn a_paused_container_stands_still_and_goes_on() {
 fn a_paused_container_is_stopped_killed_and_removed_as_any_other() {
     let Some(bench) = Bench::new() else { return };
     let run = |name: &str| {
-        bench.sh(&format!("ctr-run -d --name {name} $R/busybox:1 sh -c 'trap \"exit 7\" TERM; while :; do sleep 0.05; done'")).expect(0);
+        bench.sh(&format!("ctr-run -d --name {name} $R/busybox:1 sh -c 'trap \"exit 7\" TERM; echo ready; while :; do sleep 0.05; done'")).expect(0);
+        // Stopped before it has said what to do about that it would be deaf.
+        wait_until("the container to listen", || count(&bench, name) > 0);
         bench.sh(&format!("ctr-pause {name}")).expect(0);
     };
     run("stopped");

@@ -68,7 +68,9 @@ fn a_restart_keeps_address_ports_and_the_container_that_removes_itself() {
 #[test]
 fn a_restart_starts_what_has_ended_and_applies_what_was_edited() {
     let Some(bench) = Bench::new() else { return };
-    bench.sh("ctr-run -d --name web -p 18081:80 $R/busybox:1 sh -c 'env; exec sleep 1000'").expect(0);
+    bench
+        .sh("ctr-run -d --name web -p 18081:80 $R/busybox:1 sh -c 'trap \"echo told $EDITED\" TERM; env; while :; do sleep 0.05; done'")
+        .expect(0);
     bench.sh("ctr-stop -t 0 web").expect(0);
     assert_eq!(bench.sh("ctr-port web").expect(0).json()["ports"], serde_json::json!([]));
     let record = bench.sh("ctr-restart web").expect(0).json();
@@ -80,7 +82,7 @@ fn a_restart_starts_what_has_ended_and_applies_what_was_edited() {
     bench.sh("ctr-inspect web | jq -c '.config.env += [\"EDITED=yes\"]' | ctr-restart -t 0 -q").expect(0);
     wait_until("the new run", || bench.sh("ctr-logs web").stdout.contains("EDITED=yes"));
     // One that a stop overtakes stays stopped.
-    bench.sh("ctr-restart -t -1 web & sleep 0.3; ctr-stop -t 0 web; wait").expect(0);
+    bench.sh("ctr-restart -t -1 web & until ctr-logs web | grep -q 'told yes'; do sleep 0.05; done; ctr-stop -t 0 web; wait").expect(0);
     assert_eq!(of(&bench, "web", ".container.status"), "exited");
     bench.sh("ctr-rm web").expect(0);
 }
@@ -89,10 +91,13 @@ fn a_restart_starts_what_has_ended_and_applies_what_was_edited() {
 fn a_restart_goes_on_when_the_tool_is_killed() {
     let Some(bench) = Bench::new() else { return };
     bench
-        .sh("ctr-run -d --name web $R/busybox:1 sh -c 'trap : TERM; while :; do sleep 0.05; done'")
+        .sh("ctr-run -d --name web $R/busybox:1 sh -c 'trap \"echo told\" TERM; echo ready; while :; do sleep 0.05; done'")
         .expect(0);
     let before = of(&bench, "web", ".container.pid");
-    bench.sh("ctr-restart -t 1 web & sleep 0.4; kill -9 $!").expect(0);
+    bench
+        .sh("until ctr-logs web | grep -q ready; do sleep 0.05; done
+             ctr-restart -t 1 web & until ctr-logs web | grep -q told; do sleep 0.05; done; kill -9 $!")
+        .expect(0);
     wait_until("the new run", || {
         let record = bench.sh("ctr-inspect web").expect(0).json();
         record["container"]["status"] == "running"

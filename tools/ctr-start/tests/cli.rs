@@ -12,16 +12,18 @@ fn policies_are_heeded_after_a_reboot() {
             run --name user --restart unless-stopped busybox:1 sleep 1000
             run --name plain busybox:1 sleep 1000
             run --name cut --restart on-failure busybox:1 sleep 1000
-            run --name polite --restart on-failure busybox:1 sh -c 'trap "exit 0" TERM; while :; do sleep 0.1; done'
+            run --name polite --restart on-failure busybox:1 sh -c 'trap "exit 0" TERM; echo ready; while :; do sleep 0.1; done'
             img-pull --policy missing busybox:1 | img-unpack | ctr-create --name never --restart always -- true >/dev/null
             ctr-stop -q -t 0 user >/dev/null
             # Shut down in order, as systemd does.
             id=$(ctr-inspect polite | jq -r .container.id)
-            sleep 0.5; kill $(jq .shim_pid $STAVES_RUN/containers/$id/state.json)
+            until ctr-logs polite | grep -q ready; do sleep 0.05; done; kill $(jq .shim_pid $STAVES_RUN/containers/$id/state.json)
             ctr-wait polite >/dev/null || exit 9
-            # The power goes.
-            for state in $STAVES_RUN/containers/*/state.json; do kill -9 $(jq .shim_pid $state); done
-            sleep 0.5; rm -r $STAVES_RUN"#)
+            # The power goes, and nothing runs on.
+            pids=$(jq -s '.[] | .shim_pid, .pid' $STAVES_RUN/containers/*/state.json)
+            kill -9 $(jq .shim_pid $STAVES_RUN/containers/*/state.json)
+            for pid in $pids; do while [ "$(awk '$1 == "State:" && $2 != "Z"' /proc/$pid/status 2>/dev/null)" ]; do sleep 0.02; done; done
+            rm -r $STAVES_RUN"#)
         .expect(0);
     let steps = place
         .sh("ctr-start --all-restartable --dry-run | jq -r 'select(.step == \"execute\").container' | wc -l")

@@ -295,7 +295,7 @@ fn systemd_runs_one_that_exists() {
     let Some(place) = busybox() else { return };
     let directory = place.path().join("units");
     fs::create_dir(&directory).unwrap();
-    place.sh("ctr-run --name e --network none --restart always busybox:1 true & sleep 1; ctr-stop -q e; ctr-ls -a -q >/dev/null; wait").expect(0);
+    place.sh("ctr-run --name e --network none --restart always busybox:1 true & until ctr-events --filter event=die | grep -q .; do sleep 0.1; done; ctr-stop -q e; ctr-ls -a -q >/dev/null; wait").expect(0);
     let text = unit(&place, &["--name", "--restart-policy", "no", "e"]).expect(0).stdout;
     fs::write(directory.join("web.service"), text).unwrap();
     let script = r#"

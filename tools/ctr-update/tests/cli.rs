@@ -151,8 +151,10 @@ fn limits_change_at_once_and_are_kept() {
 #[test]
 fn the_restart_policy_of_a_running_container_changes() {
     let Some(bench) = Bench::new() else { return };
-    bench.sh("ctr-run -d --name web $R/busybox:1 sh -c 'sleep 0.7; exit 3'").expect(0);
-    bench.sh("ctr-update --restart on-failure:1 -q web").expect(0);
+    bench
+        .sh("ctr-run -d --name web $R/busybox:1 sh -c 'until [ -e /go ]; do sleep 0.05; done; exit 3'")
+        .expect(0);
+    bench.sh("ctr-update --restart on-failure:1 -q web && ctr-exec web touch /go").expect(0);
     wait_until("the second run", || {
         bench.sh("ctr-inspect web").expect(0).json()["container"]["restart_count"] == 1
     });

@@ -272,6 +272,13 @@ fn interrupted_it_leaves_nothing_half_made() {
         .map(|diff_id| store(&place).lock_layer(&diff_id).unwrap())
         .collect();
     let child = command.arg("slow").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Until it holds signals back it ends by them.
+    let status = format!("/proc/{}/status", child.id());
+    testkit::wait_until("it to hold signals back", || {
+        let held = std::fs::read_to_string(&status).unwrap_or_default();
+        let held = held.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap_or_default();
+        u64::from_str_radix(held, 16).is_ok_and(|signals| signals & 2 != 0)
+    });
     std::thread::sleep(Duration::from_millis(300));
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());

@@ -1,6 +1,6 @@
 //! Who reaches whom, over both families, and what becomes of other tables.
 
-use crate::lab::{Container, Lab, isolated, wait_for};
+use crate::lab::{Container, Lab, ask_by_udp, isolated, wait_for};
 use std::process::Command;
 
 /// What a network is called, its number in addresses, and members of its definition.
@@ -57,8 +57,8 @@ pub fn serve(lab: &mut Lab, at: Option<u32>, port: u16, word: &str) {
 /// The word and who the server saw, or nothing.
 pub fn call(lab: &Lab, from: Option<u32>, protocol: &str, to: &str) -> String {
     let script = match protocol {
-        "udp" => format!("echo | timeout 3 socat -t 1 -T 1 - UDP:{to}"),
-        _ => format!("timeout 3 socat -u TCP:{to},connect-timeout=1 -"),
+        "udp" => ask_by_udp(to),
+        _ => format!("timeout 10 socat -u TCP:{to},connect-timeout=1 -"),
     };
     // An address of IPv4 as a socket of both families sees it, and the long form of IPv6.
     let told = lab.sh(from, &script).stdout;
@@ -311,7 +311,7 @@ fn an_internal_network_does_not_send_in_the_name_of_another() {
             let to = format!("{to}:6002,bind={from}:45000");
             // A connection of another network's container, answered, so that it counts as established.
             wait_for("an answer", || {
-                let ask = format!("(echo mine; sleep 0.2) | timeout 3 socat -t 1 -T 1 - UDP:{to}");
+                let ask = format!("(echo mine; sleep 0.2) | timeout 10 socat -t 2 -T 2 - UDP:{to}");
                 lab.sh(Some(host.web.pid), &ask).stdout == "mine\n"
             });
             send(lab, inner, "theirs", &to);
@@ -419,7 +419,7 @@ fn sctp_is_published_too() {
         let script = script.display();
         for (family, to) in [("4", "192.0.2.1"), ("6", "2001:db8::1")] {
             let got = lab.dir.join(format!("got{family}"));
-            let listen = format!("timeout 20 python3 {script} listen {family} > {}", got.display());
+            let listen = format!("timeout 100 python3 {script} listen {family} > {}", got.display());
             let pid = web.pid.to_string();
             let listener =
                 lab.spawn(Command::new("nsenter").args(["-t", &pid, "-n", "--", "sh", "-c", &listen]));

@@ -249,7 +249,7 @@ pub fn kill(pid: i32) {
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let since = Instant::now();
     while !done() {
-        assert!(since.elapsed() < Duration::from_secs(10), "waited in vain for {what}");
+        assert!(since.elapsed() < Duration::from_secs(90), "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
