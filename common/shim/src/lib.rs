@@ -111,6 +111,9 @@ pub struct Failure {
     pub exit_code: Option<i32>,
 }
 
+/// [`Failure::message`] of a restart that a stop has overtaken: the container stays stopped.
+pub const OVERTAKEN: &str = "it was stopped before it could run again";
+
 /// [`Exit::event`] for a client that is let go of while the container runs on.
 pub const LET_GO: &str = "let_go";
 

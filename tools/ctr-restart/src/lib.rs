@@ -121,16 +121,23 @@ fn restart(
         Way::InPlace => {
             let plan = Plan::of(&dir.load()?, signal, timeout)?;
             match in_place(dir, &plan) {
+                // Somebody wants it to stay so, and this tool may learn it only when it has ended.
+                Err(Refused::Overtaken(fault)) => return Err(fault),
                 // It ended by itself a moment ago.
-                Err(fault) if fault.kind() == Kind::Conflict && !ctr_stop::runs(dir)? && dir.exists() => {
+                Err(Refused::Otherwise(fault))
+                    if fault.kind() == Kind::Conflict && !ctr_stop::runs(dir)? && dir.exists() =>
+                {
                     start(store, dir, subject, warn)?;
                 }
                 // Its shim was killed at this very moment, or just before.
-                Err(fault) if fault.kind() == Kind::Retryable && dir.exists() && shim::lost_shim(dir) => {
+                Err(Refused::Otherwise(fault))
+                    if fault.kind() == Kind::Retryable && dir.exists() && shim::lost_shim(dir) =>
+                {
                     ctr_stop::stop(dir, subject, signal, timeout)?;
                     start(store, dir, subject, warn)?;
                 }
-                other => other?,
+                Err(Refused::Otherwise(fault)) => return Err(fault),
+                Ok(()) => {}
             }
         }
         Way::Anew => {
@@ -147,15 +154,33 @@ fn restart(
     Ok(record)
 }
 
-fn in_place(dir: &ContainerDir, plan: &Plan) -> Result<()> {
+/// Why a shim has not run its container again.
+enum Refused {
+    /// By a stop.
+    Overtaken(Fault),
+    Otherwise(Fault),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Refused {
+        Refused::Otherwise(fault)
+    }
+}
+
+fn in_place(dir: &ContainerDir, plan: &Plan) -> std::result::Result<(), Refused> {
     let ended = || Fault::new(Kind::Retryable, "the container has just ended");
     let client = Client::connect(dir)?.ok_or_else(ended)?;
     if let Some(patience) = plan.timeout.and_then(|timeout| timeout.checked_add(PATIENCE)) {
         client.limit_patience(patience)?;
     }
     let timeout = plan.timeout.map(|timeout| timeout.as_secs());
-    client.request(&Request::Restart { signal: plan.signal, timeout }, &[])?;
-    Ok(())
+    match client.request_raw(&Request::Restart { signal: plan.signal, timeout }, &[])?.error {
+        None => Ok(()),
+        Some(failure) if failure.message == shim::OVERTAKEN => {
+            Err(Refused::Overtaken(failure.into_fault().on(dir.id.as_str())))
+        }
+        Some(failure) => Err(Refused::Otherwise(failure.into_fault().on(dir.id.as_str()))),
+    }
 }
 
 fn start(store: &Store, dir: &ContainerDir, subject: &Subject, warn: &dyn Fn(&str)) -> Result<()> {

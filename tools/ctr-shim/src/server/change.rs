@@ -104,7 +104,7 @@ impl Server {
     /// Somebody wants the container to end, and to stay so.
     pub(super) fn forget_restart(&mut self) {
         self.ending = None;
-        self.answer_restart(Err(Fault::conflict("it was stopped before it could run again").into()));
+        self.answer_restart(Err(Fault::conflict(shim::OVERTAKEN).into()));
     }
 
     pub(super) fn answer_restart(&mut self, outcome: Result<Reply, Refusal>) {

@@ -3,14 +3,19 @@
 use fault::{Explain, Fault, Result};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 const PORT: u16 = 53;
 
 /// What the kernel keeps of questions until they are read: some 2700 of them, where its own measure is for 270 and a burst of several
 /// containers is lost. They are answered within 50 ms.
 const WAITING_BYTES: usize = 1 << 20;
+
+/// For so long the resolver of a network that was removed may have its address still. It is told at once, and a busy machine takes a
+/// while to let it end.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Connections the kernel keeps until they are accepted.
 const BACKLOG: i32 = 128;
@@ -38,7 +43,7 @@ pub fn is_local(address: IpAddr) -> bool {
 
 fn socket(address: SocketAddr, kind: SocketType) -> Result<OwnedFd> {
     let name = if kind == SocketType::STREAM { "tcp" } else { "udp" };
-    open(address, kind).map_err(|error| {
+    open_in_turn(address, kind).map_err(|error| {
         let fault = Fault::new(fault::Kind::of_io(&error.into()), format!("listen on {address} ({name})"));
         let fault = fault.because(std::io::Error::from(error));
         match error {
@@ -51,6 +56,24 @@ fn socket(address: SocketAddr, kind: SocketType) -> Result<OwnedFd> {
             _ => fault,
         }
     })
+}
+
+/// Waits for the resolver before, which has this address; not for a name server on all addresses.
+fn open_in_turn(address: SocketAddr, kind: SocketType) -> rustix::io::Result<OwnedFd> {
+    let since = Instant::now();
+    let loopback = match address {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let others = || open(SocketAddr::from((loopback, PORT)), kind).is_err();
+    loop {
+        match open(address, kind) {
+            Err(Errno::ADDRINUSE) if since.elapsed() < PATIENCE && !others() => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
 }
 
 fn open(address: SocketAddr, kind: SocketType) -> rustix::io::Result<OwnedFd> {

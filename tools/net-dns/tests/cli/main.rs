@@ -322,6 +322,27 @@ fn what_cannot_be_is_told() {
     });
 }
 
+/// `net-rm` and `net-create` may be quicker than the end of the resolver that nobody needs any more.
+#[test]
+fn the_one_before_at_the_same_address_is_waited_for() {
+    isolated("the_one_before_at_the_same_address_is_waited_for", |lab| {
+        let web = lab.container(2);
+        lab.lease("10.90.0.2", &["web"]);
+        lab.start();
+        let first = lab.resolver();
+        lab.place.sh(&format!("kill -STOP {first}; rm -r $STAVES_RUN/networks/shop")).expect(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                kill(first);
+            });
+            lab.start();
+        });
+        assert_ne!(lab.resolver(), first);
+        assert_eq!(lab.short(web, "web"), ["10.90.0.2"]);
+    });
+}
+
 #[test]
 fn hostile_packets_do_no_harm() {
     isolated("hostile_packets_do_no_harm", |lab| {
