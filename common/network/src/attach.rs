@@ -109,6 +109,11 @@ impl Job<'_> {
         for one in wanted {
             let here = published_on.as_deref() == Some(one.network.name.as_str());
             self.one(one, wanted, &ways, if here { ports } else { &[] })?;
+            if let Driver::Cni(_) = one.network.driver
+                && !self.fresh.contains(&one.network.name)
+            {
+                cni::check(self.host, &one.network.name, &self.request.container.id)?;
+            }
         }
         // It may be attached to the one that publishes already, and other networks be asked for.
         let elsewhere = published_on.filter(|name| wanted.iter().all(|one| one.network.name != *name));

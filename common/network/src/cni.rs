@@ -106,6 +106,24 @@ pub fn holds(work: &Work<'_>, present: &Attachment, namespace: &Namespace) -> Re
     Ok(told.is_none_or(|told| told.is_empty() || Some(told) == mac))
 }
 
+/// Asks the plugins whether what they made, which [`holds`], is as they made it (`CHECK`), unless they cannot be asked: of versions
+/// before 0.4.0, or with `disableCheck`. What they say against it the user hears of, and no more: upstream's portmap misses the
+/// IPv6 half of any port that was published by IPv4 alone, and making it anew would cut the container's connections.
+pub fn check(host: &Host<'_>, network: &str, id: &str) -> Result<()> {
+    let _together = lock(host.store, network, FlockOperation::LockShared)?;
+    let Some(begun) = Begun::read(host.store, network, id)? else { return Ok(()) };
+    let Some(result) = &begun.result else { return Ok(()) };
+    let path = namespace_path(host, id).unwrap_or_default();
+    let configuration = Configuration::from_value(begun.configuration.clone())?;
+    let parameters = begun.parameters(id, &path);
+    if let Err(fault) = interruptible(|| runtime().check(&configuration, &parameters, result)) {
+        host.note(format!(
+            "{network}: {fault}; net-detach and net-attach make it anew, \"disableCheck\": true keeps plugins from being asked"
+        ));
+    }
+    Ok(())
+}
+
 /// What is to be done, written down: the ports are claimed, and from here on [`release`] runs `DEL`.
 pub fn begin(work: &Work<'_>, namespace: &Namespace) -> Result<Attachment> {
     let network = &work.one.network;
@@ -160,7 +178,7 @@ pub fn add(work: &Work<'_>, namespace: &Namespace, attachment: &Attachment) -> R
     if inside.explain(|| "look up the interface in the container".into())?.is_none() {
         made.interface = None;
     }
-    check(work, &made).map_err(|fault| fault.on(network.name.as_str()))?;
+    agree(work, &made).map_err(|fault| fault.on(network.name.as_str()))?;
     Ok(made)
 }
 
@@ -398,7 +416,7 @@ fn told(attachment: &Attachment, interface: &str, result: Value) -> Result<Attac
 }
 
 /// Plugins may pass over what they were asked for without a word.
-fn check(work: &Work<'_>, made: &Attachment) -> Result<()> {
+fn agree(work: &Work<'_>, made: &Attachment) -> Result<()> {
     let given: Vec<&str> = made.addresses.iter().filter_map(|text| text.split('/').next()).collect();
     let missing =
         work.one.addresses()?.into_iter().find(|asked| !given.contains(&asked.to_string().as_str()));

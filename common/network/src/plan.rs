@@ -230,9 +230,13 @@ fn plugins(work: &Work<'_>) -> Result<Vec<Step>> {
     let mut steps = undo_plugins(work.host, &network.name, work.id())?;
     steps.extend(claim(&claims(work, work.ports, &[])?));
     steps.push(Step::SaveRecord);
-    let plugins = cni::plugins(network, "ADD")?;
-    steps.push(Step::RunPlugins { network: network.name.clone(), command: "ADD", plugins });
+    steps.push(run_plugins(network, "ADD")?);
     Ok(steps)
+}
+
+fn run_plugins(network: &Definition, command: &'static str) -> Result<Step> {
+    let plugins = cni::plugins(network, command)?;
+    Ok(Step::RunPlugins { network: network.name.clone(), command, plugins })
 }
 
 /// What plugins have begun for a container is undone.
@@ -240,8 +244,7 @@ fn undo_plugins(host: &Host<'_>, network: &str, id: &str) -> Result<Vec<Step>> {
     if !host.store.plugins_attachment(network, id)?.exists() {
         return Ok(Vec::new());
     }
-    let plugins = cni::plugins(&Definition::preview(host.store, network)?.0, "DEL")?;
-    Ok(vec![Step::RunPlugins { network: network.to_owned(), command: "DEL", plugins }])
+    Ok(vec![run_plugins(&Definition::preview(host.store, network)?.0, "DEL")?])
 }
 
 /// An interface of an earlier run goes, with its other end; one that is not ours stays.

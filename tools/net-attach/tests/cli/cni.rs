@@ -26,7 +26,9 @@ fn script(lab: &Lab, name: &str, add: &str) -> PathBuf {
     let path = dir.join(name);
     let text = format!(
         "#!/bin/sh\ncat >{at}/{name}.$CNI_COMMAND.json\necho \"$CNI_COMMAND ${{CNI_NETNS:+netns}}\" >>{at}/log\n\
-         case $CNI_COMMAND in\nADD) {add} ;;\nVERSION) echo '{{\"supportedVersions\":[\"1.0.0\",\"1.1.0\"]}}' ;;\nesac\n"
+         case $CNI_COMMAND in\nADD) {add} ;;\n\
+         CHECK) if [ -e {at}/broken ]; then echo '{{\"cniVersion\":\"1.0.0\",\"code\":110,\"msg\":\"its rule is gone\"}}'; rm {at}/broken; exit 1; fi ;;\n\
+         VERSION) echo '{{\"supportedVersions\":[\"1.0.0\",\"1.1.0\"]}}' ;;\nesac\n"
     );
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -87,6 +89,11 @@ fn upstreams_plugins_attach_and_publish() {
         assert_eq!((begun(lab, "db"), lab.claims().len()), (1, 1));
 
         assert_eq!(lab.attach(&web, &["--network", wish]), attachment);
+        // What the plugins find missing is told.
+        lab.must(None, "iptables -t nat -F");
+        let outcome = lab.tool("net-attach", &["--network", wish, "c1"]);
+        let told = outcome.stderr.contains("portmap: CHECK:") && outcome.stderr.contains("net-detach");
+        assert!(outcome.status == 0 && told, "{}", outcome.stderr);
         let outcome = lab.tool("net-attach", &["--network", "db", "-p", "8081:81", "c1"]);
         assert_eq!(outcome.status, 5, "{}", outcome.stderr);
 
@@ -251,15 +258,15 @@ fn an_interface_of_the_next_run_is_not_taken_for_that_of_the_last() {
         };
         attach(lab);
         attach(lab);
-        assert_eq!(log(lab), "ADD netns,", "it is there");
+        assert_eq!(log(lab), "ADD netns,CHECK netns,", "it is there");
         lab.stop(&mut one);
         lab.start(&mut one);
         attach(lab);
-        assert_eq!(log(lab), "ADD netns,DEL ,ADD netns,");
+        assert_eq!(log(lab), "ADD netns,CHECK netns,DEL ,ADD netns,");
         lab.stop(&mut one);
         lab.start(&mut one);
         let (status, _, stderr) = with_path(lab, "net-detach", &["c1"]);
-        assert_eq!((status, log(lab).as_str()), (0, "ADD netns,DEL ,ADD netns,DEL ,"), "{stderr}");
+        assert_eq!((status, log(lab).as_str()), (0, "ADD netns,CHECK netns,DEL ,ADD netns,DEL ,"), "{stderr}");
     });
 }
 
@@ -333,19 +340,53 @@ fn plugins_that_make_no_interface_are_run_once() {
             let record: serde_json::Value = serde_json::from_str(&record).unwrap();
             assert_eq!(record["networks"][0].get("interface"), None, "there is none");
         }
-        assert_eq!(log(lab), "ADD netns,");
+        assert_eq!(log(lab), "ADD netns,CHECK netns,");
         // The first name is free for the network that makes one.
         let (_, record, stderr) = with_path(lab, "net-attach", &["--network", "db", "c1"]);
         let record: serde_json::Value = serde_json::from_str(&record).expect(&stderr);
         assert_eq!(record["networks"][1]["interface"], "eth0");
         assert_eq!(with_path(lab, "net-detach", &["--network", "db", "c1"]).0, 0);
-        assert_eq!(log(lab), "ADD netns,ADD netns,DEL netns,");
+        // What stays is looked at.
+        assert_eq!(log(lab), "ADD netns,CHECK netns,ADD netns,DEL netns,CHECK netns,");
         // In the namespace of the next run nothing has been done yet.
         lab.stop(&mut one);
         lab.start(&mut one);
         assert_eq!(with_path(lab, "net-attach", &["c1"]).0, 0);
         assert!(log(lab).ends_with(",DEL ,ADD netns,"), "{}", log(lab));
         assert_eq!((with_path(lab, "net-detach", &["c1"]).0, begun(lab, "quiet")), (0, 0));
+    });
+}
+
+#[test]
+fn plugins_are_asked_whether_what_they_made_is_still_so() {
+    isolated("cni::plugins_are_asked_whether_what_they_made_is_still_so", |lab| {
+        let at = script(lab, "watch", ANSWER);
+        network(lab, "db", "1.0.0", &serde_json::json!([{"type": "watch"}]));
+        let one = lab.container(1, "{}");
+        let attach = |lab: &Lab, flags: &[&str]| with_path(lab, "net-attach", &[flags, &["c1"]].concat());
+        assert_eq!(attach(lab, &["--network", "db"]).0, 0);
+        let (status, _, stderr) = attach(lab, &[]);
+        assert_eq!((status, stderr.as_str(), log(lab).as_str()), (0, "", "ADD netns,CHECK netns,"));
+        let asked = fs::read_to_string(at.join("watch.CHECK.json")).unwrap();
+        let asked: serde_json::Value = serde_json::from_str(&asked).unwrap();
+        assert_eq!(asked["prevResult"]["ips"][0]["address"], "10.1.2.3/24");
+        // What they say against it is told; the container's connections are left alone.
+        fs::write(at.join("broken"), "").unwrap();
+        let (status, _, stderr) = attach(lab, &[]);
+        let told = stderr.contains("warning: db: CNI plugin watch: CHECK: its rule is gone");
+        assert!(status == 0 && told && log(lab).ends_with(",CHECK netns,CHECK netns,"), "{stderr}");
+        // Not where it is not to be asked.
+        let list = serde_json::json!({"cniVersion": "1.0.0", "name": "silent", "disableCheck": true, "plugins": [{"type": "watch"}]});
+        let definition = serde_json::json!({"name": "silent", "driver": "cni", "cni": list});
+        network(lab, "silent", "1.0.0", &serde_json::json!([]));
+        fs::write(lab.root().join("networks/silent/network.json"), definition.to_string()).unwrap();
+        assert_eq!(with_path(lab, "net-detach", &["c1"]).0, 0);
+        lab.must(Some(one.pid), "ip link del eth0");
+        for _ in 0..2 {
+            let (status, _, stderr) = attach(lab, &["--network", "silent"]);
+            assert_eq!(status, 0, "{stderr}");
+        }
+        assert!(log(lab).ends_with(",DEL netns,ADD netns,"), "{}", log(lab));
     });
 }
 
