@@ -216,6 +216,8 @@ fn a_container_that_survives() {
         let ran = case.bench.sh(tool);
         assert!(ran.status != 0 && ran.stderr.contains("shim was killed"), "{tool}: {}", ran.stderr);
     }
+    // Whoever clears away has a store of its own, and does not know it.
+    case.sh("STAVES_ROOT=$DIR/other/root STAVES_RUN=$DIR/other/run ctr-prune -q -f && ctr-exec c true");
     // Nobody takes its address or its port away.
     case.sh("net-prune && ctr-prune -q -f && ctr-exec c ip address | grep -q 10.89.");
     assert_eq!(case.bench.sh("ctr-run --rm -p 8080:80 $R/busybox:1 true").status, 125);

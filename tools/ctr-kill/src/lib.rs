@@ -71,12 +71,9 @@ fn kill_one(dir: &ContainerDir, subject: &Subject, signal: i32) -> Result<Record
     };
     // A connection of its own, made before the signal, so that the end cannot be missed.
     let watcher = if signal == SIGKILL { Client::connect(dir)? } else { None };
-    if let Some(watcher) = &watcher {
-        watcher.subscribe()?;
-    }
-    client.limit_patience(PATIENCE)?;
-    match client.request(&Request::Signal { signal, stop: ends(signal, &before)? }, &[]) {
-        // Killed at this very moment.
+    let request = Request::Signal { signal, stop: ends(signal, &before)? };
+    match ask(&client, watcher.as_ref(), &request) {
+        // Killed at this very moment, be it before it was asked anything.
         Err(fault) if fault.kind() == Kind::Retryable && shim::lost_shim(dir) => {
             return kill_orphan(dir, subject, signal);
         }
@@ -93,6 +90,14 @@ fn kill_one(dir: &ContainerDir, subject: &Subject, signal: i32) -> Result<Record
         }
         Waited::TimedOut => Err(Fault::retryable("it was sent SIGKILL and has not ended yet")),
     }
+}
+
+fn ask(client: &Client, watcher: Option<&Client>, request: &Request) -> Result<()> {
+    if let Some(watcher) = watcher {
+        watcher.subscribe()?;
+    }
+    client.limit_patience(PATIENCE)?;
+    client.request(request, &[]).map(drop)
 }
 
 fn kill_orphan(dir: &ContainerDir, subject: &Subject, signal: i32) -> Result<Record> {

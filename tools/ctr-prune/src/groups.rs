@@ -1,7 +1,8 @@
 //! Control groups below `/staves` that nobody looks after.
 //!
 //! They are the machine's, not a store's: another `STAVES_ROOT` may have containers there. So a group whose
-//! container this store does not know is left alone as long as one of its processes descends from a living ctr-shim.
+//! container this store does not know is left alone as long as one of its processes descends from a living ctr-shim, or the
+//! bundle its mounts are from is there: a container may outlive its shim.
 
 use cgroup::Cgroup;
 use cli::Result;
@@ -61,7 +62,8 @@ impl Remains {
             // A shim takes its lock before it makes the group.
             return !dir.is_alive();
         }
-        !self.group.processes().into_iter().any(|pid| descends_from_shim(pid, &self.id))
+        let another_stores = |pid| descends_from_shim(pid, &self.id) || has_bundle(pid, &self.id);
+        !self.group.processes().into_iter().any(another_stores)
     }
 
     pub fn remove(&self, store: &Store) -> Result<()> {
@@ -120,6 +122,30 @@ fn descends_from_shim(pid: i32, id: &str) -> bool {
     true
 }
 
+/// Whether the container's bundle is there, by what is mounted for a process of it.
+fn has_bundle(pid: i32, id: &str) -> bool {
+    let mounts = std::fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    bundles_in(&String::from_utf8_lossy(&mounts), id).any(|bundle| bundle.join("container.json").is_file())
+}
+
+/// Directories named like the container in a table of mounts (proc_pid_mountinfo(5)): files out of its bundle, and its root's upper
+/// layer.
+fn bundles_in<'t>(table: &'t str, id: &'t str) -> impl Iterator<Item = PathBuf> + 't {
+    let words = table.split([' ', '\n', ',', '=']).filter(|word| word.starts_with('/'));
+    words.filter_map(move |word| {
+        let end = word.find(id)? + id.len();
+        let whole = word.get(end..)?.starts_with('/') && word.get(..end)?.ends_with(&format!("/{id}"));
+        whole.then(|| PathBuf::from(unescaped(&word[..end])))
+    })
+}
+
+/// What separates words in such a table is written as three octal digits in it.
+fn unescaped(word: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\054", ","), ("\\134", "\\")]
+        .into_iter()
+        .fold(word.to_owned(), |word, (escape, character)| word.replace(escape, character))
+}
+
 fn parent_of(pid: i32) -> Option<i32> {
     let stat = store::of_process(pid, "stat")?;
     // The name in brackets may hold anything; after it come the state and the parent (proc(5)).
@@ -136,5 +162,18 @@ mod tests {
         assert_eq!(parent_of(own), Some(std::os::unix::process::parent_id() as i32));
         assert!(!descends_from_shim(own, "x"));
         assert!(descends_from_shim(i32::MAX, "x"));
+    }
+
+    #[test]
+    fn bundles_are_seen_in_a_table_of_mounts() {
+        let id = "5b".repeat(32);
+        let found = |table: &str| bundles_in(table, &id).map(|b| b.display().to_string()).collect::<Vec<_>>();
+        let table = format!(
+            "67 43 0:40 / / rw - overlay none rw,lowerdir+=/s/layers/x/fs,upperdir=/s/containers/{id}/upper\n\
+             84 67 254:0 /a\\040b/containers/{id}/hosts /etc/hosts rw - ext4 /dev/vda rw\n\
+             85 67 0:50 / /{id} rw - tmpfs none rw\n86 67 254:0 /c/x{id}/hosts /etc/h rw - ext4 /dev/vda rw\n"
+        );
+        assert_eq!(found(&table), [format!("/s/containers/{id}"), format!("/a b/containers/{id}")]);
+        assert!(found("").is_empty());
     }
 }
