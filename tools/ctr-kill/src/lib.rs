@@ -78,7 +78,7 @@ fn kill_one(dir: &ContainerDir, subject: &Subject, signal: i32) -> Result<Record
             return kill_orphan(dir, subject, signal);
         }
         other => other?,
-    };
+    }
     let Some(watcher) = watcher else { return subject.current(dir) };
     match watcher.exit_by(deadline)? {
         Waited::Ended(None) if shim::lost_shim(dir) && Orphan::of(dir)?.is_some() => {

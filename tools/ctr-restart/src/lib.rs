@@ -121,8 +121,6 @@ fn restart(
         Way::InPlace => {
             let plan = Plan::of(&dir.load()?, signal, timeout)?;
             match in_place(dir, &plan) {
-                // Somebody wants it to stay so, and this tool may learn it only when it has ended.
-                Err(Refused::Overtaken(fault)) => return Err(fault),
                 // It ended by itself a moment ago.
                 Err(Refused::Otherwise(fault))
                     if fault.kind() == Kind::Conflict && !ctr_stop::runs(dir)? && dir.exists() =>
@@ -136,7 +134,8 @@ fn restart(
                     ctr_stop::stop(dir, subject, signal, timeout)?;
                     start(store, dir, subject, warn)?;
                 }
-                Err(Refused::Otherwise(fault)) => return Err(fault),
+                // Who has stopped it wants it to stay so, though this tool may learn of that only when it has ended.
+                Err(Refused::Overtaken(fault) | Refused::Otherwise(fault)) => return Err(fault),
                 Ok(()) => {}
             }
         }
