@@ -184,7 +184,7 @@ fn of_an_image_in_a_registry_no_more_is_fetched_than_to_the_end_of_the_file() {
     let pushed = registry.put_image("app", "1", &[&lower, &upper]);
     let image = format!("docker://{}/app:1", registry.address());
     let cat = |path: &str| {
-        cat(&place, &["--retry", "0", "--timeout", "2", "--platform", "linux/amd64", &image, path])
+        cat(&place, &["--retry", "0", "--timeout", "20", "--platform", "linux/amd64", &image, path])
     };
     // The highest layer, and what comes after the file never does.
     registry.misbehave(pushed.layers[1].as_str(), 99, Behaviour::CutAfter(1 << 20));

@@ -11,7 +11,7 @@ use testkit::{Behaviour, FakeRegistry, Place, Ran};
 fn index(place: &Place, words: &[&str]) -> Ran {
     let mut command = place.command(env!("CARGO_BIN_EXE_img-index"));
     command.env("REGISTRY_AUTH_FILE", place.path().join("auth.json"));
-    Ran::of(command.args(["--timeout", "1", "--retry", "0"]).args(words))
+    Ran::of(command.args(["--timeout", "20", "--retry", "0"]).args(words))
 }
 
 /// An image for a platform, and its place. Its layer is the same for all.

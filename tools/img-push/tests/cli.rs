@@ -17,7 +17,7 @@ use testkit::{Behaviour, DockerRegistry, FakeRegistry, Place, Ran};
 fn command(place: &Place, words: &[&str]) -> Command {
     let mut command = place.command(env!("CARGO_BIN_EXE_img-push"));
     // No file of the machine's own may be asked for credentials, and silence is over soon.
-    command.env("REGISTRY_AUTH_FILE", place.path().join("auth.json")).args(["--timeout", "1"]).args(words);
+    command.env("REGISTRY_AUTH_FILE", place.path().join("auth.json")).args(["--timeout", "20"]).args(words);
     command
 }
 

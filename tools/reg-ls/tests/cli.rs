@@ -8,7 +8,7 @@ use testkit::{Behaviour, DockerRegistry, FakeRegistry, Place, Ran};
 
 fn command(place: &Place, words: &[&str]) -> Command {
     let mut command = place.command(env!("CARGO_BIN_EXE_reg-ls"));
-    command.env("REGISTRY_AUTH_FILE", place.path().join("auth.json")).args(["--timeout", "1"]).args(words);
+    command.env("REGISTRY_AUTH_FILE", place.path().join("auth.json")).args(["--timeout", "20"]).args(words);
     command
 }
 
