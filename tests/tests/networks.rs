@@ -65,6 +65,66 @@ fn containers_find_each_other_by_name_on_networks_of_their_own() {
     assert_eq!(left.stdout.trim(), "bridge", "{}", left.stdout);
 }
 
+/// What a script that was written for docker relies on; found by running docker beside it.
+#[test]
+fn what_docker_does_in_odd_cases() {
+    let Some(bench) = Bench::new() else { return };
+    let printed = |command: &str| bench.sh(command).expect(0).stdout.trim().to_owned();
+    let run = |flags: &str| bench.sh(&format!("ctr-run -d {flags} $R/busybox:1 sleep 1000"));
+    bench.sh("net-create --subnet 10.61.1.0/24 one && net-create --subnet 10.61.2.0/24 two").expect(0);
+    bench.sh("net-create --subnet 10.61.3.0/24 --subnet fd61:3::/64 both").expect(0);
+    bench.sh("net-create --ipv4=false --subnet fd61:6::/64 six").expect(0);
+
+    // One port of a range of the host's: each container another one, and none when all are taken.
+    for name in ["first", "second"] {
+        run(&format!("--name {name} -p 8100-8101:80")).expect(0);
+    }
+    let ports = |name: &str| printed(&format!("ctr-inspect {name} | jq -c '[.networks[].ports[].host]'"));
+    assert_eq!((ports("first"), ports("second")), ("[8100]".into(), "[8101]".into()));
+    let refused = run("--name third -p 8100-8101:80");
+    assert!(refused.status == 125 && refused.stderr.contains("8100-8101"), "{}", refused.stderr);
+
+    // `hostname -f` and `-s`.
+    run("--name named --hostname foo --domainname ex.org").expect(0);
+    assert_eq!(printed("ctr-exec named hostname -f"), "foo.ex.org");
+    run("--name whole --hostname bar.ex.org --network one").expect(0);
+    let hosts = printed("ctr-exec whole cat /etc/hosts");
+    assert!(hosts.ends_with("\tbar.ex.org bar whole"), "{hosts}");
+
+    // IPv6 switched off where the network has it, and on where it has not.
+    let off = "--sysctl net.ipv6.conf.all.disable_ipv6=1";
+    run(&format!("--name off --network both {off}")).expect(0);
+    assert_eq!(printed("ctr-inspect off | jq '.networks[0].addresses | length'"), "1");
+    let six = printed("ctr-exec off sh -c 'ip -6 -o addr show dev eth0; cat /etc/hosts'");
+    assert!(!six.contains("fd61"), "{six}");
+    let refused = run(&format!("--network six {off}"));
+    assert!(refused.status == 125 && refused.stderr.contains("IPv6 alone"), "{}", refused.stderr);
+    let disabled = "cat /proc/sys/net/ipv6/conf/eth0/disable_ipv6";
+    run("--name on --sysctl net.ipv6.conf.all.disable_ipv6=0").expect(0);
+    assert_eq!(printed(&format!("ctr-exec on {disabled}; ctr-exec first {disabled}")), "0\n1");
+
+    run("--name new --network both --sysctl net.ipv6.conf.default.disable_ipv6=1").expect(0);
+    assert_eq!(printed(&format!("ctr-exec new {disabled}")), "0");
+
+    // A further network for a container that has ended: it keeps the one it had, and the interface.
+    run("--name ended --network one --ip 10.61.1.9").expect(0);
+    bench.sh("ctr-stop -t 0 ended").expect(0);
+    let told = printed("net-attach --dry-run --network two:ip=10.61.2.9 ended");
+    assert!(told.contains("10.61.1.9") && told.contains("10.61.2.9"), "{told}");
+    bench.sh("net-attach --network two:ip=10.61.2.9 ended && ctr-start ended").expect(0);
+    let addresses = "ctr-exec ended ip -4 -o addr | awk '$2 != \"lo\" { print $2, $4 }'";
+    let both = "eth0 10.61.1.9/24\neth1 10.61.2.9/24";
+    assert_eq!(printed(addresses), both);
+    bench.sh("ctr-restart -t 0 ended && ctr-stop -t 0 ended && ctr-start ended").expect(0);
+    assert_eq!(printed(addresses), both);
+
+    // Off its last network a container does not ask that network's resolver any more.
+    let asks = "ctr-exec ended grep -c '^nameserver 10.61.' /etc/resolv.conf";
+    assert_eq!(printed(asks), "2");
+    bench.sh("net-detach ended").expect(0);
+    assert_eq!(printed(&format!("{asks} || true")), "0");
+}
+
 #[test]
 fn a_network_of_ipv6_alone_has_names_and_ports() {
     let Some(bench) = Bench::new() else { return };

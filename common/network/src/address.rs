@@ -19,6 +19,15 @@ pub struct Wanted<'a> {
     pub fixed: Vec<IpAddr>,
     /// Are taken if they are free.
     pub preferred: Vec<IpAddr>,
+    /// The container has IPv6 switched off.
+    pub without_ipv6: bool,
+}
+
+impl Wanted<'_> {
+    /// Whether the container gets an address of this family there.
+    fn has(&self, network: &Definition, ipv6: bool) -> bool {
+        !(ipv6 && self.without_ipv6) && network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6)
+    }
 }
 
 /// Leases one address of each family the network has: the one asked for, the preferred one, or the first free one from a
@@ -29,7 +38,7 @@ pub fn take(host: &Host<'_>, network: &Definition, wanted: &Wanted<'_>) -> Resul
     check_fixed(network, wanted)?;
     let mut taken: Vec<IpAddr> = Vec::new();
     for ipv6 in [false, true] {
-        if !network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6) {
+        if !wanted.has(network, ipv6) {
             continue;
         }
         match take_one(host, network, wanted, ipv6) {
@@ -80,7 +89,7 @@ pub fn preview(
     let leases = host.store.leases(&network.name)?;
     let mut found = Vec::new();
     for ipv6 in [false, true] {
-        if !network.pools.iter().any(|pool| pool.subnet.is_ipv6() == ipv6) {
+        if !wanted.has(network, ipv6) {
             continue;
         }
         let listed = OnceCell::new();
@@ -154,6 +163,19 @@ fn candidates<'c>(
 
 /// An address asked for must be one of the network's.
 fn check_fixed(network: &Definition, wanted: &Wanted<'_>) -> Result<()> {
+    if wanted.without_ipv6 {
+        let off = "the container has IPv6 switched off (net.ipv6.conf.all.disable_ipv6)";
+        if let Some(address) = wanted.fixed.iter().find(|address| address.is_ipv6()) {
+            return Err(Fault::input(format!("address {address} cannot be had: {off}"))
+                .on(network.name.as_str())
+                .hint("leave out one of the two"));
+        }
+        if !network.pools.is_empty() && !network.has_ipv4() {
+            return Err(Fault::input(format!("there are addresses of IPv6 alone, and {off}"))
+                .on(network.name.as_str())
+                .hint("leave out the sysctl, or attach the container to a network with IPv4"));
+        }
+    }
     for address in &wanted.fixed {
         let Some(pool) = network.pool_of(*address) else {
             let subnets: Vec<String> = network.pools.iter().map(|pool| pool.subnet.to_string()).collect();
@@ -281,6 +303,33 @@ mod tests {
         let fixed = Wanted { fixed: vec![of_dead], ..wanted(&id15) };
         let fault = take(&host, &network, &fixed).unwrap_err().to_string();
         assert!(fault.contains(&id14[..12]), "{fault}");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn who_has_ipv6_switched_off_gets_no_address_of_it() {
+        let dir = std::env::temp_dir().join(format!("network-address-off-{}", std::process::id()));
+        let store = Store::at(dir.join("root"), dir.join("run"));
+        let subnet = |subnet: &str| FileSubnet { subnet: subnet.into(), ..FileSubnet::default() };
+        let network = |subnets: &[&str]| {
+            let subnets = subnets.iter().map(|text| subnet(text)).collect();
+            let (name, device) = ("off".into(), "off0".into());
+            File { name, driver: "bridge".into(), device, subnets, ..File::default() }.check().unwrap()
+        };
+        let (both, six) = (network(&["10.61.1.0/24", "fd61::/64"]), network(&["fd61::/64"]));
+        let host = Host::new(&store).unwrap();
+        let id = id(1);
+        alive(&store, &id);
+        assert_eq!(take(&host, &both, &wanted(&id)).unwrap().len(), 2);
+        let off = Wanted { without_ipv6: true, ..wanted(&id) };
+        let taken = take(&host, &both, &off).unwrap();
+        assert!(taken.len() == 1 && taken[0].is_ipv4(), "{taken:?}");
+        assert_eq!(preview(&host, &both, &off).unwrap().len(), 1);
+        let fault = take(&host, &six, &off).unwrap_err().to_string();
+        assert!(fault.contains("IPv6 alone") && fault.contains("disable_ipv6"), "{fault}");
+        let fixed = Wanted { fixed: vec!["fd61::9".parse().unwrap()], ..off.clone() };
+        let fault = take(&host, &both, &fixed).unwrap_err().to_string();
+        assert!(fault.contains("fd61::9 cannot be had"), "{fault}");
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -100,7 +100,7 @@ struct Job<'j> {
 
 impl Job<'_> {
     fn run(&mut self, wanted: &[Wanted], ports: &[Wish]) -> Result<()> {
-        self.drop_stale(wanted)?;
+        let wanted = &[self.drop_stale(wanted)?, wanted.to_vec()].concat();
         let all = all(self.host.store, self.request, &self.attachments, wanted);
         let ways = wanted::ways(&all);
         let published_on = published_on(&ways, &all, ports)?;
@@ -127,9 +127,11 @@ impl Job<'_> {
         self.write_files(&all, &ways)
     }
 
-    /// Attachments of an earlier run to networks nobody asks for any more, or that are gone.
-    fn drop_stale(&mut self, wanted: &[Wanted]) -> Result<()> {
+    /// Attachments of an earlier run to networks nobody asks for any more, or that are gone, are undone. Those that flags only add to
+    /// come back: a container that has ended is still on its networks, as it is for its next start.
+    fn drop_stale(&mut self, wanted: &[Wanted]) -> Result<Vec<Wanted>> {
         let (host, request) = (self.host, self.request);
+        let mut back = Vec::new();
         for attachment in self.attachments.clone() {
             if wanted.iter().any(|one| one.network.name == attachment.name) {
                 continue;
@@ -143,12 +145,16 @@ impl Job<'_> {
                 }
                 None => false,
             };
-            if !stands {
-                release::all(host, &request.container.id, &attachment)?;
-                self.attachments.retain(|other| other.name != attachment.name);
+            match one.filter(|_| !request.networks.is_empty()) {
+                _ if stands => {}
+                Some(one) => back.push(one),
+                None => {
+                    release::all(host, &request.container.id, &attachment)?;
+                    self.attachments.retain(|other| other.name != attachment.name);
+                }
             }
         }
-        Ok(())
+        Ok(back)
     }
 
     /// Ports follow the way out.
@@ -346,7 +352,7 @@ impl Job<'_> {
     fn write_files(&self, all: &[Wanted], ways: &Ways) -> Result<()> {
         let bundle = &self.request.container.bundle;
         let config = self.request.config;
-        let names = names(&self.record, config, &self.request.container.id);
+        let names = names_in_hosts(&self.record, config, &self.request.container.id);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let subnets: Vec<_> = all.iter().flat_map(|one| &one.network.pools).map(|pool| pool.subnet).collect();
         let addresses: Vec<IpAddr> = self.attachments.iter().flat_map(addresses_of).collect();
@@ -494,6 +500,25 @@ pub fn names(stored: &Record, config: &Config, id: &str) -> Vec<String> {
     names
 }
 
+/// What stands in `hosts`: as docker has it, the host name with its domain, then without, so that `hostname -f` and `hostname -s`
+/// find theirs; then the container's own.
+pub fn names_in_hosts(stored: &Record, config: &Config, id: &str) -> Vec<String> {
+    let names = names(stored, config, id);
+    let of_domain = |domain: &&String| !domain.is_empty() && !domain.contains(char::is_whitespace);
+    let full = match (names.first(), config.domainname.as_ref().filter(of_domain)) {
+        (Some(first), Some(domain)) => Some(format!("{first}.{domain}")),
+        (first, _) => first.cloned(),
+    };
+    let bare = full.iter().filter_map(|full| full.split_once('.')).map(|(bare, _)| bare.to_owned());
+    let mut in_hosts: Vec<String> = full.iter().cloned().collect();
+    for name in bare.chain(names) {
+        if !name.is_empty() && !in_hosts.contains(&name) {
+            in_hosts.push(name);
+        }
+    }
+    in_hosts
+}
+
 /// Ports chosen by number first: a free one found for another wish must not be one of them.
 pub(crate) fn chosen_first(wishes: &[Wish]) -> impl Iterator<Item = &Wish> {
     let chosen = |wish: &&Wish| matches!(wish.host, HostPort::At(_));
@@ -511,4 +536,32 @@ pub(crate) fn missing(wishes: &[Wish], ports: &[Port]) -> Vec<Wish> {
         }
     }
     missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_has_the_whole_name_first() {
+        let named = |hostname: Option<&str>, domain: Option<&str>, name: &str| {
+            let container = serde_json::json!({
+                "id": "0123456789abcdef", "name": name, "status": "created", "bundle": "/b",
+                "created_at": "2026-01-01T00:00:00Z", "stop_signal": 15,
+            });
+            let record = serde_json::json!({"staves": 1, "container": container}).to_string();
+            let record = Record::parse(&record).unwrap();
+            let config = Config {
+                hostname: hostname.map(str::to_owned),
+                domainname: domain.map(str::to_owned),
+                ..Config::default()
+            };
+            names_in_hosts(&record, &config, "0123456789abcdef").join(" ")
+        };
+        assert_eq!(named(None, None, "web"), "0123456789ab web");
+        assert_eq!(named(Some("foo"), None, "web"), "foo web");
+        assert_eq!(named(Some("foo"), Some("ex.org"), "web"), "foo.ex.org foo web");
+        assert_eq!(named(Some("foo.ex.org"), None, "web"), "foo.ex.org foo web");
+        assert_eq!(named(Some("foo.ex.org"), None, "foo"), "foo.ex.org foo");
+    }
 }

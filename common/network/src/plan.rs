@@ -129,6 +129,15 @@ pub fn plan(host: &Host<'_>, request: &Request<'_>, set_up: bool) -> Result<Vec<
     let record = request.container.load()?;
     let namespace = if set_up { None } else { Some(namespace_of(host, request.container)?) };
     let attachments = record.networks()?;
+    if set_up && !request.networks.is_empty() {
+        // Those of an earlier run come back first.
+        let asked = |one: &&Attachment| wanted.iter().all(|other: &Wanted| other.network.name != one.name);
+        let back = attachments.iter().filter(asked);
+        let mut back: Vec<Wanted> =
+            back.filter_map(|one| wanted::attached(host.store, one, request.config)).collect();
+        back.append(&mut wanted);
+        wanted = back;
+    }
     let all = all(host.store, request, &attachments, &wanted);
     let ways = wanted::ways(&all);
     let published_on = published_on(&ways, &all, &ports)?;

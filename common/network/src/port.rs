@@ -263,9 +263,18 @@ fn from_object(port: &Port) -> Result<Wish> {
     if port.container == 0 || !fits(port.container) || !fits(port.host.unwrap_or(1)) {
         return Err(Fault::input("ports are 1 to 65535"));
     }
+    let host = match (port.host.filter(|host| *host != 0), port.host_last) {
+        (None, None) => HostPort::Any,
+        (Some(host), None) => HostPort::At(host),
+        (Some(first), Some(last)) if first < last && count == 1 => HostPort::Within(first, last),
+        (Some(first), Some(last)) if first == last && count == 1 => HostPort::At(first),
+        _ => {
+            return Err(Fault::input("\"host_last\" ends a range that begins with \"host\", for one port"));
+        }
+    };
     Ok(Wish {
         address: port.ip.as_deref().map(parse_address).transpose()?.flatten(),
-        host: port.host.filter(|host| *host != 0).map_or(HostPort::Any, HostPort::At),
+        host,
         container: port.container,
         count,
         protocol: Protocol::parse(&port.protocol)?,

@@ -1,6 +1,6 @@
 //! Undoing attachments.
 
-use crate::attach::{self, Request, names, namespace_of};
+use crate::attach::{self, Request, names_in_hosts, namespace_of};
 use crate::claim::Claims;
 use crate::definition::Definition;
 use crate::host::Host;
@@ -9,6 +9,7 @@ use crate::signals::Uninterrupted;
 use crate::wanted::Wanted;
 use crate::{cni, conntrack, files, firewall, link, vlan, wanted};
 use fault::{Explain, Fault, Result};
+use oci::wishes::Resolver;
 use record::{Attachment, Config, Port, Record};
 use std::net::IpAddr;
 use store::leases::addresses_of;
@@ -45,7 +46,7 @@ pub fn detach(host: &Host<'_>, container: &ContainerDir, told: &[Attachment]) ->
     };
     stored.set("networks", &Vec::<Attachment>::new())?;
     container.save(&stored)?;
-    forget_in_hosts(host, container, &stored, &attachments)
+    forget_in_files(host, container, &stored, &attachments)
 }
 
 /// Detaches a container from some of its networks, and gives those that stay what these had: the way out, the published
@@ -72,7 +73,7 @@ pub fn detach_from(host: &Host<'_>, container: &ContainerDir, names: &[String]) 
     }
     stored.set("networks", &stay)?;
     container.save(&stored)?;
-    forget_in_hosts(host, container, &stored, &gone)?;
+    forget_in_files(host, container, &stored, &gone)?;
     drop(whole);
     drop(lock);
     if stay.is_empty() || !container.is_alive() {
@@ -97,13 +98,15 @@ fn drop_unreachable(host: &Host<'_>, config: &mut Config, stay: &[Attachment]) {
     });
 }
 
-fn forget_in_hosts(
+/// In `hosts` what the networks that are gone gave, and after the last one its resolver too.
+fn forget_in_files(
     host: &Host<'_>,
     container: &ContainerDir,
     stored: &Record,
     gone: &[Attachment],
 ) -> Result<()> {
-    let names = names(stored, &stored.config()?, &container.id);
+    let config = stored.config()?;
+    let names = names_in_hosts(stored, &config, &container.id);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for attachment in gone {
         if let Ok(network) = Definition::load(host.store, &attachment.name) {
@@ -111,7 +114,11 @@ fn forget_in_hosts(
             files::write_hosts(&container.bundle, &subnets, &[], &names)?;
         }
     }
-    Ok(())
+    if gone.is_empty() || !stored.networks()?.is_empty() {
+        return Ok(());
+    }
+    // The networks' resolvers are out of reach.
+    files::write_resolv_conf(&container.bundle, &Resolver::parse(&config)?, &[], false)
 }
 
 /// Gives back all an ended container held of its networks. Its record keeps the attachments, by which its next start attaches it

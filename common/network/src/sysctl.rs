@@ -2,6 +2,7 @@
 
 use crate::definition::Definition;
 use fault::{Explain, Fault, Result};
+use record::Config;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -93,12 +94,29 @@ impl Sysctl {
 ///
 /// Neighbours are containers: none of them is to make itself another's router (CVE-2020-10749). Where there is no address of IPv6
 /// there is none of it at all, as docker has it: what every interface tells all others of itself is what grows most with their number.
-pub fn set_ipv6(interface: &str, has_address: bool) {
-    let (parameter, value) = if has_address { ("accept_ra", "0") } else { ("disable_ipv6", "1") };
-    let file = Path::new("/proc/sys").join(CONF_IPV6).join(interface).join(parameter);
-    if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(file) {
-        let _ = file.write_all(value.as_bytes());
+pub fn set_ipv6(interface: &str, has_ipv6: bool) {
+    let dir = Path::new("/proc/sys").join(CONF_IPV6).join(interface);
+    let set = |parameter: &str, value: &str| {
+        if let Ok(mut file) = std::fs::OpenOptions::new().write(true).open(dir.join(parameter)) {
+            let _ = file.write_all(value.as_bytes());
+        }
+    };
+    if !has_ipv6 {
+        return set("disable_ipv6", "1");
     }
+    // Where new interfaces have none (net.ipv6.conf.default.disable_ipv6), this one has.
+    if is(&dir.join("disable_ipv6"), "1") {
+        set("disable_ipv6", "0");
+    }
+    set("accept_ra", "0");
+}
+
+/// Whether the container's kernel parameters say that it has IPv6, or that it has none. As with docker, `default` says nothing: it
+/// is for interfaces the container makes itself.
+pub fn wished_ipv6(config: &Config) -> Option<bool> {
+    let named = |name: &String| name.replace('/', ".") == "net.ipv6.conf.all.disable_ipv6";
+    let (_, value) = config.sysctls.iter().find(|(name, _)| named(name))?;
+    value.trim().parse().ok().map(|value: i64| value == 0)
 }
 
 /// docker's option for one attachment.
@@ -203,6 +221,18 @@ mod tests {
         ] {
             assert!(OfInterface::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_container_says_whether_it_has_ipv6() {
+        let wished = |name: &str, value: &str| {
+            let sysctls = [(name.to_owned(), value.to_owned())].into();
+            wished_ipv6(&Config { sysctls, ..Config::default() })
+        };
+        assert_eq!(wished("net.ipv6.conf.all.disable_ipv6", "1"), Some(false));
+        assert_eq!(wished("net/ipv6/conf/all/disable_ipv6", "0"), Some(true));
+        assert_eq!(wished("net.ipv6.conf.default.disable_ipv6", "0"), None);
+        assert_eq!(wished("net.ipv6.conf.all.disable_ipv6", "?"), None);
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl<'w> Work<'w> {
             lease: self.lease_of(record, ports),
             fixed: self.one.addresses()?,
             preferred: before.map(|before| addresses_of(before).collect()).unwrap_or_default(),
+            without_ipv6: crate::sysctl::wished_ipv6(self.request.config) == Some(false),
         })
     }
 
@@ -331,8 +332,9 @@ impl<'w> Work<'w> {
             // Before it is up: some are read then.
             self.host.inside(namespace, || {
                 if on_bridge {
-                    let has_ipv6 = with_prefixes.iter().any(|(ip, _)| ip.is_ipv6());
-                    crate::sysctl::set_ipv6(&self.interface, has_ipv6);
+                    let has_address = with_prefixes.iter().any(|(ip, _)| ip.is_ipv6());
+                    let wished = crate::sysctl::wished_ipv6(self.request.config) == Some(true);
+                    crate::sysctl::set_ipv6(&self.interface, has_address || wished);
                 }
                 sysctls.iter().try_for_each(|one| one.set(&self.interface))
             })?;

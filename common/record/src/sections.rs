@@ -224,6 +224,9 @@ pub struct Port {
     /// First port on the host; absent means any free one (in a request).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<u16>,
+    /// In a request with `host`, for one port: any free one from `host` to this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_last: Option<u16>,
     /// First port in the container.
     pub container: u16,
     /// `tcp`, `udp` or `sctp`.

@@ -130,7 +130,10 @@ pub fn port(port: &Port) -> String {
         None => String::new(),
     };
     let host = match port.host {
-        Some(host) => format!("{}:", range(host)),
+        Some(host) => match port.host_last {
+            Some(last) => format!("{host}-{last}:"),
+            None => format!("{}:", range(host)),
+        },
         // An address without a port still needs its colon.
         None if ip.is_empty() => String::new(),
         None => ":".to_owned(),
@@ -181,7 +184,9 @@ mod tests {
 
     #[test]
     fn ports_as_they_are_asked_for() {
-        for expected in ["80", "8080:80", "127.0.0.1::80", "127.0.0.1:53:53/udp", "[::1]:8000-8009:80-89"] {
+        for expected in
+            ["80", "8080:80", "127.0.0.1::80", "127.0.0.1:53:53/udp", "[::1]:8000-8009:80-89", "8100-8102:80"]
+        {
             assert_eq!(port(&oci::wishes::port::parse_port(expected).unwrap()), expected);
         }
     }

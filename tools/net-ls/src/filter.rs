@@ -12,6 +12,7 @@ pub struct Filters {
     labels: LabelFilters,
     dangling: Option<bool>,
     builtin: Option<bool>,
+    scopes: Vec<String>,
 }
 
 impl Filters {
@@ -20,7 +21,7 @@ impl Filters {
         for text in texts {
             let wrong = || {
                 Fault::usage(format!("there is no filter {text:?}")).hint(
-                    "name=, id=, driver=, label=KEY[=VALUE], label!=KEY[=VALUE], dangling=true|false, type=custom|builtin",
+                    "name=, id=, driver=, label=KEY[=VALUE], label!=KEY[=VALUE], dangling=true|false, type=custom|builtin, scope=local|global|swarm",
                 )
             };
             let (key, value) = text.split_once('=').ok_or_else(wrong)?;
@@ -32,6 +33,9 @@ impl Filters {
                 "dangling" => filters.dangling = Some(boolean(value).ok_or_else(wrong)?),
                 "type" if value == "builtin" => filters.builtin = Some(true),
                 "type" if value == "custom" => filters.builtin = Some(false),
+                "scope" if matches!(value, "local" | "global" | "swarm") => {
+                    filters.scopes.push(value.to_owned())
+                }
                 _ => return Err(wrong()),
             }
         }
@@ -44,6 +48,8 @@ impl Filters {
             && (self.drivers.is_empty() || self.drivers.iter().any(|driver| is_driver(info, driver)))
             && self.dangling.is_none_or(|wanted| wanted == (!info.in_use && file.name != DEFAULT))
             && self.builtin.is_none_or(|wanted| wanted == (file.name == DEFAULT))
+            // Ours are this machine's, all of them.
+            && (self.scopes.is_empty() || self.scopes.iter().any(|scope| scope == "local"))
             && self.labels.hold(&file.labels)
     }
 }
@@ -72,12 +78,15 @@ mod tests {
         assert!(holds(&[]));
         assert!(holds(&["name=eb", "driver=ptp", "label=a", "label=a=b", "label!=c", "dangling=true"]));
         assert!(holds(&["name=x", "name=^web$", "driver=cni", "type=custom"]));
+        assert!(
+            holds(&["scope=local"]) && holds(&["scope=swarm", "scope=local"]) && !holds(&["scope=swarm"])
+        );
         for no in
             ["name=^eb", "name=we$", "driver=x", "label=a=c", "label!=a", "dangling=false", "type=builtin"]
         {
             assert!(!holds(&[no]), "{no}");
         }
-        for bad in ["colour=red", "name", "dangling=maybe", "type=other"] {
+        for bad in ["colour=red", "name", "dangling=maybe", "type=other", "scope=other"] {
             assert!(Filters::parse(&[bad.to_owned()]).is_err(), "{bad}");
         }
     }

@@ -20,6 +20,7 @@ use store::Store;
 ///   label!=KEY[=VALUE]   not set
 ///   dangling=true|false  asked for by no container, running or not, or by some; the default network is false
 ///   type=custom|builtin  made with net-create, or the default network
+///   scope=local          all of them; global and swarm, which docker has too, none
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "net-ls",

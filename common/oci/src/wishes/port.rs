@@ -40,21 +40,24 @@ pub fn parse_port(text: &str) -> Result<Port> {
     };
     let (first, last) = range(container)
         .ok_or_else(|| wrong("the container port is not a number from 1 to 65535 or a range of them"))?;
-    let host = match host {
+    let (host, host_last) = match host {
         // As docker has it, any.
-        "" | "0" => None,
+        "" | "0" => (None, None),
         host => {
             let (host_first, host_last) = range(host)
                 .ok_or_else(|| wrong("the host port is not a number from 1 to 65535 or a range of them"))?;
-            if host_last - host_first != last - first {
-                return Err(wrong("the two ranges differ in length"));
+            match host_last - host_first {
+                more if more == last - first => (Some(host_first), None),
+                // One of them is enough.
+                _ if first == last => (Some(host_first), Some(host_last)),
+                _ => return Err(wrong("the two ranges differ in length")),
             }
-            Some(host_first)
         }
     };
     let port = Port {
         ip: ip.map(str::to_owned),
         host,
+        host_last,
         container: first,
         protocol,
         count: if last > first { Some(last - first + 1) } else { None },
@@ -93,6 +96,12 @@ fn check(port: &Port) -> Result<()> {
     if port.container == 0 || port.host == Some(0) {
         return Err(Fault::input("ports go from 1 to 65535"));
     }
+    if port.host_last.is_some_and(|last| port.host.is_none_or(|first| last < first)) {
+        return Err(Fault::input("\"host_last\" is the end of a range that begins with \"host\""));
+    }
+    if port.host_last.is_some() && port.count.unwrap_or(1) > 1 {
+        return Err(Fault::input("any port of a range is for one port of the container, not for several"));
+    }
     let count = u32::from(port.count.unwrap_or(1));
     let highest = u32::from(port.container.max(port.host.unwrap_or(0)));
     if count == 0 || highest + count - 1 > 65535 {
@@ -112,6 +121,29 @@ fn check(port: &Port) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_free_port_of_a_range() {
+        let port = parse_port("127.0.0.1:8100-8102:80").unwrap();
+        assert_eq!(
+            (port.host, port.host_last, port.container, port.count),
+            (Some(8100), Some(8102), 80, None)
+        );
+        assert_eq!(parse_port("8100-8100:80").unwrap().host_last, None);
+        assert!(parse_port("8100-8103:80-81").is_err() && parse_port("8102-8100:80").is_err());
+        for wrong in [(None, 1, None), (Some(9), 8, None), (Some(8), 9, Some(2))] {
+            let (host, last, count) = wrong;
+            let port = Port {
+                host,
+                host_last: Some(last),
+                container: 80,
+                protocol: "tcp".into(),
+                count,
+                ..Port::default()
+            };
+            assert!(super::port(&PortWish::Port(port)).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn the_grammar() {
