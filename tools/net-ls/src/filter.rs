@@ -34,7 +34,7 @@ impl Filters {
                 "type" if value == "builtin" => filters.builtin = Some(true),
                 "type" if value == "custom" => filters.builtin = Some(false),
                 "scope" if matches!(value, "local" | "global" | "swarm") => {
-                    filters.scopes.push(value.to_owned())
+                    filters.scopes.push(value.to_owned());
                 }
                 _ => return Err(wrong()),
             }
