@@ -276,3 +276,34 @@ docker_down
     let ours: Vec<&str> = ours.into_iter().filter(|line| !known(line)).collect();
     assert!(ours.is_empty(), "{ours:?} {}", ran.stderr);
 }
+
+/// Forgotten in a pipe, or after an attachment that failed.
+#[test]
+fn who_is_started_without_the_network_it_asks_for_is_told() {
+    let Some(bench) = Bench::new() else { return };
+    bench.sh("img-pull $R/busybox:1 | img-unpack >$DIR/image; net-create -q web").expect(0);
+    for (flags, attach, warns) in [
+        ("-p 8080:80", "cat", true),
+        ("--network web", "cat", true),
+        ("-p 8080:80", "net-attach", false),
+        ("", "cat", false),
+        ("--network private", "cat", false),
+    ] {
+        let start = format!("ctr-create --rm {flags} -- true <$DIR/image | {attach} | ctr-start --attach");
+        let ran = bench.sh(&start).expect(0);
+        assert_eq!(
+            ran.stderr.contains("warning: it asks for networks or ports"),
+            warns,
+            "{start}: {}",
+            ran.stderr
+        );
+    }
+    // The port is taken, and the container is there to be started.
+    let ran = bench.sh(
+        "ctr-run -d --name one -p 8080:80 $R/busybox:1 sleep 1000 >/dev/null
+         ctr-run -d --name two -p 8080:80 $R/busybox:1 sleep 1000 2>/dev/null || echo $?
+         if [ $(ctr-ls -aq | wc -l) = 2 ]; then ctr-stop -q -t 0 two; ctr-start -q two; fi; ctr-ls -aq | xargs ctr-rm -q -f; net-rm -q web",
+    );
+    let kept = ran.stderr.contains("warning: it asks for networks or ports");
+    assert!(ran.stdout.starts_with("125") && (kept || ran.stderr.is_empty()), "{ran:?}");
+}

@@ -2,6 +2,7 @@
 
 use crate::config_of;
 use fault::{Explain, Fault, Result};
+use oci::wishes::NetworkMode;
 use record::Record;
 use shim::Client;
 use std::io::Write;
@@ -36,12 +37,28 @@ fn ready(
         Status::Created | Status::Exited => {}
     }
     if let Some(client) = Client::connect(dir)? {
+        if let Some(record) = record {
+            warn_if_unattached(record, warn)?;
+        }
         return Ok(Some(client));
     }
     ctr_create::refresh(store, dir, warn)?;
     shim::start_shim(dir)?;
+    warn_if_unattached(&dir.current()?, warn)?;
     network_again(dir)?;
     Client::connect(dir)?.map(Some).ok_or_else(|| Fault::failed("the container's shim ended at once"))
+}
+
+/// Who asks for networks or ports and is attached to nothing was left out of a pipe, or its attachment failed.
+fn warn_if_unattached(record: &Record, warn: &mut dyn FnMut(&str)) -> Result<()> {
+    let Some(config) = config_of(Some(record))? else { return Ok(()) };
+    let asks = !config.ports.is_empty() || !config.networks.is_empty() || config.network.is_some();
+    if asks && record.networks()?.is_empty() && NetworkMode::of(&config)? == NetworkMode::Bridge {
+        warn(
+            "it asks for networks or ports and is attached to none: net-attach does that before it is started",
+        );
+    }
+    Ok(())
 }
 
 /// Attaches a container that was attached before. net-attach is another program: it links network code, this one does not.

@@ -266,7 +266,11 @@ fn an_interface_of_the_next_run_is_not_taken_for_that_of_the_last() {
         lab.stop(&mut one);
         lab.start(&mut one);
         let (status, _, stderr) = with_path(lab, "net-detach", &["c1"]);
-        assert_eq!((status, log(lab).as_str()), (0, "ADD netns,CHECK netns,DEL ,ADD netns,DEL ,"), "{stderr}");
+        assert_eq!(
+            (status, log(lab).as_str()),
+            (0, "ADD netns,CHECK netns,DEL ,ADD netns,DEL ,"),
+            "{stderr}"
+        );
     });
 }
 
