@@ -45,7 +45,11 @@ fn configuration(data: &[u8]) {
     assert_eq!((&kept.name, kept.plugins()), (&configuration.name, configuration.plugins()));
     assert_eq!(kept.to_value(), configuration.to_value());
     // There is no folder with plugins, so nothing is run.
-    let runtime = Runtime { path: vec![PathBuf::from("/nonexistent")], time_limit: Duration::from_secs(1) };
+    let runtime = Runtime {
+        path: vec![PathBuf::from("/nonexistent")],
+        time_limit: Duration::from_secs(1),
+        lacks: |_, _| false,
+    };
     let attachment = Attachment {
         container: "c",
         namespace: "/proc/self/ns/net",
