@@ -42,7 +42,12 @@ fn port(text: &PortWish) {
         if let Ok(port) = theirs {
             assert_eq!((port.container, port.count.unwrap_or(1)), (wish.container, wish.count));
             assert_eq!(port.protocol, wish.protocol.name());
-            assert_eq!(port.host.map_or(HostPort::Any, HostPort::At), wish.host);
+            let host = match (port.host, port.host_last) {
+                (None, _) => HostPort::Any,
+                (Some(host), None) => HostPort::At(host),
+                (Some(first), Some(last)) => HostPort::Within(first, last),
+            };
+            assert_eq!(host, wish.host);
         }
     }
 }
