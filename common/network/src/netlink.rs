@@ -151,6 +151,11 @@ impl Messages {
         self
     }
 
+    /// What was pushed last may fail.
+    pub fn optional(&mut self) {
+        self.optional.push(self.count);
+    }
+
     /// What follows the first message's header.
     #[cfg(test)]
     pub fn body_for_tests(&self) -> Vec<u8> {
@@ -173,13 +178,6 @@ impl Messages {
         packet.serialize(&mut self.bytes[start..]);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self
-    }
-}
-
-impl Messages {
-    /// What was pushed last may fail.
-    pub fn optional(&mut self) {
-        self.optional.push(self.count);
     }
 }
 
