@@ -44,6 +44,10 @@ has_netavark() { case ,$peers, in *,netavark,*) [ -n "$netavark_" ] ;; *) false 
 
 img-pull "$reference" | img-unpack | ctr-create --name bench -- sleep 1000000 | net-attach | ctr-start -q >/dev/null
 net-detach -q bench >/dev/null
+# The same on a network without a bridge.
+net-create -q --driver routed routed >/dev/null
+ctr-run -q -d --name routed --network routed "$reference" sleep 1000000 >/dev/null
+net-detach -q routed >/dev/null
 if running docker; then
     docker network create bench >/dev/null
     docker run -d --name bench --network none "$reference" sleep 1000000 >/dev/null
@@ -63,11 +67,13 @@ attaching() { # COUNT: ports of one range, 0 for none
     [ "$count" = 0 ] || plain=
     once() {
         case $1 in
-        net-attach-*)
-            measure "$1" net-attach -q "${words[@]}" bench
+        net-attach-* | routed-*)
+            local container=bench
+            [[ $1 != routed-* ]] || container=routed
+            measure "$1" net-attach -q "${words[@]}" $container
             # The ports asked for stay in its record otherwise.
-            ctr-inspect bench | jq -c '.config.ports = []' | net-attach >/dev/null
-            net-detach -q bench >/dev/null
+            ctr-inspect $container | jq -c '.config.ports = []' | net-attach >/dev/null
+            net-detach -q $container >/dev/null
             ;;
         cni-*)
             measure "$1" "$work/cni/add" "$plain"
@@ -83,7 +89,7 @@ attaching() { # COUNT: ports of one range, 0 for none
             ;;
         esac
     }
-    local contenders=("net-attach-$count")
+    local contenders=("net-attach-$count" "routed-$count")
     # portmap runs iptables for every port: minutes for a thousand.
     ! { has_cni && [ "$count" -le 100 ]; } || contenders+=("cni-$count")
     ! has_netavark || contenders+=("netavark-$count")
@@ -115,7 +121,9 @@ if wants throughput; then
     beside bridged 10.63.1.1 && ip link add plain type bridge && ip address add 10.63.1.1/24 dev plain && ip link set plain up && ip link set bridged0 master plain
     net-attach -q bench >/dev/null
     inside[staves]=$(ctr-inspect bench | jq .container.pid) gateway[staves]=10.89.0.1
-    paths=(bare bridged staves)
+    net-attach -q routed >/dev/null
+    inside[routed]=$(ctr-inspect routed | jq .container.pid) gateway[routed]=$(net-inspect routed | jq -r '.networks[0].subnets[0].gateway')
+    paths=(bare bridged staves routed)
     if running docker; then
         docker network connect bench bench
         inside[docker]=$(docker inspect -f '{{.State.Pid}}' bench) gateway[docker]=$(docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' bench)

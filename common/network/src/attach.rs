@@ -189,7 +189,7 @@ impl Job<'_> {
         let (host, request) = (self.host, self.request);
         // Held to the end, whatever the driver: the network is not removed meanwhile.
         let ready = host.ready(&one.network)?;
-        let (in_use, _held) = if one.network.driver == Driver::Bridge {
+        let (in_use, _held) = if one.network.driver.has_device() {
             (Some(ready), None)
         } else {
             vlan::make_ready(host, &one.network)?;
@@ -434,7 +434,7 @@ pub(crate) fn published_on(ways: &Ways, all: &[Wanted], ports: &[Wish]) -> Resul
         check_for(network, ports)?;
     }
     match network.map(|network| &network.driver) {
-        Some(Driver::Bridge | Driver::Cni(_)) => Ok(name),
+        Some(Driver::Bridge | Driver::Routed | Driver::Cni(_)) => Ok(name),
         Some(_) => Err(Fault::input(format!(
             "port {port} cannot be published: the container's way out is no bridge of this host"
         ))

@@ -10,6 +10,7 @@ use crate::conflist::{host_local, ipam_to_choose};
 use crate::definition::{DEFAULT, File, FileSubnet, path, write_new};
 use crate::host::Host;
 use crate::occupied::Taken;
+use crate::routed::group_of;
 use crate::signals::Uninterrupted;
 use crate::subnet::Subnet;
 use fault::{Fault, Result};
@@ -162,7 +163,7 @@ pub fn check_name(name: &str) -> Result<()> {
 
 /// Fills in what is left to be chosen, and makes sure that nothing given is anybody else's.
 fn chosen(mut file: File, families: Families, taken: &Taken, global_id: [u8; 5]) -> Result<File> {
-    let bridge = file.driver == "bridge";
+    let bridge = matches!(file.driver.as_str(), "bridge" | "routed");
     let wants_subnet = match &mut file.cni {
         Some(list) => ipam_to_choose(list).is_some(),
         None => file.driver != "none",
@@ -183,9 +184,10 @@ fn chosen(mut file: File, families: Families, taken: &Taken, global_id: [u8; 5])
         file.subnets.push(of(free_v6(taken, global_id)?));
     }
     if bridge && file.device.is_empty() {
-        let free = (1..=u16::MAX).map(|n| format!("{DEVICE}{n}")).find(|name| !taken.devices.contains(name));
+        let mut names = (1..=u16::MAX).map(|n| format!("{DEVICE}{n}"));
+        let free = names.find(|name| !is_taken(name, &file.driver, taken));
         file.device = free.unwrap_or_default();
-    } else if taken.devices.contains(&file.device) && bridge {
+    } else if bridge && is_taken(&file.device, &file.driver, taken) {
         return Err(Fault::conflict(format!("interface {} exists, or is another network's", file.device))
             .on(file.name.as_str())
             .hint("leave it out, and a free one is chosen"));
@@ -198,6 +200,13 @@ fn chosen(mut file: File, families: Families, taken: &Taken, global_id: [u8; 5])
         *ipam = host_local(&subnets);
     }
     Ok(file)
+}
+
+/// Whether an interface has this name, or another network's links would be taken for this one's.
+fn is_taken(device: &str, driver: &str, taken: &Taken) -> bool {
+    let group = group_of(device);
+    taken.devices.contains(device)
+        || driver == "routed" && taken.devices.iter().any(|other| group_of(other) == group)
 }
 
 fn of(subnet: Subnet) -> FileSubnet {

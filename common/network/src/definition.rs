@@ -28,9 +28,9 @@ const MOST_RESERVED: usize = 1024;
 #[serde(default)]
 pub struct File {
     pub name: String,
-    /// `bridge`, `macvlan`, `ipvlan`, `none` or `cni`.
+    /// `bridge`, `routed`, `macvlan`, `ipvlan`, `none` or `cni`.
     pub driver: String,
-    /// The bridge's interface name on the host.
+    /// Name on the host of the bridge, or of the interface that has a routed network's gateways.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub device: String,
     /// Of the first version: the only subnet. Read, and written with the default network alone.
@@ -131,7 +131,7 @@ pub struct FileDns {
 pub struct Definition {
     pub name: String,
     pub driver: Driver,
-    /// The bridge's interface name on the host; empty with other drivers.
+    /// Name on the host of the interface that has the gateways' addresses; empty with drivers that have none.
     pub device: String,
     pub pools: Vec<Pool>,
     /// `aux_addresses` of all subnets.
@@ -154,6 +154,8 @@ pub struct Definition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Driver {
     Bridge,
+    /// A pair of links for each container, and the host routes between them: no wire is shared.
+    Routed,
     /// A link on top of one of the host's: on the same wire, with a hardware address of its own.
     Macvlan(Parent),
     /// The same with the host's hardware address.
@@ -169,11 +171,18 @@ impl Driver {
     pub fn name(&self) -> &'static str {
         match self {
             Driver::Bridge => "bridge",
+            Driver::Routed => "routed",
             Driver::Macvlan(_) => "macvlan",
             Driver::Ipvlan(_) => "ipvlan",
             Driver::None => "none",
             Driver::Cni(_) => "cni",
         }
+    }
+
+    /// Whether the host is on the network by an interface of its own, which has the gateways' addresses: there names are asked for,
+    /// and the firewall's rules are about it.
+    pub fn has_device(&self) -> bool {
+        matches!(self, Driver::Bridge | Driver::Routed)
     }
 }
 
@@ -340,6 +349,7 @@ impl File {
         let parent = || Parent { interface: self.parent.clone(), mode: self.mode.clone() };
         let driver = match (self.driver.as_str(), &self.cni) {
             ("bridge", _) => Driver::Bridge,
+            ("routed", _) => Driver::Routed,
             ("macvlan", _) => Driver::Macvlan(parent()),
             ("ipvlan", _) => Driver::Ipvlan(parent()),
             ("none", _) => Driver::None,
@@ -347,7 +357,7 @@ impl File {
             ("cni", None) => return Err(Fault::input("a network of CNI plugins without \"cni\"")),
             (other, _) => return Err(Fault::input(format!("driver \"{other}\" is not known"))),
         };
-        if driver == Driver::Bridge {
+        if driver.has_device() {
             check_device("device", &self.device)?;
         }
         if let Some(parent) = &self.parent {
@@ -366,8 +376,8 @@ impl File {
                 return Err(Fault::input(format!("subnets {} and {} overlap", other.subnet, pool.subnet)));
             }
         }
-        if pools.is_empty() && driver == Driver::Bridge {
-            return Err(Fault::input("a bridge without a subnet"));
+        if pools.is_empty() && driver.has_device() {
+            return Err(Fault::input(format!("a {} network without a subnet", driver.name())));
         }
         if self.mtu.is_some_and(|mtu| !(68..=65535).contains(&mtu)) {
             return Err(Fault::input(format!("mtu {} is not between 68 and 65535", self.mtu.unwrap_or(0))));
@@ -378,7 +388,7 @@ impl File {
         let servers = self.dns.servers.iter().map(server).collect::<Result<_>>()?;
         let ways =
             WaysOut::check(&driver, &pools, &self.outbound, self.host_binding.as_deref(), &self.routes)?;
-        if driver != Driver::Bridge && (self.no_icc || self.no_masquerade) {
+        if !driver.has_device() && (self.no_icc || self.no_masquerade) {
             let member = if self.no_icc { "no_icc" } else { "no_masquerade" };
             return Err(Fault::input(format!("{member} is for a bridge, not for driver {}", driver.name())));
         }

@@ -5,7 +5,7 @@
 //! sockets, lets go of the lock, and looks for leases once more: whoever leases an address first and sees to the lock then
 //! ([`ensure`]) finds it held by one that will see the lease, or starts another.
 
-use crate::definition::{Definition, Driver};
+use crate::definition::Definition;
 use crate::host::Host;
 use fault::{Explain, Fault, Result};
 use std::io::{BufRead, BufReader, Read};
@@ -36,7 +36,7 @@ pub fn ensure(host: &Host<'_>, network: &Definition) -> Result<()> {
 /// Whether the network has a resolver that does not run, or does not answer yet.
 pub(crate) fn is_missing(host: &Host<'_>, network: &Definition) -> bool {
     let path = lock_path(host.store, &network.name);
-    let with_names = network.dns.enabled && network.driver == Driver::Bridge;
+    let with_names = network.dns.enabled && network.driver.has_device();
     with_names && !(Lock::is_held(&path) && is_ready(&path))
 }
 
@@ -59,7 +59,7 @@ pub fn heal<'n>(host: &Host<'_>, networks: impl IntoIterator<Item = &'n str>) ->
 /// The resolvers a container asks that has these addresses: those of its networks with names, as many as the C library reads
 /// (MAXNS). Networks that lead nowhere come last, and of each kind IPv4 before IPv6.
 pub fn resolvers<'n>(networks: impl Iterator<Item = &'n Definition>, addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let with_names = networks.filter(|network| network.dns.enabled && network.driver == Driver::Bridge);
+    let with_names = networks.filter(|network| network.dns.enabled && network.driver.has_device());
     let mut resolvers: Vec<(bool, IpAddr)> = with_names
         .flat_map(|network| network.pools.iter().map(|pool| (network.internal, pool)))
         .filter(|(_, pool)| addresses.iter().any(|address| pool.subnet.contains(*address)))

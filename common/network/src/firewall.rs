@@ -3,6 +3,7 @@
 mod element;
 mod firewalld;
 mod foreign;
+mod routed;
 mod rules;
 
 pub use element::{Element, elements};
@@ -12,7 +13,7 @@ pub use rules::make_table;
 use crate::definition::Definition;
 use crate::link;
 use crate::netlink::{ACK, Attributes, CREATE, DUMP, Messages, REQUEST, Socket, attribute, attributes, text};
-use fault::{Explain, Result};
+use fault::{Explain, Fault, Result};
 use rustix::io::Errno;
 use std::collections::HashSet;
 use std::io;
@@ -66,6 +67,8 @@ pub struct Known {
     pub as_it_is: bool,
     /// There are internal networks.
     pub internal_ones: bool,
+    /// There are routed networks.
+    pub routed_ones: bool,
 }
 
 /// The table's elements, through one socket.
@@ -141,14 +144,35 @@ impl Firewall {
         let internal = self.members(rules::INTERNAL).explain(what)?;
         let shut = (!network.internal || internal.contains(&network.device))
             && (!network.isolate || has(rules::ISOLATED)?);
-        Ok(Known { as_it_is: shut && has(rules::BRIDGES)?, internal_ones: !internal.is_empty() })
+        let groups = self.keys(routed::ROUTED).explain(what)?;
+        let known = match crate::routed::group(network).map(u32::to_ne_bytes) {
+            None => true,
+            Some(group) => {
+                let has = |set: &str| {
+                    let keys = self.keys(set).explain(what)?;
+                    Ok::<bool, Fault>(keys.iter().any(|key| *key == group))
+                };
+                groups.iter().any(|key| *key == group)
+                    && (!network.internal || has(routed::INTERNAL)?)
+                    && (!network.isolate || has(routed::ISOLATED)?)
+            }
+        };
+        Ok(Known {
+            as_it_is: shut && known && has(rules::BRIDGES)?,
+            internal_ones: !internal.is_empty(),
+            routed_ones: !groups.is_empty(),
+        })
     }
 
     fn members(&self, set: &str) -> io::Result<Vec<String>> {
+        Ok(self.keys(set)?.iter().map(|name| text(name).to_owned()).collect())
+    }
+
+    fn keys(&self, set: &str) -> io::Result<Vec<Vec<u8>>> {
         let mut found = Vec::new();
         self.list(set, |bytes| {
-            let name = attribute(bytes, KEY).and_then(|key| attribute(key, VALUE)).map(text);
-            found.extend(name.map(str::to_owned));
+            let key = attribute(bytes, KEY).and_then(|key| attribute(key, VALUE));
+            found.extend(key.map(<[u8]>::to_vec));
         })?;
         Ok(found)
     }
@@ -169,10 +193,10 @@ impl Firewall {
         Ok(())
     }
 
-    /// Takes the addresses out that a network was seen by outside: an element of a map that is there cannot be added as another.
-    pub fn forget_outbound(&self, network: &Definition) -> Result<()> {
-        for (set, key) in rules::memberships(&network.device) {
-            if rules::OUTBOUND.contains(&set) {
+    /// Takes the addresses out that a network was seen by: an element of a map that is there cannot be added as another.
+    pub fn forget_seen_as(&self, network: &Definition) -> Result<()> {
+        for (set, key) in rules::memberships(network) {
+            if rules::OUTBOUND.contains(&set) || routed::CHANGING.contains(&set) {
                 self.forget_member(set, &key, &network.device)?;
             }
         }
@@ -196,13 +220,13 @@ impl Firewall {
 
     /// Takes a network out of the sets that make our rules concern it; one that is not in them is not missed.
     pub fn forget(&self, network: &Definition) -> Result<()> {
-        for (set, key) in rules::memberships(&network.device) {
+        for (set, key) in rules::memberships(network) {
             self.forget_member(set, &key, &network.device)?;
         }
         if self.has_table()? {
             rules::forget_subnets(network);
         }
-        firewalld::forget(&self.chains().explain(|| "list firewall chains".into())?, &network.device);
+        firewalld::forget(&self.chains().explain(|| "list firewall chains".into())?, network);
         Ok(())
     }
 

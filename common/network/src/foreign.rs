@@ -62,7 +62,7 @@ struct Case {
 impl Case {
     fn new(host: &Host<'_>, stranger: &Stranger<'_>) -> Result<Case> {
         let network = Definition::load(host.store, stranger.network)?;
-        if !matches!(network.driver, Driver::Bridge | Driver::Macvlan(_) | Driver::Ipvlan(_)) {
+        if !network.driver.has_device() && vlan::Kind::of(&network)?.is_none() {
             return Err(Fault::input(format!(
                 "networks of driver {} are not for containers of others",
                 network.driver.name()
@@ -101,7 +101,7 @@ impl Case {
     }
 
     fn ready<'h>(&self, host: &'h Host<'h>) -> Result<Option<InUse>> {
-        if self.one.network.driver == Driver::Bridge {
+        if self.one.network.driver.has_device() {
             return host.ready(&self.one.network).map(Some);
         }
         vlan::make_ready(host, &self.one.network).map(|()| None)
@@ -155,9 +155,9 @@ fn attach(
         ways: &case.ways,
         ports: &ports,
     };
-    if !stranger.ports.is_empty() && case.one.network.driver != Driver::Bridge {
+    if !stranger.ports.is_empty() && !case.one.network.driver.has_device() {
         return Err(Fault::input(format!(
-            "port {} cannot be published: the network is no bridge",
+            "port {} cannot be published: the network is no bridge of this host",
             stranger.ports[0]
         ))
         .on(stranger.network));
@@ -266,7 +266,7 @@ pub fn check(host: &Host<'_>, stranger: &Stranger<'_>, told: &[IpAddr]) -> Resul
     }
     let namespace = open(host, stranger.namespace)?;
     let bridge = match case.one.network.driver {
-        Driver::Bridge => host.look(&case.one.network)?.map(|in_use| in_use.ready.ifindex),
+        Driver::Bridge | Driver::Routed => host.look(&case.one.network)?.map(|in_use| in_use.ready.ifindex),
         _ => None,
     };
     let request = case.request();

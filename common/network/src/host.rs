@@ -57,6 +57,9 @@ pub struct Ready {
     pub no_masquerade: bool,
     #[serde(default)]
     pub outbound: Vec<IpAddr>,
+    /// The host routes between its containers, see [`crate::routed`].
+    #[serde(default)]
+    pub routed: bool,
     /// It has a resolver.
     #[serde(default)]
     pub names: bool,
@@ -184,7 +187,7 @@ impl<'a> Host<'a> {
     /// What [`Host::ready`] would do, and the bridge's index if that is nothing.
     pub fn preview(&self, network: &Definition) -> Result<(Vec<Step>, Option<u32>)> {
         let ready = self.look(network)?.map(|in_use| in_use.ready.ifindex);
-        if network.driver != Driver::Bridge {
+        if !network.driver.has_device() {
             return Ok((Vec::new(), ready));
         }
         let bridge = link::find_bridge(self.route()?, network)?.map(|bridge| bridge.index);
@@ -287,7 +290,7 @@ impl<'a> Host<'a> {
         });
         let file = definition::File {
             name: name.to_owned(),
-            driver: "bridge".into(),
+            driver: if ready.routed { "routed" } else { "bridge" }.into(),
             device: ready.device,
             subnets: subnets.collect(),
             ..definition::File::default()
@@ -349,6 +352,7 @@ impl<'a> Host<'a> {
             no_icc: network.no_icc,
             no_masquerade: network.no_masquerade,
             outbound: network.outbound.clone(),
+            routed: network.driver == Driver::Routed,
             names: network.dns.enabled,
             netns: self.namespace.identity.1,
         }
@@ -359,12 +363,12 @@ impl<'a> Host<'a> {
         let before = read(&marker)
             .filter(|before| (&before.device, before.netns) == (&network.device, self.namespace.identity.1));
         let ifindex =
-            if network.driver == Driver::Bridge { self.make_bridge(network, before.as_ref())? } else { 0 };
+            if network.driver.has_device() { self.make_bridge(network, before.as_ref())? } else { 0 };
         // Who removes the table makes sure, with this lock, that no network is ready.
         let _shared = locked(&self.store.run().join("networks"), FlockOperation::LockShared)?;
-        if network.driver == Driver::Bridge {
+        if network.driver.has_device() {
             let known = self.firewall()?.knows(network)?;
-            self.firewall()?.forget_outbound(network)?;
+            self.firewall()?.forget_seen_as(network)?;
             firewall::make_table(network, known, lock)?;
             // What passed while there were no such rules: before the network was edited, after somebody emptied the table, or of a
             // network that had these addresses.

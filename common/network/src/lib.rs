@@ -1,6 +1,6 @@
 //! Networks of containers: definitions, bridges, leased addresses, published ports.
 //!
-//! A network is a file that says what it is to be, a bridge on the host and rules in one nftables table, made once since boot. Attaching a container
+//! A network is a file that says what it is to be, a bridge or pairs of links the host routes between, and rules in one nftables table, made once since boot. Attaching a container
 //! makes a veth pair with one end in its namespace, in two netlink packets; publishing a port adds an element to a
 //! map. Neither runs a program nor grows with the number of containers.
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ mod prune;
 mod release;
 mod reload;
 mod remove;
+mod routed;
 mod signals;
 mod subnet;
 mod sysctl;

@@ -11,6 +11,9 @@ use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
     InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -23,7 +26,12 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_GROUP: u16 = 27;
+const IFF_UP: u32 = 1;
 const LINK_HEADER: usize = 16;
+/// linux/rtnetlink.h, of routes.
+pub const ROUTE_HEADER: usize = 12;
+pub const RTA_OIF: u16 = 4;
 const MAIN_TABLE: u8 = 254;
 const LOOPBACK_INDEX: u32 = 1;
 
@@ -38,6 +46,9 @@ pub struct Link {
     pub kind: String,
     pub master: Option<u32>,
     pub mac: Option<[u8; 6]>,
+    /// Links of one network that share no bridge share this number.
+    pub group: u32,
+    pub up: bool,
 }
 
 /// The pair to make for an attachment.
@@ -47,13 +58,27 @@ pub struct Veth<'a> {
     /// In the container.
     pub peer: &'a str,
     pub namespace: BorrowedFd<'a>,
-    pub bridge: u32,
     pub mac: [u8; 6],
     pub mtu: Option<u32>,
-    /// The container may reach itself through the host: frames may leave by the port they came in.
-    pub hairpin: bool,
-    /// It does not reach other ports of the bridge that are so, too.
-    pub isolated: bool,
+    pub end: End,
+}
+
+/// What the host's end of a pair is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Port {
+        bridge: u32,
+        /// The container may reach itself through the host: frames may leave by the port they came in.
+        hairpin: bool,
+        /// It does not reach other ports of the bridge that are so, too.
+        isolated: bool,
+    },
+    /// An interface of the host's own, see [`crate::routed`].
+    Routed {
+        group: u32,
+        /// Of the host's end: what containers send to the gateway.
+        mac: [u8; 6],
+    },
 }
 
 /// Name on the host of a container's interface on a network: as many digits as fit of its id on the default network, of
@@ -106,7 +131,7 @@ pub fn mac_text(mac: [u8; 6]) -> String {
 /// again, and waits for all processors to have seen it.
 const ONE_QUEUE: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
 
-/// Makes a pair, one end on the bridge and up, the other in the container, in one request. The other cannot be up
+/// Makes a pair, one end on the host, on the bridge if there is one, and up, the other in the container, in one request. The other cannot be up
 /// at once, because the kernel makes it before it has something to be connected with.
 ///
 /// The error is the kernel's: `EEXIST` when one of the names is taken, `ENODEV` when the bridge is gone.
@@ -119,7 +144,12 @@ pub fn make_veth(host: &Socket, veth: &Veth<'_>) -> io::Result<()> {
     peer.attributes.extend(ONE_QUEUE);
     let mut link = link_up();
     link.attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
-    link.attributes.push(LinkAttribute::Controller(veth.bridge));
+    match veth.end {
+        End::Port { bridge, .. } => link.attributes.push(LinkAttribute::Controller(bridge)),
+        End::Routed { group, mac } => {
+            link.attributes.extend([LinkAttribute::Group(group), LinkAttribute::Address(mac.to_vec())]);
+        }
+    }
     link.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
     link.attributes.extend(ONE_QUEUE);
     link.attributes.push(LinkAttribute::LinkInfo(vec![
@@ -128,10 +158,11 @@ pub fn make_veth(host: &Socket, veth: &Veth<'_>) -> io::Result<()> {
     ]));
     let mut messages = Messages::new();
     messages.push_route(ACK | CREATE | EXCL, Message::NewLink(link));
-    let port =
-        [(veth.hairpin, InfoBridgePort::HairpinMode(true)), (veth.isolated, InfoBridgePort::Isolated(true))];
-    for (_, property) in port.into_iter().filter(|(has, _)| *has) {
-        messages.push_route(ACK, Message::NewLink(bridge_port(veth.name, property)));
+    if let End::Port { hairpin, isolated, .. } = veth.end {
+        let port = [(hairpin, InfoBridgePort::HairpinMode(true)), (isolated, InfoBridgePort::Isolated(true))];
+        for (_, property) in port.into_iter().filter(|(has, _)| *has) {
+            messages.push_route(ACK, Message::NewLink(bridge_port(veth.name, property)));
+        }
     }
     // A port needs no address. With one, each would tell all others of it, and add a route to those the kernel goes through.
     // There may be no IPv6, on this machine or on links with so small packets.
@@ -186,11 +217,21 @@ pub struct Setup<'a> {
     pub interface: &'a str,
     /// With prefix lengths and, of the pool, broadcast addresses.
     pub addresses: &'a [(IpAddr, u8)],
+    /// What is reached at once where nothing else is: the hosts there, and what leads on to others.
+    pub on_link: &'a [OnLink],
     /// Ways out, one of a family at the most.
     pub gateways: &'a [IpAddr],
     /// Further ways.
     pub routes: &'a [Route],
     pub mtu: Option<u32>,
+}
+
+/// A host at the other end of a pair, and what lies behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnLink {
+    pub host: IpAddr,
+    pub mac: [u8; 6],
+    pub behind: Option<Subnet>,
 }
 
 /// Inside the container: loopback up, the interface's addresses, the ways out. One packet.
@@ -211,6 +252,9 @@ pub fn configure(inside: &Socket, setup: &Setup<'_>) -> Result<()> {
         let message = address_message(index, *address, *prefix);
         messages.push_route(ACK | CREATE | REPLACE, Message::NewAddress(message));
     }
+    for one in setup.on_link {
+        push_on_link(&mut messages, index, one, None, REPLACE);
+    }
     for gateway in setup.gateways {
         messages.push_route(ACK | CREATE | REPLACE, Message::NewRoute(default_route(index, *gateway)));
     }
@@ -218,6 +262,37 @@ pub fn configure(inside: &Socket, setup: &Setup<'_>) -> Result<()> {
         messages.push_route(ACK | CREATE | REPLACE, Message::NewRoute(route_message(index, route)));
     }
     inside.request(&messages).explain(what)
+}
+
+/// Leads packets for a host at the other end of a link there, and by it what lies behind; nobody has to ask who it is. With `source`
+/// this host's own packets to it bear that address. `how` is [`REPLACE`], or [`EXCL`] to fail with `EEXIST` where it is led there.
+pub fn push_on_link(messages: &mut Messages, index: u32, one: &OnLink, source: Option<IpAddr>, how: u16) {
+    let mut neighbour = NeighbourMessage::default();
+    neighbour.header.family = family(one.host);
+    neighbour.header.ifindex = index;
+    neighbour.header.state = NeighbourState::Permanent;
+    neighbour.attributes = vec![
+        NeighbourAttribute::Destination(match one.host {
+            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+        }),
+        NeighbourAttribute::LinkLayerAddress(one.mac.to_vec()),
+    ];
+    messages.push_route(ACK | CREATE | REPLACE, Message::NewNeighbour(neighbour));
+    let mut route = RouteMessage::default();
+    route.header.address_family = family(one.host);
+    route.header.table = MAIN_TABLE;
+    route.header.protocol = RouteProtocol::Boot;
+    route.header.scope = if one.host.is_ipv6() { RouteScope::Universe } else { RouteScope::Link };
+    route.header.kind = RouteType::Unicast;
+    route.header.destination_prefix_length = if one.host.is_ipv6() { 128 } else { 32 };
+    route.attributes = vec![RouteAttribute::Destination(route_address(one.host)), RouteAttribute::Oif(index)];
+    route.attributes.extend(source.map(|source| RouteAttribute::PrefSource(route_address(source))));
+    messages.push_route(ACK | CREATE | how, Message::NewRoute(route));
+    if let Some(destination) = one.behind {
+        let route = Route { destination, gateway: one.host, metric: None };
+        messages.push_route(ACK | CREATE | REPLACE, Message::NewRoute(route_message(index, &route)));
+    }
 }
 
 /// A namespace with loopback alone.
@@ -325,6 +400,19 @@ pub fn index_of(socket: &Socket, name: &str) -> io::Result<Option<u32>> {
     }
 }
 
+/// Index of the link by which this host sends to an address; `None` if it does not.
+pub fn way_to(socket: &Socket, address: IpAddr) -> Option<u32> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = family(address);
+    question.header.destination_prefix_length = if address.is_ipv6() { 128 } else { 32 };
+    question.attributes.push(RouteAttribute::Destination(route_address(address)));
+    let mut messages = Messages::new();
+    messages.push_route(0, Message::GetRoute(question));
+    let replies = socket.ask(&messages).ok()?;
+    let attributes = replies.first()?.body.get(ROUTE_HEADER..)?;
+    attribute(attributes, RTA_OIF).and_then(|index| Some(u32::from_ne_bytes(index.try_into().ok()?)))
+}
+
 /// A link by its name.
 pub fn find(socket: &Socket, name: &str) -> io::Result<Option<Link>> {
     let mut link = LinkMessage::default();
@@ -347,19 +435,23 @@ pub fn all(socket: &Socket) -> Result<Vec<Link>> {
 }
 
 fn parse(reply: &Reply) -> Option<Link> {
-    let index = u32::from_ne_bytes(reply.body.get(4..8)?.try_into().ok()?);
+    let number = |bytes: &[u8]| Some(u32::from_ne_bytes(bytes.try_into().ok()?));
+    let index = number(reply.body.get(4..8)?)?;
+    let flags = number(reply.body.get(8..12)?)?;
     let attributes = reply.body.get(LINK_HEADER..)?;
     let info = attribute(attributes, IFLA_LINKINFO).unwrap_or_default();
     Some(Link {
         index,
         name: text(attribute(attributes, IFLA_IFNAME)?).to_owned(),
         kind: attribute(info, IFLA_INFO_KIND).map(text).unwrap_or_default().to_owned(),
-        master: attribute(attributes, IFLA_MASTER).and_then(|v| Some(u32::from_ne_bytes(v.try_into().ok()?))),
+        master: attribute(attributes, IFLA_MASTER).and_then(number),
         mac: attribute(attributes, IFLA_ADDRESS).and_then(|v| v.try_into().ok()),
+        group: attribute(attributes, IFLA_GROUP).and_then(number).unwrap_or_default(),
+        up: flags & IFF_UP != 0,
     })
 }
 
-fn link_up() -> LinkMessage {
+pub fn link_up() -> LinkMessage {
     let mut link = LinkMessage::default();
     link.header.flags = LinkFlags::Up;
     link.header.change_mask = LinkFlags::Up;
@@ -374,7 +466,8 @@ fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     match address {
         IpAddr::V4(_) => {
             message.header.family = AddressFamily::Inet;
-            let broadcast = Subnet::around(address, prefix).broadcast();
+            // Of a single address it would be the same.
+            let broadcast = (prefix < 31).then(|| Subnet::around(address, prefix).broadcast()).flatten();
             message.attributes.extend(broadcast.map(AddressAttribute::Broadcast));
         }
         IpAddr::V6(_) => {
@@ -389,26 +482,29 @@ fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
 fn route_message(index: u32, way: &Route) -> RouteMessage {
     let mut route = default_route(index, way.gateway);
     route.header.destination_prefix_length = way.destination.prefix;
-    let destination = match way.destination.base() {
-        IpAddr::V4(v4) => RouteAddress::Inet(v4),
-        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
-    };
-    route.attributes.push(RouteAttribute::Destination(destination));
+    route.attributes.push(RouteAttribute::Destination(route_address(way.destination.base())));
     route.attributes.extend(way.metric.map(RouteAttribute::Priority));
     route
 }
 
 fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
     let mut route = RouteMessage::default();
-    let (family, gateway) = match gateway {
-        IpAddr::V4(v4) => (AddressFamily::Inet, RouteAddress::Inet(v4)),
-        IpAddr::V6(v6) => (AddressFamily::Inet6, RouteAddress::Inet6(v6)),
-    };
-    route.header.address_family = family;
+    route.header.address_family = family(gateway);
     route.header.table = MAIN_TABLE;
     route.header.protocol = RouteProtocol::Boot;
     route.header.scope = RouteScope::Universe;
     route.header.kind = RouteType::Unicast;
-    route.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(index)];
+    route.attributes = vec![RouteAttribute::Gateway(route_address(gateway)), RouteAttribute::Oif(index)];
     route
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(v4) => RouteAddress::Inet(v4),
+        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+    }
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
 }

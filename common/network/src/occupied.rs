@@ -1,8 +1,9 @@
 //! What is taken already: subnets and interface names, of our networks and of the host.
 
 use crate::definition::{DEFAULT, Definition, File};
-use crate::link;
+use crate::link::{self, ROUTE_HEADER, RTA_OIF};
 use crate::netlink::{DUMP, Messages, Reply, Socket, attribute};
+use crate::routed;
 use crate::subnet::Subnet;
 use fault::{Explain, Fault, Result};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
@@ -16,9 +17,7 @@ use store::Store;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const ADDRESS_HEADER: usize = 8;
-const ROUTE_HEADER: usize = 12;
 const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTN_UNICAST: u8 = 1;
@@ -169,13 +168,22 @@ pub fn check_overlap(store: &Store, route: &Socket, network: &Definition, device
         }
     }
     let present = reached(route)?;
-    let mut hit = present.iter().filter(|reached| reached.by.is_none() || reached.by != device);
-    let Some((pool, by)) = hit.find_map(|reached| Some((clash(reached.subnet)?, reached.by))) else {
+    let elsewhere = present.iter().filter(|reached| reached.by.is_none() || reached.by != device);
+    let mut hits = elsewhere.filter_map(|reached| Some((clash(reached.subnet)?, reached.by))).peekable();
+    if hits.peek().is_none() {
         return Ok(());
-    };
+    }
     let links = link::all(route)?;
-    let name = links.iter().find(|link| Some(link.index) == by).map_or("a route", |link| link.name.as_str());
-    refused(pool.subnet, format!("on {name}"))
+    for (pool, by) in hits {
+        let found = links.iter().find(|link| Some(link.index) == by);
+        // To containers of its own.
+        if found.is_some_and(|link| routed::group(network) == Some(link.group)) {
+            continue;
+        }
+        let name = found.map_or("a route", |link| link.name.as_str());
+        return refused(pool.subnet, format!("on {name}"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

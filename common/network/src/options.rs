@@ -31,7 +31,8 @@ enum Meaning {
 
 fn meaning(driver: &str, name: &str) -> Option<Meaning> {
     let link = matches!(driver, "macvlan" | "ipvlan");
-    let bridge = driver == "bridge";
+    // docker's names say bridge of what routed networks have, too.
+    let bridge = matches!(driver, "bridge" | "routed");
     Some(match name {
         "mtu" | "com.docker.network.driver.mtu" => Meaning::Mtu,
         "com.docker.network.bridge.name" if bridge => Meaning::Device,

@@ -75,6 +75,8 @@ pub enum Step {
     MakeInterface {
         interface: String,
         host_interface: String,
+        /// None where the host routes between containers.
+        #[serde(skip_serializing_if = "String::is_empty")]
         bridge: String,
         addresses: Vec<String>,
         gateways: Vec<IpAddr>,
@@ -145,7 +147,7 @@ pub fn plan(host: &Host<'_>, request: &Request<'_>, set_up: bool) -> Result<Vec<
     for one in &wanted {
         let here = published_on.as_deref() == Some(one.network.name.as_str());
         let (of_network, bridge) = match one.network.driver {
-            Driver::Bridge => host.preview(&one.network)?,
+            Driver::Bridge | Driver::Routed => host.preview(&one.network)?,
             _ => (Vec::new(), None),
         };
         steps.extend(of_network);
@@ -225,7 +227,7 @@ fn attachment(
     steps.push(Step::MakeInterface {
         interface: work.interface.clone(),
         host_interface: made.host_interface.unwrap_or_default(),
-        bridge: network.device.clone(),
+        bridge: if network.driver == Driver::Bridge { network.device.clone() } else { String::new() },
         addresses: made.addresses,
         gateways: work.routes(&addresses),
         mac: made.mac.unwrap_or_default(),

@@ -4,12 +4,12 @@ mod others;
 
 use crate::address;
 use crate::claim::Claims;
-use crate::definition::{DEFAULT, Definition, Driver, File};
+use crate::definition::{DEFAULT, Definition, File};
 use crate::firewall::Element;
 use crate::host::Host;
 use crate::port::numbers;
 use crate::remove::remove_half;
-use crate::{firewall, link, release};
+use crate::{firewall, link, release, routed};
 use fault::{Explain, Fault, Kind, Result};
 use record::Attachment;
 use std::collections::HashSet;
@@ -89,7 +89,7 @@ impl<'h> Pruner<'h> {
         self.foreigners()?;
         for network in &networks {
             let mut retire = || {
-                if network.driver != Driver::Bridge {
+                if !network.driver.has_device() {
                     return self.parent(network);
                 }
                 self.rules(network)?;
@@ -275,7 +275,7 @@ impl<'h> Pruner<'h> {
     /// Interfaces named as ours, on our bridge or none, that belong to no attached container. Nothing is being attached to
     /// this network meanwhile.
     pub(crate) fn interfaces(&mut self, network: &Definition) -> Result<()> {
-        if network.driver != Driver::Bridge {
+        if !network.driver.has_device() {
             return Ok(());
         }
         let route = self.host.route()?;
@@ -338,7 +338,7 @@ impl<'h> Pruner<'h> {
 
     /// The bridge, if it was made by us, which its hardware address tells, and has no ports; `false` if it stays.
     pub(crate) fn bridge(&mut self, network: &Definition) -> Result<bool> {
-        if network.driver != Driver::Bridge {
+        if !network.driver.has_device() {
             return Ok(true);
         }
         let route = self.host.route()?;
@@ -352,7 +352,8 @@ impl<'h> Pruner<'h> {
         };
         let gone = self.plan.as_ref();
         let stays = |link: &link::Link| {
-            link.master == Some(bridge.index) && gone.is_none_or(|plan| !plan.interfaces.contains(&link.name))
+            let is_of = link.master == Some(bridge.index) || routed::group(network) == Some(link.group);
+            is_of && gone.is_none_or(|plan| !plan.interfaces.contains(&link.name))
         };
         let ours = bridge.kind == "bridge" && bridge.mac == link::bridge_mac(network);
         if !ours || link::all(route)?.iter().any(stays) {

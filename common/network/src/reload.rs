@@ -4,10 +4,10 @@
 //! what is right is not touched and no connection notices.
 
 use crate::claim::Claims;
-use crate::definition::{Definition, Driver};
+use crate::definition::Definition;
 use crate::firewall::{self, Element};
 use crate::host::Host;
-use crate::link;
+use crate::{link, routed};
 use fault::{Explain, Fault, Kind, Result};
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ pub struct Reloaded {
     pub published: usize,
     /// Elements that led to nobody.
     pub unpublished: usize,
-    /// Interfaces that were put on the bridge again.
+    /// Interfaces that were put on the bridge again, or led to.
     pub connected: usize,
 }
 
@@ -44,7 +44,7 @@ pub fn reload(host: &Host<'_>, names: &[String]) -> Result<Vec<Reloaded>> {
             Err(fault) if !named && fault.kind() == Kind::NotFound => continue,
             Err(fault) => return Err(fault),
         };
-        if network.driver != Driver::Bridge {
+        if !network.driver.has_device() {
             if named {
                 return Err(Fault::input("not a network with a bridge of ours: there is nothing to reload")
                     .on(name.as_str())
@@ -127,11 +127,17 @@ fn publish(host: &Host<'_>, network: &Definition) -> Result<(usize, usize)> {
 fn connect(host: &Host<'_>, network: &Definition, bridge: u32, leases: &[(IpAddr, Lease)]) -> Result<usize> {
     let route = host.route()?;
     let mut connected = 0;
-    for (_, lease) in leases {
+    for (address, lease) in leases {
         let name = link::host_interface(&lease.container, &network.name);
         // Of a container's second address it is where it belongs by now.
         let found = link::find(route, &name).explain(|| format!("look up {name}"))?;
         let Some(found) = found else { continue };
+        if routed::group(network).is_some() {
+            let mac = mac_of(host, &lease.container, &network.name, *address)?;
+            let missing = routed::lead_again(route, network, &found, *address, mac);
+            connected += usize::from(missing.explain(|| format!("lead to {name}"))?);
+            continue;
+        }
         if found.master != Some(bridge) {
             link::put_on_bridge(route, &name, bridge, !lease.ports.is_empty())
                 .explain(|| format!("put {name} on {}", network.device))?;
@@ -141,4 +147,14 @@ fn connect(host: &Host<'_>, network: &Definition, bridge: u32, leases: &[(IpAddr
         link::set_isolated(route, &name, network.no_icc).explain(|| format!("set up {name}"))?;
     }
     Ok(connected)
+}
+
+/// Hardware address of a container that has this address.
+fn mac_of(host: &Host<'_>, id: &str, network: &str, address: IpAddr) -> Result<[u8; 6]> {
+    let attachments = match host.store.foreign(id)? {
+        Some(foreign) => vec![foreign.attachment],
+        None => host.store.container_dir(id).load()?.networks()?,
+    };
+    let told = attachments.iter().find(|one| one.name == network).and_then(|one| one.mac.as_deref());
+    Ok(told.and_then(link::parse_mac).unwrap_or_else(|| link::mac_of(address)))
 }

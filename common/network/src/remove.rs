@@ -167,7 +167,7 @@ fn take_away(host: &Host<'_>, network: &Definition) -> Result<()> {
         }
         let mut pruner = Pruner::new(host);
         pruner.leases(network)?;
-        if network.driver == Driver::Bridge {
+        if network.driver.has_device() {
             pruner.rules(network)?;
             pruner.interfaces(network)?;
             pruner.bridge(network)?;

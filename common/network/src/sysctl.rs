@@ -1,4 +1,4 @@
-//! Kernel parameters a bridge needs (ip-sysctl.rst of the kernel's documentation).
+//! Kernel parameters interfaces need (ip-sysctl.rst of the kernel's documentation).
 
 use crate::definition::Definition;
 use fault::{Explain, Fault, Result};
@@ -104,11 +104,22 @@ pub fn set_ipv6(interface: &str, has_ipv6: bool) {
     if !has_ipv6 {
         return set("disable_ipv6", "1");
     }
-    // Where new interfaces have none (net.ipv6.conf.default.disable_ipv6), this one has.
-    if is(&dir.join("disable_ipv6"), "1") {
-        set("disable_ipv6", "0");
-    }
+    switch_ipv6_on(interface);
     set("accept_ra", "0");
+}
+
+/// Where new interfaces have no IPv6 (net.ipv6.conf.default.disable_ipv6), this one has, in the namespace this thread is in.
+pub fn switch_ipv6_on(interface: &str) {
+    let file = Path::new("/proc/sys").join(CONF_IPV6).join(interface).join("disable_ipv6");
+    if is(&file, "1") {
+        let _ = std::fs::write(&file, "0");
+    }
+}
+
+/// Connections from the host's loopback address may leave by this interface to reach published ports, and their answers come back.
+pub fn let_loopback_by(interface: &str) -> Result<()> {
+    let file = Path::new("/proc/sys/net/ipv4/conf").join(interface).join("route_localnet");
+    if is(&file, "1") { Ok(()) } else { write(&file, "1") }
 }
 
 /// Whether the container's kernel parameters say that it has IPv6, or that it has none. As with docker, `default` says nothing: it

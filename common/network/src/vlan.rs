@@ -62,7 +62,7 @@ impl Kind {
                 };
                 Ok(Some((Kind::Ipvlan(mode), parent)))
             }
-            Driver::Bridge | Driver::None | Driver::Cni(_) => Ok(None),
+            Driver::Bridge | Driver::Routed | Driver::None | Driver::Cni(_) => Ok(None),
         }
     }
 

@@ -151,6 +151,15 @@ impl Wanted {
                     .hint("one of 169.254.0.0/16 or fe80::/64")),
             }
         };
+        if self.network.driver == Driver::Routed
+            && let Some(text) = self.wish.link_local_ips.first()
+        {
+            return Err(Fault::input(format!(
+                "link-local address {text}: nobody shares a link with the container"
+            ))
+            .on(self.network.name.as_str())
+            .hint("networks of driver bridge have such addresses"));
+        }
         self.wish.link_local_ips.iter().map(parse).collect()
     }
 
@@ -196,7 +205,7 @@ pub fn ways(attached: &[Wanted]) -> Ways {
                 Driver::Macvlan(parent) | Driver::Ipvlan(parent) => has_family && parent.interface.is_some(),
                 // Its configuration alone knows.
                 Driver::Cni(_) => has_family || (one.network.pools.is_empty() && !ipv6),
-                Driver::Bridge => has_family,
+                Driver::Bridge | Driver::Routed => has_family,
             }
         };
         let mut best: Option<&Wanted> = None;

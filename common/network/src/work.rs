@@ -5,11 +5,11 @@ use crate::attach::{Request, chosen_first, names};
 use crate::claim::Claims;
 use crate::definition::{Driver, Route};
 use crate::host::{Host, InUse, Namespace};
-use crate::link::{self, Setup, Veth};
+use crate::link::{self, End, Setup, Veth};
 use crate::port::Wish;
-use crate::vlan;
 use crate::wanted::{Wanted, Ways};
 use crate::{cni, firewall};
+use crate::{routed, vlan};
 use fault::{Explain, Fault, Result};
 use record::{Attachment, Port, Record};
 use rustix::io::Errno;
@@ -74,14 +74,33 @@ impl<'w> Work<'w> {
         }
         let outside = link::find(self.host.route()?, &self.host_interface())
             .explain(|| "look up the container's interface".into())?;
-        if !leased || bridge.is_none() || outside.is_none_or(|link| link.master != bridge) {
+        let Some(outside) = outside.filter(|_| leased && bridge.is_some()) else { return Ok(false) };
+        if !self.is_in_place(&outside, bridge, addresses_of(present))? {
             return Ok(false);
         }
         let Some(interface) = &present.interface else { return Ok(false) };
         let inside = link::find(&self.host.socket_inside(namespace)?, interface)
             .explain(|| "look up the interface in the container".into())?;
+        // It is set up when all else of it has been.
+        let inside = inside.filter(|link| link.up);
         let mac = inside.and_then(|link| link.mac).map(link::mac_text);
         Ok(mac.is_some() && mac == present.mac)
+    }
+
+    /// Whether the host's end of the pair is where the network has it.
+    fn is_in_place(
+        &self,
+        outside: &link::Link,
+        bridge: Option<u32>,
+        mut addresses: impl Iterator<Item = IpAddr>,
+    ) -> Result<bool> {
+        let network = &self.one.network;
+        let Some(group) = routed::group(network) else { return Ok(outside.master == bridge) };
+        let route = self.host.route()?;
+        let device = link::index_of(route, &network.device);
+        let device = device.explain(|| format!("look up {}", network.device))?;
+        let stands = (outside.master, outside.group) == (None, group) && device == bridge;
+        Ok(stands && addresses.all(|address| link::way_to(route, address) == Some(outside.index)))
     }
 
     /// Claims the ports and leases the addresses, all or none; what the record is to say of it.
@@ -195,6 +214,10 @@ impl<'w> Work<'w> {
     }
 
     fn prefix(&self, address: IpAddr) -> u8 {
+        // What shares no wire with neighbours has none.
+        if self.one.network.driver == Driver::Routed {
+            return if address.is_ipv6() { 128 } else { 32 };
+        }
         self.one.network.pool_of(address).map_or(0, |pool| pool.subnet.prefix)
     }
 
@@ -229,7 +252,9 @@ impl<'w> Work<'w> {
         in_use: Option<InUse>,
     ) -> Result<()> {
         match (&self.one.network.driver, in_use) {
-            (Driver::Bridge, Some(in_use)) => self.connect_to_bridge(attachment, namespace, in_use),
+            (Driver::Bridge | Driver::Routed, Some(in_use)) => {
+                self.connect_to_host(attachment, namespace, in_use)
+            }
             (Driver::Macvlan(_) | Driver::Ipvlan(_), _) => self.connect_to_parent(attachment, namespace),
             (driver, _) => {
                 Err(Fault::input(format!("networks of driver {} cannot be attached to", driver.name()))
@@ -238,7 +263,7 @@ impl<'w> Work<'w> {
         }
     }
 
-    fn connect_to_bridge(
+    fn connect_to_host(
         &self,
         attachment: &Attachment,
         namespace: &Namespace,
@@ -250,18 +275,23 @@ impl<'w> Work<'w> {
         let name = self.host_interface();
         let addresses: Vec<IpAddr> = addresses_of(attachment).collect();
         let mac = attachment.mac.as_deref().and_then(link::parse_mac).unwrap_or_default();
-        for attempt in 0..4 {
+        for attempt in 0..6 {
             let veth = Veth {
                 name: &name,
                 peer: &self.interface,
                 namespace: namespace.file().as_fd(),
-                bridge: in_use.ready.ifindex,
                 mac,
                 mtu: network.mtu,
-                hairpin: !attachment.ports.is_empty(),
-                isolated: network.no_icc,
+                end: self.host_end(&in_use, attachment),
             };
-            let Err(error) = link::make_veth(route, &veth) else {
+            let made = link::make_veth(route, &veth).and_then(|()| match veth.end {
+                End::Port { .. } => Ok(()),
+                End::Routed { .. } => routed::lead_to(route, network, &name, &addresses, mac),
+            });
+            let Err(error) = made else {
+                if network.driver == Driver::Routed && !attachment.ports.is_empty() {
+                    self.let_reach_itself()?;
+                }
                 self.configure(namespace, &inside, &addresses)?;
                 // Until the kernel's work on changes of carriers has run, which may be seconds on a busy machine, neither end passes
                 // anything on, and first packets are lost. Asking for a link runs it for that link (rtnl_getlink(), Linux 6.8).
@@ -287,6 +317,18 @@ impl<'w> Work<'w> {
             }
         }
         Err(Fault::failed("the container's interface is being removed as often as it is made"))
+    }
+
+    fn host_end(&self, in_use: &InUse, attachment: &Attachment) -> End {
+        let network = &self.one.network;
+        if network.driver == Driver::Routed {
+            return routed::end(network);
+        }
+        End::Port {
+            bridge: in_use.ready.ifindex,
+            hairpin: !attachment.ports.is_empty(),
+            isolated: network.no_icc,
+        }
     }
 
     /// A link in the container's namespace on top of one of the host's.
@@ -325,13 +367,13 @@ impl<'w> Work<'w> {
         addresses: &[IpAddr],
     ) -> Result<()> {
         let sysctls = self.one.sysctls()?;
-        let on_bridge = self.one.network.driver == Driver::Bridge;
+        let of_host = self.one.network.driver.has_device();
         let mut with_prefixes: Vec<_> = addresses.iter().map(|ip| (*ip, self.prefix(*ip))).collect();
         with_prefixes.extend(self.one.link_local()?);
-        if on_bridge || !sysctls.is_empty() {
+        if of_host || !sysctls.is_empty() {
             // Before it is up: some are read then.
             self.host.inside(namespace, || {
-                if on_bridge {
+                if of_host {
                     let has_address = with_prefixes.iter().any(|(ip, _)| ip.is_ipv6());
                     let wished = crate::sysctl::wished_ipv6(self.request.config) == Some(true);
                     crate::sysctl::set_ipv6(&self.interface, has_address || wished);
@@ -345,8 +387,11 @@ impl<'w> Work<'w> {
                 && !addresses.contains(&route.gateway)
         };
         let routes: Vec<Route> = self.one.network.routes.iter().filter(has).copied().collect();
+        let is_routed = self.one.network.driver == Driver::Routed;
+        let on_link = if is_routed { routed::gateways(&self.one.network, addresses) } else { Vec::new() };
         let setup = Setup {
             interface: &self.interface,
+            on_link: &on_link,
             addresses: &with_prefixes,
             gateways: &self.routes(addresses),
             routes: &routes,
@@ -358,9 +403,19 @@ impl<'w> Work<'w> {
     /// Leads further ports to a container that is attached.
     pub fn add_ports(&self, addresses: &[IpAddr], ports: &[Port], in_use: Option<InUse>) -> Result<()> {
         let Some(in_use) = in_use.filter(|_| !ports.is_empty()) else { return Ok(()) };
-        link::set_hairpin(self.host.route()?, &self.host_interface())
-            .explain(|| "let the container reach its own ports".into())?;
+        self.let_reach_itself()?;
         self.publish(addresses, ports, in_use)
+    }
+
+    /// Whose ports are published reaches them as others do, and so does the host from its loopback address.
+    fn let_reach_itself(&self) -> Result<()> {
+        let name = self.host_interface();
+        match self.one.network.driver {
+            Driver::Routed if !self.one.network.has_ipv4() => Ok(()),
+            Driver::Routed => crate::sysctl::let_loopback_by(&name),
+            _ => link::set_hairpin(self.host.route()?, &name)
+                .explain(|| "let the container reach its own ports".into()),
+        }
     }
 
     /// What the record tells of may not have been made, if who saved it was killed.
@@ -368,8 +423,7 @@ impl<'w> Work<'w> {
         if ports.is_empty() {
             return Ok(in_use);
         }
-        link::set_hairpin(self.host.route()?, &self.host_interface())
-            .explain(|| "let the container reach its own ports".into())?;
+        self.let_reach_itself()?;
         self.add_elements(addresses, ports, in_use)
     }
 

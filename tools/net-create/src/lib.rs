@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
 
-    /// What it is made of: bridge, macvlan, ipvlan, none, or a CNI plugin
+    /// What it is made of: bridge, routed, macvlan, ipvlan, none, or a CNI plugin
     #[arg(short, long, value_name = "DRIVER")]
     pub driver: Option<String>,
 

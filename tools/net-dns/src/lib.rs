@@ -17,7 +17,7 @@ mod watch;
 pub mod zone;
 
 use cli::{Common, Context, Explain, Fault, Result};
-use network::{Definition, Driver, Host, dns};
+use network::{Definition, Host, dns};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use server::Server;
 use std::fs::File;
@@ -79,13 +79,13 @@ pub(crate) fn definition(store: &Store, name: &str) -> Result<Option<Definition>
         Err(fault) if fault.kind() == fault::Kind::NotFound => return Ok(None),
         Err(fault) => return Err(fault),
     };
-    Ok((network.dns.enabled && network.driver == Driver::Bridge).then_some(network))
+    Ok((network.dns.enabled && network.driver.has_device()).then_some(network))
 }
 
 fn wanted(store: &Store, name: &str) -> Result<Definition> {
     // What is not there is told as all tools tell it.
     let (network, _) = Definition::preview(store, name)?;
-    if network.dns.enabled && network.driver == Driver::Bridge {
+    if network.dns.enabled && network.driver.has_device() {
         return Ok(network);
     }
     Err(Fault::conflict("the network has no names")

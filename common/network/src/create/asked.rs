@@ -12,7 +12,7 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     pub name: String,
-    /// `bridge`, `macvlan`, `ipvlan`, `none`, `cni`, or the name of a CNI plugin, with or without `cni:`.
+    /// `bridge`, `routed`, `macvlan`, `ipvlan`, `none`, `cni`, or the name of a CNI plugin, with or without `cni:`.
     pub driver: String,
     pub subnets: Vec<String>,
     /// Each is of the subnet that contains it, and so are ranges.
@@ -55,7 +55,7 @@ impl Asked {
             ..File::default()
         };
         let plugin = match self.driver.as_str() {
-            "bridge" | "macvlan" | "ipvlan" | "none" => None,
+            "bridge" | "routed" | "macvlan" | "ipvlan" | "none" => None,
             "cni" if self.cni.is_some() => None,
             "cni" => {
                 return Err(Fault::usage("a network of CNI plugins takes their configuration: --cni FILE"));
@@ -78,8 +78,8 @@ impl Asked {
             file.parent = Some(device);
         }
         crate::options::apply(&mut file)?;
-        let bridge = file.driver == "bridge";
-        // Only a bridge has an address at which names can be asked for.
+        let bridge = matches!(file.driver.as_str(), "bridge" | "routed");
+        // Of others the host has no address at which names can be asked for.
         file.dns = FileDns { enabled: bridge && !self.no_dns, servers: self.dns.clone() };
         let of_bridges = [
             ("--isolate", file.isolate),
@@ -87,7 +87,10 @@ impl Asked {
             ("--dns", !self.dns.is_empty()),
         ];
         if let Some((flag, _)) = of_bridges.iter().find(|(_, given)| *given && !bridge) {
-            return Err(Fault::usage(format!("{flag} is for a bridge, not for driver {}", file.driver)));
+            return Err(Fault::usage(format!(
+                "{flag} is for driver bridge or routed, not for {}",
+                file.driver
+            )));
         }
         crate::options::check_links(&mut file)?;
         Ok(file)

@@ -31,7 +31,7 @@ impl WaysOut {
             }
             Ok(address)
         };
-        if *driver != Driver::Bridge && (!outbound.is_empty() || host_binding.is_some()) {
+        if !driver.has_device() && (!outbound.is_empty() || host_binding.is_some()) {
             let member = if outbound.is_empty() { "host_binding" } else { "outbound" };
             return Err(Fault::input(format!("{member} is for a bridge, not for driver {}", driver.name())));
         }
@@ -71,6 +71,12 @@ impl FileRoute {
         }
         if destination.prefix == 0 {
             return Err(wrong("this is the way out, which is the network's gateway".into()));
+        }
+        if *driver == Driver::Routed && !pools.iter().any(|pool| pool.gateway == gateway) {
+            return Err(wrong(format!(
+                "gateway {gateway} is a container, and these reach only the host at once"
+            ))
+            .hint("networks of driver bridge have ways by containers"));
         }
         if !pools.iter().any(|pool| pool.subnet.is_host(gateway)) {
             return Err(wrong(format!("gateway {gateway} is in none of the network's subnets")));

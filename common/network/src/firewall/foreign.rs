@@ -94,7 +94,7 @@ impl Hook {
 /// Sees to it that other tables let pass what ours does. What the user should hear of.
 pub fn open_ways(firewall: &Firewall, network: &Definition, lock: &File) -> Result<Vec<String>> {
     let chains = firewall.chains().explain(|| "list firewall chains".into())?;
-    let mut notes: Vec<String> = firewalld::trust(&chains, &network.device).into_iter().collect();
+    let mut notes: Vec<String> = firewalld::trust(&chains, network);
     let names = network.dns.enabled;
     for tables in &TABLES {
         let of_family = if tables.family == 10 { network.has_ipv6() } else { network.has_ipv4() };

@@ -2,8 +2,8 @@
 
 use super::element::{V4, V6};
 use super::foreign::MARK;
-use super::{Known, TABLE};
-use crate::definition::Definition;
+use super::{Known, TABLE, routed};
+use crate::definition::{Definition, Driver};
 use crate::netlink::text;
 use fault::{Explain, Fault, Result};
 use std::fs::File;
@@ -37,7 +37,7 @@ const NAME_LENGTH: usize = 16;
 
 /// Bridges of other engines by their names. What their rules let in is for them to say: a packet with our mark would
 /// get past them.
-const BRIDGES_OF_OTHERS: [&str; 8] =
+pub(super) const BRIDGES_OF_OTHERS: [&str; 8] =
     ["docker*", "br-*", "podman*", "cni*", "virbr*", "lxcbr*", "lxdbr*", "incusbr*"];
 
 /// Makes the table, or brings the rules of one that is there up to date without touching its elements.
@@ -49,11 +49,11 @@ pub fn make_table(network: &Definition, known: Known, lock: &File) -> Result<()>
 }
 
 /// The sets a network can be in, with its key in each.
-pub(super) fn memberships(device: &str) -> [(&'static str, Vec<u8>); 8] {
-    let mut name = device.as_bytes().to_vec();
+pub(super) fn memberships(network: &Definition) -> Vec<(&'static str, Vec<u8>)> {
+    let mut name = network.device.as_bytes().to_vec();
     name.resize(NAME_LENGTH, 0);
     let pair = [&name[..], &name[..]].concat();
-    [
+    let by_name = [
         (BRIDGES, name.clone()),
         (PAIRS, pair),
         (INTERNAL, name.clone()),
@@ -62,7 +62,8 @@ pub(super) fn memberships(device: &str) -> [(&'static str, Vec<u8>); 8] {
         (UNMASKED, name.clone()),
         (OUTBOUND[0], name.clone()),
         (OUTBOUND[1], name),
-    ]
+    ];
+    by_name.into_iter().chain(routed::memberships(network)).collect()
 }
 
 /// The rules, and which of them a network is concerned by.
@@ -85,13 +86,19 @@ fn script(network: &Definition, known: Known) -> String {
     for chain in ["publish", "out", "out6", "entering", "leaving", "within", "passed"] {
         lines.extend(["add", "flush"].map(|verb| format!("{verb} chain inet {TABLE} {chain}")));
     }
-    // What these ask of each packet is asked where there is an internal network. Nobody empties them: another one may be being made.
-    for chain in INNER {
+    // What these ask of each packet is asked where there is such a network. Nobody empties them: another one may be being made.
+    let internal = network.internal || known.internal_ones;
+    let is_routed = known.routed_ones || network.driver == Driver::Routed;
+    let asked = |chain: &str| {
+        (internal || !INNER.contains(&chain)) && (is_routed || !routed::CHAINS.contains(&chain))
+    };
+    for chain in INNER.into_iter().chain(routed::CHAINS) {
         lines.push(format!("add chain inet {TABLE} {chain}"));
-        if network.internal || known.internal_ones {
+        if asked(chain) {
             lines.push(format!("flush chain inet {TABLE} {chain}"));
         }
     }
+    lines.extend(routed::sets());
     for set in [BRIDGES, INTERNAL, ISOLATED, NAMED, UNMASKED] {
         lines.push(format!("add set inet {TABLE} {set} {{ type ifname; }}"));
     }
@@ -112,12 +119,11 @@ fn script(network: &Definition, known: Known) -> String {
             lines.push(format!("add map inet {TABLE} {map} {{ type {kind} }}"));
         }
     }
-    let asked =
-        |(chain, _): &(&str, String)| !INNER.contains(chain) || network.internal || known.internal_ones;
     lines.extend(
         rules()
             .into_iter()
-            .filter(asked)
+            .chain(routed::rules())
+            .filter(|(chain, _)| asked(chain))
             .map(|(chain, rule)| format!("add rule inet {TABLE} {chain} {rule}")),
     );
     lines.extend(subnets(network, "add"));
@@ -141,6 +147,7 @@ fn script(network: &Definition, known: Known) -> String {
         let map = OUTBOUND[usize::from(address.is_ipv6())];
         lines.push(format!("add element inet {TABLE} {map} {{ {device} : {address} }}"));
     }
+    lines.extend(routed::elements(network));
     lines.join("\n") + "\n"
 }
 
@@ -169,8 +176,10 @@ fn rules() -> Vec<(&'static str, String)> {
     // Loopback addresses of ours are nobody else's, neither as destination nor as source: route_localnet, which lets us reach
     // published ports from them, would let containers use them.
     let mut rules = vec![
+        ("guard", "jump routed_guard".to_owned()),
         ("guard", "ip daddr 127.0.0.0/8 iifname @bridges drop".to_owned()),
         ("guard", "ip saddr 127.0.0.0/8 iifname @bridges drop".to_owned()),
+        ("prerouting", "jump routed_prerouting".to_owned()),
         // Before routing, that is before the kernel drops what comes from elsewhere to a loopback address.
         ("prerouting", "ip daddr 127.0.0.0/8 return".to_owned()),
         // A container's questions to its network's resolver are that one's, whatever port 53 is published for.
@@ -200,6 +209,7 @@ fn rules() -> Vec<(&'static str, String)> {
         ("postrouting", "ip saddr 127.0.0.0/8 oifname @bridges masquerade"),
         // What the host sends to itself keeps its address.
         ("postrouting", "oifname \"lo\" return"),
+        ("postrouting", "jump routed_postrouting"),
         ("postrouting", "ip saddr @subnets oifname != @bridges goto out"),
         ("postrouting", "ip6 saddr @subnets6 oifname != @bridges goto out6"),
         ("out", "iifname @unmasked return"),
@@ -216,6 +226,7 @@ fn rules() -> Vec<(&'static str, String)> {
         ("inner", "oifname @internal goto within"),
         ("within", "iifname . oifname @pairs goto passed"),
         ("within", "drop"),
+        ("forward", "jump routed_forward"),
         ("forward", "oifname @bridges goto entering"),
         ("forward", "iifname @bridges goto leaving"),
         // What a network may no longer have is forgotten when it changes, see conntrack.
@@ -243,6 +254,7 @@ fn rules() -> Vec<(&'static str, String)> {
             ),
         ));
     }
+    rules.push(("input", "jump routed_input".to_owned()));
     rules.push(("input", "jump inner_input".to_owned()));
     // Of the host's addresses an internal network has that of its bridge.
     rules.push((
