@@ -365,7 +365,8 @@ impl Job<'_> {
         }
         let resolvers = dns::resolvers(all.iter().map(|one| &one.network), &addresses);
         let ipv6 = addresses.iter().any(IpAddr::is_ipv6);
-        files::write_resolv_conf(bundle, &Resolver::parse(config)?, &resolvers, ipv6)
+        let wished = cni::resolver(&self.attachments).unless(Resolver::parse(config)?);
+        files::write_resolv_conf(bundle, &wished, &resolvers, ipv6)
     }
 }
 

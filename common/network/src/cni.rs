@@ -13,6 +13,8 @@ use crate::signals::interruptible;
 use crate::work::Work;
 use cni::{Attachment as Parameters, Configuration, Runtime, Success, Version};
 use fault::{Explain, Fault, Result};
+use oci::wishes::Resolver;
+use oci::wishes::names::{name_server, resolver_option, search_domain};
 use record::{Attachment, Port};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -280,6 +282,31 @@ fn forgotten(store: &Store, network: &str, id: &str) -> Result<Option<Lock>> {
     let Some(lock) = Lock::try_exclusive(&container.bundle)? else { return Ok(None) };
     let told = container.load()?.networks()?.iter().any(|attachment| attachment.name == network);
     Ok(Some(lock).filter(|_| !told))
+}
+
+/// What plugins say of names (CNI specification, section 5, `dns`), less what makes no sense and servers on a loopback address, which is
+/// the host's if they took it out of its `resolv.conf`.
+pub fn resolver(attachments: &[Attachment]) -> Resolver {
+    let told = attachments.iter().filter_map(|one| one.cni.as_ref()?.get("dns"));
+    let mut found = Resolver::default();
+    for dns in told {
+        let texts = |member: &str| {
+            let list = dns[member].as_array().into_iter().flatten();
+            list.chain(dns.get(member).filter(|value| value.is_string())).filter_map(Value::as_str)
+        };
+        let servers = texts("nameservers").filter_map(|text| name_server(text).ok());
+        found.servers.extend(servers.filter(|server| !server.is_loopback()));
+        let domains = texts("domain").chain(texts("search"));
+        for domain in domains.filter_map(|text| search_domain(text).ok()) {
+            if !found.search.contains(&domain) {
+                found.search.push(domain);
+            }
+        }
+        found.options.extend(texts("options").filter_map(|text| resolver_option(text).ok()));
+    }
+    // MAXNS of resolv.h
+    found.servers.truncate(3);
+    found
 }
 
 /// The names of the plugins in the order in which a command runs them.

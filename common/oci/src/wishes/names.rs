@@ -79,6 +79,17 @@ impl Resolver {
         })
     }
 
+    /// What `wished` says, and this where it says nothing.
+    #[must_use]
+    pub fn unless(self, wished: Resolver) -> Resolver {
+        let or = |wished: Vec<String>, this| if wished.is_empty() { this } else { wished };
+        Resolver {
+            servers: if wished.servers.is_empty() { self.servers } else { wished.servers },
+            search: or(wished.search, self.search),
+            options: or(wished.options, self.options),
+        }
+    }
+
     /// A resolv.conf with what is wished for in place of what it has of that kind.
     pub fn apply(&self, base: &str) -> String {
         let replaced = |line: &str| match line.split_whitespace().next() {

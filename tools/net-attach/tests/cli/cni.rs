@@ -362,6 +362,30 @@ fn plugins_that_make_no_interface_are_run_once() {
 }
 
 #[test]
+fn name_servers_of_plugins_are_the_containers() {
+    isolated("cni::name_servers_of_plugins_are_the_containers", |lab| {
+        let answer = r#"printf '%s\n' '{"cniVersion":"1.0.0","dns":{"nameservers":["127.0.0.53","10.7.7.7","fd00::7","x"],"domain":"corp.test","search":["corp.test","lab.test","a b"],"options":["ndots:3","no\nnameserver 6.6.6.6"]}}'"#;
+        script(lab, "names", answer);
+        network(lab, "corp", "1.0.0", &serde_json::json!([{"type": "names"}]));
+        let resolv_conf = |lab: &Lab, id: &str| {
+            fs::read_to_string(lab.root().join("containers").join(id).join("resolv.conf")).unwrap()
+        };
+        let one = lab.container(1, r#"{"network": "corp"}"#);
+        let (status, _, stderr) = with_path(lab, "net-attach", &["c1"]);
+        assert_eq!(status, 0, "{stderr}");
+        let told = "nameserver 10.7.7.7\nnameserver fd00::7\nsearch corp.test lab.test\noptions ndots:3\n";
+        assert_eq!(resolv_conf(lab, &one.id), told);
+        assert_eq!(with_path(lab, "net-detach", &["c1"]).0, 0);
+        assert!(!resolv_conf(lab, &one.id).contains("10.7.7.7"));
+        // What the container asks for goes before.
+        let two = lab.container(2, r#"{"network": "corp", "dns": ["9.9.9.9"], "dns_search": ["."]}"#);
+        assert_eq!(with_path(lab, "net-attach", &["c2"]).0, 0);
+        assert_eq!(resolv_conf(lab, &two.id), "nameserver 9.9.9.9\noptions ndots:3\n");
+        assert_eq!(with_path(lab, "net-detach", &["c2"]).0, 0);
+    });
+}
+
+#[test]
 fn plugins_are_asked_whether_what_they_made_is_still_so() {
     isolated("cni::plugins_are_asked_whether_what_they_made_is_still_so", |lab| {
         let at = script(lab, "watch", ANSWER);
