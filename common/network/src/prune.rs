@@ -272,7 +272,7 @@ impl<'h> Pruner<'h> {
         if self.plan.is_some() { Ok(()) } else { firewall.remove(&stale) }
     }
 
-    /// Interfaces named as ours, on our bridge or none, that belong to no attached container. Nothing is being attached to
+    /// Interfaces named as ours, on our bridge or none and of no other network's group, that belong to no attached container. Nothing is being attached to
     /// this network meanwhile.
     pub(crate) fn interfaces(&mut self, network: &Definition) -> Result<()> {
         if !network.driver.has_device() {
@@ -286,7 +286,10 @@ impl<'h> Pruner<'h> {
         for found in link::all(route)? {
             let ours = found.kind == "veth"
                 && found.name.strip_prefix(link::PREFIX).is_some_and(|id| id.len() == 12 && is_hex(id))
-                && (found.master.is_none() || found.master == bridge);
+                && match found.master {
+                    None => found.group == 0 || Some(found.group) == routed::group(network),
+                    master => master == bridge,
+                };
             if !ours || leased.contains(&found.name) {
                 continue;
             }

@@ -98,7 +98,9 @@ fn script(network: &Definition, known: Known) -> String {
             lines.push(format!("flush chain inet {TABLE} {chain}"));
         }
     }
-    lines.extend(routed::sets());
+    if is_routed {
+        lines.extend(routed::sets());
+    }
     for set in [BRIDGES, INTERNAL, ISOLATED, NAMED, UNMASKED] {
         lines.push(format!("add set inet {TABLE} {set} {{ type ifname; }}"));
     }
