@@ -14,13 +14,14 @@ use rustix::io::Errno;
 use std::io;
 use std::net::IpAddr;
 
-/// Group of the links of a network with this device. The highest bit keeps clear of the numbers people give
-/// (`/etc/iproute2/group`) and of 0, in which all other links are.
+/// Group of the links of a network with this device. The second highest bit keeps clear of the numbers people give
+/// (`/etc/iproute2/group`) and of 0, in which all other links are; with the highest one ip(8) would show it as less than nothing, and
+/// not take it.
 pub fn group_of(device: &str) -> u32 {
     // FNV-1a; a new network's device is not one whose number another one has.
     let digest =
         device.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    digest | 1 << 31
+    (digest ^ digest >> 31) & 0x7fff_ffff | 1 << 30
 }
 
 /// The group of a network's links, if it is a routed one.
@@ -58,9 +59,7 @@ pub fn lead_to(
     mac: [u8; 6],
 ) -> io::Result<()> {
     let index = link::index_of(host, name)?.ok_or_else(|| io::Error::from(Errno::NODEV))?;
-    if network.has_ipv6() {
-        crate::sysctl::switch_ipv6_on(name);
-    }
+    crate::sysctl::close_to_routers(name, network.has_ipv6())?;
     let mut messages = Messages::new();
     push_ways(&mut messages, network, index, addresses, mac, REPLACE);
     host.request(&messages)
@@ -74,6 +73,7 @@ pub fn lead_again(
     address: IpAddr,
     mac: [u8; 6],
 ) -> io::Result<bool> {
+    crate::sysctl::close_to_routers(&found.name, network.has_ipv6())?;
     let mut messages = Messages::new();
     let mut up = link::link_up();
     up.header.index = found.index;
@@ -117,7 +117,8 @@ mod tests {
         let numbers: std::collections::HashSet<u32> =
             (0..50_000).map(|n| of(&format!("staves{n}"))).collect();
         assert_eq!(numbers.len(), 50_000);
-        assert!(numbers.iter().all(|number| *number > i32::MAX.unsigned_abs()));
+        // What ip(8) takes and shows as it is.
+        assert!(numbers.iter().all(|number| (1 << 30..1 << 31).contains(number)));
     }
 
     #[test]

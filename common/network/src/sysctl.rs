@@ -1,6 +1,6 @@
 //! Kernel parameters interfaces need (ip-sysctl.rst of the kernel's documentation).
 
-use crate::definition::Definition;
+use crate::definition::{Definition, Driver};
 use fault::{Explain, Fault, Result};
 use record::Config;
 use std::io::Write;
@@ -47,8 +47,10 @@ pub fn of(network: &Definition) -> Vec<Sysctl> {
         return list;
     }
     if network.has_ipv4() {
-        // Connections from the host's loopback address leave by the bridge to reach published ports.
-        list.push(one(of_bridge("ipv4", "route_localnet"), "1", Kind::Ours));
+        if network.driver == Driver::Bridge {
+            // Connections from the host's loopback address leave by the bridge to reach published ports.
+            list.push(one(of_bridge("ipv4", "route_localnet"), "1", Kind::Ours));
+        }
         list.push(one("net/ipv4/ip_forward".into(), "1", Kind::Machine));
     }
     if network.has_ipv6() {
@@ -113,6 +115,32 @@ pub fn switch_ipv6_on(interface: &str) {
     let file = Path::new("/proc/sys").join(CONF_IPV6).join(interface).join("disable_ipv6");
     if is(&file, "1") {
         let _ = std::fs::write(&file, "0");
+    }
+}
+
+/// Of an interface of the host's at whose other end a container is: who is there must not make itself the host's router (CVE-2020-13401).
+/// Where the network has no IPv6 the interface has none. The error is the kernel's.
+pub fn close_to_routers(interface: &str, has_ipv6: bool) -> std::io::Result<()> {
+    let dir = Path::new("/proc/sys").join(CONF_IPV6).join(interface);
+    let set = |parameter: &str, value: &str| {
+        let file = dir.join(parameter);
+        let opened = std::fs::OpenOptions::new().write(true).open(&file);
+        match opened.and_then(|mut open| open.write_all(value.as_bytes())) {
+            // A machine, or a link with too small packets, without IPv6.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) if !is(&file, value) => {
+                let what = format!("set net.ipv6.conf.{interface}.{parameter} to {value}: {error}");
+                Err(std::io::Error::new(error.kind(), what))
+            }
+            _ => Ok(()),
+        }
+    };
+    // Also where it has no IPv6: `all.disable_ipv6` set to 0 gives it to every interface.
+    set("accept_ra", "0")?;
+    match has_ipv6 {
+        false => set("disable_ipv6", "1"),
+        true if is(&dir.join("disable_ipv6"), "1") => set("disable_ipv6", "0"),
+        true => Ok(()),
     }
 }
 
