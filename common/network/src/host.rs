@@ -2,9 +2,11 @@
 
 use crate::definition::{self, DEFAULT, Definition, Driver, FileSubnet, unknown};
 use crate::firewall::{self, Firewall};
+use crate::link::Link;
 use crate::netlink::Socket;
 use crate::occupied::check_overlap;
 use crate::plan::Step;
+use crate::routed::group_of;
 use crate::subnet::Subnet;
 use crate::{conntrack, link, sysctl};
 use fault::{Explain, Fault, Result};
@@ -194,6 +196,7 @@ impl<'a> Host<'a> {
         if ready.is_some() && ready == bridge {
             return Ok((Vec::new(), bridge));
         }
+        check_kind(&link::all(self.route()?)?, network, bridge)?;
         check_overlap(self.store, self.route()?, network, bridge)?;
         let mut steps = vec![Step::SetUpBridge {
             device: network.device.clone(),
@@ -367,6 +370,10 @@ impl<'a> Host<'a> {
         // Who removes the table makes sure, with this lock, that no network is ready.
         let _shared = locked(&self.store.run().join("networks"), FlockOperation::LockShared)?;
         if network.driver.has_device() {
+            let of_other_kind = before.as_ref().filter(|b| b.routed != (network.driver == Driver::Routed));
+            if let Some(other) = of_other_kind.and_then(|_| self.made_as(&network.name)) {
+                self.firewall()?.forget(&other)?;
+            }
             let known = self.firewall()?.knows(network)?;
             self.firewall()?.forget_seen_as(network)?;
             firewall::make_table(network, known, lock)?;
@@ -393,6 +400,7 @@ impl<'a> Host<'a> {
     fn make_bridge(&self, network: &Definition, before: Option<&Ready>) -> Result<u32> {
         let route = self.route()?;
         let present = link::find_bridge(route, network)?.map(|bridge| bridge.index);
+        check_kind(&link::all(route)?, network, present)?;
         check_overlap(self.store, route, network, present)?;
         let index = link::make_bridge(route, network).map_err(privileges)?;
         for one in sysctl::of(network) {
@@ -414,6 +422,31 @@ impl<'a> Host<'a> {
         link::configure_bridge(route, network, index, present.is_none() || before.is_some())?;
         Ok(index)
     }
+}
+
+/// Fails with a conflict when containers are attached as a definition of the other kind had it: on a network's bridge, or without one.
+/// They have other addresses and ways than this one's, and nothing changes those of a container that runs.
+fn check_kind(links: &[Link], network: &Definition, bridge: Option<u32>) -> Result<()> {
+    let is_routed = network.driver == Driver::Routed;
+    let is_other = |link: &&Link| {
+        link.name.starts_with(link::PREFIX)
+            && if is_routed {
+                link.master.is_some() && link.master == bridge
+            } else {
+                link.master.is_none() && link.group == group_of(&network.device)
+            }
+    };
+    let Some(found) = links.iter().find(is_other) else { return Ok(()) };
+    let (is, was) = if is_routed { ("routed", "bridge") } else { ("bridge", "routed") };
+    Err(Fault::conflict(format!(
+        "the driver is {is} now, and {} is of a container that was attached when it was {was}",
+        found.name
+    ))
+    .on(network.name.as_str())
+    .hint(format!(
+        "detach its containers (net-detach) and attach them again, or put \"{was}\" back into networks/{}/network.json",
+        network.name
+    )))
 }
 
 /// Whether a directory that is open still has a name.
@@ -460,4 +493,33 @@ fn locked(dir: &Path, how: FlockOperation) -> Result<File> {
 
 fn read(path: &Path) -> Option<Ready> {
     serde_json::from_slice(&store::atomic::read_at_most(path, LONGEST).ok()??).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_attached_in_the_other_way_keeps_a_network_from_being_made() {
+        let network = |driver: &str| {
+            let subnets = vec![FileSubnet { subnet: "10.90.0.0/24".into(), ..FileSubnet::default() }];
+            let (name, device) = ("web".to_owned(), "staves1".to_owned());
+            definition::File { name, driver: driver.into(), device, subnets, ..definition::File::default() }
+                .check()
+                .unwrap()
+        };
+        let link = |name: &str, master, group| Link { name: name.into(), master, group, ..Link::default() };
+        let own = group_of("staves1");
+        let (port, pair) = (link("stv0123456789ab", Some(7), 0), link("stv0123456789ab", None, own));
+        let strangers =
+            [link("eth0", Some(7), 0), link("stv0123456789cd", Some(8), 0), link("stv9", None, 0)];
+        let checked = |driver: &str, links: &[&Link]| {
+            let links: Vec<Link> = links.iter().copied().chain(&strangers).cloned().collect();
+            check_kind(&links, &network(driver), Some(7)).map_err(|fault| fault.to_string())
+        };
+        assert_eq!(checked("bridge", &[&port]), Ok(()));
+        assert_eq!(checked("routed", &[&pair]), Ok(()));
+        assert!(checked("bridge", &[&pair]).unwrap_err().contains("stv0123456789ab is of a container"));
+        assert!(checked("routed", &[&port]).unwrap_err().contains("driver is routed now"));
+    }
 }

@@ -177,7 +177,7 @@ pub fn check_overlap(store: &Store, route: &Socket, network: &Definition, device
     for (pool, by) in hits {
         let found = links.iter().find(|link| Some(link.index) == by);
         // To containers of its own.
-        if found.is_some_and(|link| routed::group(network) == Some(link.group)) {
+        if found.is_some_and(|link| link.group == routed::group_of(&network.device)) {
             continue;
         }
         let name = found.map_or("a route", |link| link.name.as_str());

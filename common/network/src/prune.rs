@@ -272,7 +272,7 @@ impl<'h> Pruner<'h> {
         if self.plan.is_some() { Ok(()) } else { firewall.remove(&stale) }
     }
 
-    /// Interfaces named as ours, on our bridge or none and of no other network's group, that belong to no attached container. Nothing is being attached to
+    /// Interfaces named as ours, on our bridge, in our group, or in none, that belong to no attached container. Nothing is being attached to
     /// this network meanwhile.
     pub(crate) fn interfaces(&mut self, network: &Definition) -> Result<()> {
         if !network.driver.has_device() {
@@ -284,13 +284,7 @@ impl<'h> Pruner<'h> {
         let leased = self.leased(network)?;
         let mut recorded = None;
         for found in link::all(route)? {
-            let ours = found.kind == "veth"
-                && found.name.strip_prefix(link::PREFIX).is_some_and(|id| id.len() == 12 && is_hex(id))
-                && match found.master {
-                    None => found.group == 0 || Some(found.group) == routed::group(network),
-                    master => master == bridge,
-                };
-            if !ours || leased.contains(&found.name) {
+            if !is_of(&found, network, bridge) || leased.contains(&found.name) {
                 continue;
             }
             if recorded.is_none() {
@@ -355,7 +349,8 @@ impl<'h> Pruner<'h> {
         };
         let gone = self.plan.as_ref();
         let stays = |link: &link::Link| {
-            let is_of = link.master == Some(bridge.index) || routed::group(network) == Some(link.group);
+            // Of either kind: the definition may have been another one when it was made.
+            let is_of = link.master == Some(bridge.index) || link.group == routed::group_of(&network.device);
             is_of && gone.is_none_or(|plan| !plan.interfaces.contains(&link.name))
         };
         let ours = bridge.kind == "bridge" && bridge.mac == link::bridge_mac(network);
@@ -436,6 +431,51 @@ fn attached_interfaces(host: &Host<'_>) -> Result<HashSet<String>> {
     Ok(names)
 }
 
+/// Whether a link may be a container's of this network, or is nobody's. Those of other networks, also of other stores, are on their
+/// bridge or in their group.
+fn is_of(link: &link::Link, network: &Definition, bridge: Option<u32>) -> bool {
+    link.kind == "veth"
+        && link.name.strip_prefix(link::PREFIX).is_some_and(|id| id.len() == 12 && is_hex(id))
+        && match link.master {
+            None => link.group == 0 || link.group == routed::group_of(&network.device),
+            master => master == bridge,
+        }
+}
+
 fn is_hex(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::FileSubnet;
+
+    #[test]
+    fn links_of_other_networks_are_left_alone() {
+        let network = |driver: &str| {
+            let subnets = vec![FileSubnet { subnet: "10.90.0.0/24".into(), ..FileSubnet::default() }];
+            let (name, device) = ("web".to_owned(), "staves1".to_owned());
+            File { name, driver: driver.into(), device, subnets, ..File::default() }.check().unwrap()
+        };
+        let link = |master, group| link::Link {
+            name: "stv0123456789ab".into(),
+            kind: "veth".into(),
+            master,
+            group,
+            ..link::Link::default()
+        };
+        for driver in ["bridge", "routed"] {
+            let is_ours = |link: &link::Link, bridge| is_of(link, &network(driver), bridge);
+            let (own, others) = (routed::group_of("staves1"), routed::group_of("staves2"));
+            assert!(is_ours(&link(None, own), Some(7)) && is_ours(&link(Some(7), 0), Some(7)));
+            // What a killed net-attach left, or one whose bridge has gone.
+            assert!(is_ours(&link(None, 0), Some(7)) && is_ours(&link(None, 0), None));
+            // Of another network, which may be another store's.
+            assert!(!is_ours(&link(None, others), Some(7)) && !is_ours(&link(None, others), None));
+            assert!(!is_ours(&link(Some(8), 0), Some(7)) && !is_ours(&link(Some(8), 0), None));
+            let named = |name: &str| link::Link { name: name.into(), ..link(None, own) };
+            assert!(!is_ours(&named("stv0123456789"), None) && !is_ours(&named("eth0"), None));
+        }
+    }
 }
