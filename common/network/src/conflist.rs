@@ -56,7 +56,7 @@ pub fn find_plugin(name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Fault::usage(format!("there is no driver \"{name}\"")).hint(format!(
-        "bridge, macvlan, ipvlan, none, or a CNI plugin in $STAVES_CNI_PATH (default {})",
+        "bridge, routed, macvlan, ipvlan, none, or a CNI plugin in $STAVES_CNI_PATH (default {})",
         cni::DEFAULT_PATH
     )))
 }

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use store::Lock;
 
 /// Begins the bridges' names; the default network's is the one with 0.
-const DEVICE: &str = "staves";
+pub(crate) const DEVICE: &str = "staves";
 /// Words of `--network` that are no networks.
 const WORDS: [&str; 8] = ["none", "host", "default", "private", "container", "ns", "slirp4netns", "pasta"];
 

@@ -15,7 +15,7 @@ use store::Store;
 /// Filters of different keys must all hold, and so must several labels; of several names or drivers one is enough.
 ///
 ///   name=                part of it; ^ and $ stand for its beginning and end
-///   driver=              bridge, macvlan, ipvlan, none, cni, or a CNI plugin
+///   driver=              bridge, routed, macvlan, ipvlan, none, cni, or a CNI plugin
 ///   label=KEY[=VALUE]    set with net-create --label
 ///   label!=KEY[=VALUE]   not set
 ///   dangling=true|false  asked for by no container, running or not, or by some; the default network is false

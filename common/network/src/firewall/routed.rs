@@ -4,7 +4,9 @@
 use super::TABLE;
 use super::foreign::MARK;
 use super::rules::BRIDGES_OF_OTHERS;
+use crate::create::DEVICE;
 use crate::definition::Definition;
+use crate::link::PREFIX;
 use crate::routed;
 use std::net::IpAddr;
 
@@ -28,13 +30,14 @@ const ADDRESS: [&str; 2] = ["ipv4_addr", "ipv6_addr"];
 pub(super) const CHANGING: [&str; 4] = [OUTBOUND[0], OUTBOUND[1], GATEWAY[0], GATEWAY[1]];
 
 /// Chains, and where they are jumped to from.
-pub(super) const CHAINS: [&str; 7] = [
+pub(super) const CHAINS: [&str; 8] = [
     "routed_guard",
     "routed_prerouting",
     "routed_postrouting",
     "routed_forward",
     "routed_within",
     "routed_entering",
+    "routed_nobody",
     "routed_input",
 ];
 
@@ -110,7 +113,15 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
     let mut rules: Vec<(&str, String)> = Vec::new();
     let mut add = |chain: &'static str, text: &str| rules.push((chain, text.to_owned()));
     add("routed_guard", "ip daddr 127.0.0.0/8 iifgroup @routed drop");
-    add("routed_guard", "ip saddr 127.0.0.0/8 iifgroup @routed drop");
+    // Each link is one container's: with another's address, or the host's, it sends for somebody else. Those of the host's loopback
+    // are among them.
+    add("routed_guard", "iifgroup @routed fib saddr . iif oif missing drop");
+    // Asked once for each connection: from elsewhere nobody comes with addresses of containers, which firewalld trusts. By names: a
+    // set of them cannot be asked for where the way back leads.
+    for way_back in [PREFIX, DEVICE] {
+        let elsewhere = "iifname != \"lo\" iifgroup != @routed iifname != @bridges";
+        add("routed_prerouting", &format!("{elsewhere} fib saddr oifname \"{way_back}*\" drop"));
+    }
     for (ip, at) in ["ip", "ip6"].into_iter().zip(AT) {
         let asks = format!("meta l4proto {{ tcp, udp }} th dport 53 iifgroup . {ip} daddr @{at}");
         add("routed_prerouting", &format!("{asks} accept"));
@@ -141,6 +152,7 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
     add("routed_forward", "iifgroup @routed_internal goto routed_within");
     add("routed_forward", "oifgroup @routed_internal goto routed_within");
     add("routed_within", "iifgroup . oifgroup @routed_pairs goto passed");
+    add("routed_within", "jump routed_nobody");
     add("routed_within", "drop");
     add("routed_forward", "ct state established,related goto passed");
     add("routed_forward", "oifgroup @routed goto routed_entering");
@@ -152,7 +164,10 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
     // To bridges of ours: what is published there.
     add("routed_forward", "oifname @isolated drop");
     add("routed_forward", "oifname @bridges ct status dnat goto passed");
-    add("routed_forward", "oifname @bridges drop");
+    add("routed_forward", "jump routed_nobody");
+    // Addresses of the network that no container has are its device's: who asks for one that has gone hears of it, as on a bridge,
+    // instead of waiting. What is on bridges cannot be told from that.
+    add("routed_nobody", "iifgroup @routed oifname @bridges reject with icmpx type host-unreachable");
     for name in BRIDGES_OF_OTHERS {
         add("routed_forward", &format!("oifname \"{name}\" return"));
     }
@@ -166,4 +181,42 @@ pub(super) fn rules() -> Vec<(&'static str, String)> {
         add("routed_input", &format!("iifgroup @routed_internal iifgroup . {ip} daddr != @{at} drop"));
     }
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::rules as all_rules;
+    use super::*;
+
+    #[test]
+    fn each_chain_is_there_and_led_to() {
+        let own = rules();
+        assert!(own.iter().all(|(chain, _)| CHAINS.contains(chain)));
+        for chain in CHAINS {
+            assert!(own.iter().any(|(other, _)| *other == chain), "{chain} is empty");
+            let leads = |rule: &str| rule.ends_with(&format!(" {chain}")) || rule == format!("jump {chain}");
+            let led_to = own.iter().chain(&all_rules()).any(|(_, rule)| leads(rule));
+            assert!(led_to, "nothing leads to {chain}");
+        }
+    }
+
+    #[test]
+    fn what_nothing_may_pass_comes_first() {
+        let own = rules();
+        let at = |chain: &str, part: &str| {
+            let found = own.iter().position(|(other, rule)| *other == chain && rule.contains(part));
+            found.unwrap_or_else(|| panic!("no {part} in {chain}"))
+        };
+        for side in ["iifgroup @routed_internal", "oifgroup @routed_internal"] {
+            assert!(at("routed_forward", side) < at("routed_forward", "ct state established"));
+        }
+        assert!(at("routed_forward", "oifname @isolated drop") < at("routed_forward", "ct status dnat"));
+        assert!(at("routed_forward", "jump routed_nobody") < at("routed_forward", "oifname \"docker*\""));
+        assert!(at("routed_entering", "oifgroup @routed_isolated") < at("routed_entering", "ct status dnat"));
+        assert_eq!(own.iter().rev().find(|(chain, _)| *chain == "routed_entering").unwrap().1, "drop");
+        // Who sends is looked at before all else.
+        assert!(
+            at("routed_guard", "fib saddr . iif oif missing drop") < at("routed_prerouting", "th dport 53")
+        );
+    }
 }

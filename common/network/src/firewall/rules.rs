@@ -174,7 +174,7 @@ pub(super) fn forget_subnets(network: &Definition) {
 ///
 /// Every packet of the machine comes by, so that what is asked first costs least: a set of names is ten times a comparison with
 /// what the packet or its connection says.
-fn rules() -> Vec<(&'static str, String)> {
+pub(super) fn rules() -> Vec<(&'static str, String)> {
     // Loopback addresses of ours are nobody else's, neither as destination nor as source: route_localnet, which lets us reach
     // published ports from them, would let containers use them.
     let mut rules = vec![
@@ -227,6 +227,7 @@ fn rules() -> Vec<(&'static str, String)> {
         ("inner", "iifname @internal goto within"),
         ("inner", "oifname @internal goto within"),
         ("within", "iifname . oifname @pairs goto passed"),
+        ("within", "jump routed_nobody"),
         ("within", "drop"),
         ("forward", "jump routed_forward"),
         ("forward", "oifname @bridges goto entering"),
