@@ -193,8 +193,15 @@ impl Firewall {
         Ok(())
     }
 
-    /// Takes the addresses out that a network was seen by: an element of a map that is there cannot be added as another.
-    pub fn forget_seen_as(&self, network: &Definition) -> Result<()> {
+    /// Takes the addresses out that a network was seen by: an element of a map that is there cannot be added as another. Those the
+    /// host had on it as it was made before, too, unless it keeps them.
+    pub fn forget_seen_as(&self, network: &Definition, before: Option<&Definition>) -> Result<()> {
+        let now = routed::memberships(network);
+        for (set, key) in before.map(routed::memberships).unwrap_or_default() {
+            if routed::AT.contains(&set) && !now.contains(&(set, key.clone())) {
+                self.forget_member(set, &key, &network.device)?;
+            }
+        }
         for (set, key) in rules::memberships(network) {
             if rules::OUTBOUND.contains(&set) || routed::CHANGING.contains(&set) {
                 self.forget_member(set, &key, &network.device)?;

@@ -370,12 +370,12 @@ impl<'a> Host<'a> {
         // Who removes the table makes sure, with this lock, that no network is ready.
         let _shared = locked(&self.store.run().join("networks"), FlockOperation::LockShared)?;
         if network.driver.has_device() {
-            let of_other_kind = before.as_ref().filter(|b| b.routed != (network.driver == Driver::Routed));
-            if let Some(other) = of_other_kind.and_then(|_| self.made_as(&network.name)) {
-                self.firewall()?.forget(&other)?;
+            let made_as = before.as_ref().and_then(|_| self.made_as(&network.name));
+            if let Some(other) = made_as.as_ref().filter(|made| made.driver != network.driver) {
+                self.firewall()?.forget(other)?;
             }
             let known = self.firewall()?.knows(network)?;
-            self.firewall()?.forget_seen_as(network)?;
+            self.firewall()?.forget_seen_as(network, made_as.as_ref())?;
             firewall::make_table(network, known, lock)?;
             // What passed while there were no such rules: before the network was edited, after somebody emptied the table, or of a
             // network that had these addresses.

@@ -43,7 +43,8 @@ pub fn of(network: &Definition) -> Vec<Sysctl> {
         // Machines that have it switched off for new interfaces.
         list.push(one(of_bridge("ipv6", "disable_ipv6"), "0", Kind::Ours));
     }
-    if network.internal {
+    // By the host's forwarding alone neighbours without a bridge reach each other.
+    if network.internal && network.driver != Driver::Routed {
         return list;
     }
     if network.has_ipv4() {
@@ -285,5 +286,10 @@ mod tests {
         };
         let v6 = ["net.ipv6.conf.staves0.disable_ipv6=0", "net.ipv6.conf.all.forwarding=1"];
         assert_eq!(names(ipv6), [&common[..], &v6].concat());
+        // Of a routed network it is the containers' links that loopback addresses leave by, and all it does is forwarding.
+        for internal in [false, true] {
+            let routed = |file: &mut File| (file.driver, file.internal) = ("routed".into(), internal);
+            assert_eq!(names(routed), [&common[..], &v4[1..]].concat());
+        }
     }
 }

@@ -23,7 +23,7 @@ const OUTBOUND: [&str; 2] = ["routed_outbound", "routed_outbound6"];
 /// The host's address for each group, as which it sends to containers.
 const GATEWAY: [&str; 2] = ["routed_gateway", "routed_gateway6"];
 /// Each group with the host's addresses on it.
-const AT: [&str; 2] = ["routed_at", "routed_at6"];
+pub(super) const AT: [&str; 2] = ["routed_at", "routed_at6"];
 const ADDRESS: [&str; 2] = ["ipv4_addr", "ipv6_addr"];
 
 /// Maps in which a network's element changes with its definition.
