@@ -1,6 +1,7 @@
 //! Helpers of the whole-pipeline tests in `tests/tests/`.
 #![forbid(unsafe_code)]
 
+pub mod calls;
 mod criu;
 pub mod engine;
 pub mod hostile;

@@ -130,6 +130,27 @@ fn net_detach() {
     });
 }
 
+/// Without a bridge: ways and neighbours of both families, and what a container is let do by itself.
+#[test]
+fn net_attach_without_a_bridge() {
+    sweep(&Sweep {
+        prepare: "net-create -q --driver routed --ipv6 --ignore apart; img-pull $R/busybox:1 | img-unpack | ctr-create -- true >$DIR/in",
+        tool: "net-attach --network apart -p 8080:80",
+        repeat: "net-attach --network apart -p 8080:80 <$DIR/in | ctr-start --attach && net-reload -q apart",
+    });
+}
+
+#[test]
+fn net_detach_without_a_bridge() {
+    sweep(&Sweep {
+        prepare: "net-create -q --driver routed --ipv6 --ignore apart; img-pull $R/busybox:1 | img-unpack | ctr-create --name one -- sleep 1000 \
+            | net-attach --network apart -p 8080:80 | ctr-start >$DIR/in",
+        tool: "net-detach",
+        repeat: "net-detach -q <$DIR/in && [ -z \"$(ls $STAVES_ROOT/networks/apart/leases; ip -4 route | grep stv; ip -6 route | grep stv)\" ] \
+            && ctr-inspect one | net-attach --network apart -p 8080:80 | net-detach | ctr-rm -f && net-rm apart",
+    });
+}
+
 #[test]
 fn net_create() {
     sweep(&Sweep {

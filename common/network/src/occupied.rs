@@ -169,16 +169,23 @@ pub fn check_overlap(store: &Store, route: &Socket, network: &Definition, device
     }
     let present = reached(route)?;
     let elsewhere = present.iter().filter(|reached| reached.by.is_none() || reached.by != device);
-    let mut hits = elsewhere.filter_map(|reached| Some((clash(reached.subnet)?, reached.by))).peekable();
+    let mut hits = elsewhere.filter_map(|reached| Some((clash(reached.subnet)?, reached))).peekable();
     if hits.peek().is_none() {
         return Ok(());
     }
     let links = link::all(route)?;
-    for (pool, by) in hits {
-        let found = links.iter().find(|link| Some(link.index) == by);
-        // To containers of its own.
-        if found.is_some_and(|link| link.group == routed::group_of(&network.device)) {
-            continue;
+    let leases = store.leases(&network.name)?;
+    for (pool, there) in hits {
+        let found = links.iter().find(|link| Some(link.index) == there.by);
+        // To containers of its own: those whose link was given another group have their lease.
+        if let Some(link) = found {
+            let holder = || leases.read(there.subnet.base());
+            let is_of = |id: &str| link.name == link::host_interface(id, &network.name);
+            if link.group == routed::group_of(&network.device)
+                || holder()?.is_some_and(|lease| is_of(&lease.container))
+            {
+                continue;
+            }
         }
         let name = found.map_or("a route", |link| link.name.as_str());
         return refused(pool.subnet, format!("on {name}"));

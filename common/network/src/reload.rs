@@ -126,7 +126,8 @@ fn publish(host: &Host<'_>, network: &Definition) -> Result<(usize, usize)> {
 /// Puts the containers' interfaces on the bridge; how many were not.
 fn connect(host: &Host<'_>, network: &Definition, bridge: u32, leases: &[(IpAddr, Lease)]) -> Result<usize> {
     let route = host.route()?;
-    let mut connected = 0;
+    // Of a container's two addresses one may be led to.
+    let mut connected = HashSet::new();
     for (address, lease) in leases {
         let name = link::host_interface(&lease.container, &network.name);
         // Of a container's second address it is where it belongs by now.
@@ -135,18 +136,23 @@ fn connect(host: &Host<'_>, network: &Definition, bridge: u32, leases: &[(IpAddr
         if routed::group(network).is_some() {
             let mac = mac_of(host, &lease.container, &network.name, *address)?;
             let missing = routed::lead_again(route, network, &found, *address, mac);
-            connected += usize::from(missing.explain(|| format!("lead to {name}"))?);
+            if missing.explain(|| format!("lead to {name}"))? {
+                connected.insert(name.clone());
+            }
+            if address.is_ipv4() && !lease.ports.is_empty() {
+                crate::sysctl::let_loopback_by(&name)?;
+            }
             continue;
         }
         if found.master != Some(bridge) {
             link::put_on_bridge(route, &name, bridge, !lease.ports.is_empty())
                 .explain(|| format!("put {name} on {}", network.device))?;
-            connected += 1;
+            connected.insert(name.clone());
         }
         // The definition may have been another one when it was made.
         link::set_isolated(route, &name, network.no_icc).explain(|| format!("set up {name}"))?;
     }
-    Ok(connected)
+    Ok(connected.len())
 }
 
 /// Hardware address of a container that has this address.

@@ -97,6 +97,11 @@ impl OtherHost {
         host
     }
 
+    /// A process in its network namespace.
+    pub fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
     /// A command that runs on the other host.
     pub fn command(&self, program: &str) -> Command {
         let mut command = die_with_parent("nsenter");
