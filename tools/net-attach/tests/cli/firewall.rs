@@ -11,12 +11,13 @@ const NETWORKS: [(&str, u8, &str); 4] = [
     ("inner", 93, r#","internal":true"#),
 ];
 
-/// A network of both families: 10.N.0.0/24 and fd00:N::/64 on the bridge NAME0.
+/// A network of both families and the lab's driver: 10.N.0.0/24 and fd00:N::/64 on the device NAME0.
 pub fn define(lab: &Lab, name: &str, number: u8, more: &str) {
     let dir = lab.root().join("networks").join(name);
     std::fs::create_dir_all(&dir).unwrap();
+    let driver = lab.driver;
     let json = format!(
-        r#"{{"name":"{name}","driver":"bridge","device":"{name}0","subnets":[{{"subnet":"10.{number}.0.0/24"}},{{"subnet":"fd00:{number}::/64"}}]{more}}}"#
+        r#"{{"name":"{name}","driver":"{driver}","device":"{name}0","subnets":[{{"subnet":"10.{number}.0.0/24"}},{{"subnet":"fd00:{number}::/64"}}]{more}}}"#
     );
     std::fs::write(dir.join("network.json"), json).unwrap();
 }
@@ -287,56 +288,55 @@ fn send(lab: &Lab, at: u32, line: &str, to: &str) {
 
 #[test]
 fn an_internal_network_does_not_send_in_the_name_of_another() {
-    isolated("firewall::an_internal_network_does_not_send_in_the_name_of_another", |lab| {
-        let host = host(lab);
-        let inner = host.inner.pid;
-        let heard = lab.dir.join("heard");
-        let hear = format!(
-            "exec nsenter -t {} -n socat UDP6-RECVFROM:6002,fork,ipv6only=0 SYSTEM:'read x; echo $x >>{}; echo $x'",
-            host.neighbour,
-            heard.display()
-        );
-        lab.spawn(Command::new("sh").args(["-c", &hear]));
-        lab.must(
-            Some(inner),
-            "ip route replace default via 10.93.0.1; ip -6 route replace default via fd00:93::1",
-        );
-        let [four, six] = host.web_at.clone();
-        let bare = six.trim_matches(['[', ']']);
-        lab.must(
-            Some(inner),
-            &format!("ip addr add {four}/32 dev eth0; ip addr add {bare}/128 dev eth0 nodad"),
-        );
-        for (to, from) in [("192.0.2.2", &four), ("[2001:db8::2]", &six)] {
-            let to = format!("{to}:6002,bind={from}:45000");
-            // A connection of another network's container, answered, so that it counts as established.
-            wait_for("an answer", || {
-                let ask = format!("(echo mine; sleep 0.2) | timeout 10 socat -t 2 -T 2 - UDP:{to}");
-                lab.sh(Some(host.web.pid), &ask).stdout == "mine\n"
-            });
-            send(lab, inner, "theirs", &to);
-            let end = format!("end{}", from.len());
-            send(lab, host.web.pid, &end, &to);
-            let told = || std::fs::read_to_string(&heard).unwrap_or_default();
-            wait_for("the last word", || told().contains(&end));
-            assert!(!told().contains("theirs"), "{}", told());
-        }
-        // Nor does it answer in the name of another host, in a connection of the host's.
-        lab.must(Some(inner), "ip addr add 192.0.2.2/32 dev eth0");
-        let pid = lab.spawn(Command::new("sh").args([
-            "-c",
-            &format!(
-                "(echo mine; sleep 3) | timeout 4 socat -t 3 -T 3 - UDP:192.0.2.2:6002,sourceport=45001 >{}",
-                lab.dir.join("answers").display()
-            ),
-        ]));
-        let answers = || std::fs::read_to_string(lab.dir.join("answers")).unwrap_or_default();
-        wait_for("an answer", || answers().contains("mine"));
-        send(lab, inner, "theirs", "192.0.2.1:45001,bind=192.0.2.2:6002");
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        assert_eq!(answers(), "mine\n");
-        lab.kill(pid);
-    });
+    isolated("firewall::an_internal_network_does_not_send_in_the_name_of_another", in_the_name_of_another);
+}
+
+pub fn in_the_name_of_another(lab: &mut Lab) {
+    let host = host(lab);
+    let inner = host.inner.pid;
+    let heard = lab.dir.join("heard");
+    let hear = format!(
+        "exec nsenter -t {} -n socat UDP6-RECVFROM:6002,fork,ipv6only=0 SYSTEM:'read x; echo $x >>{}; echo $x'",
+        host.neighbour,
+        heard.display()
+    );
+    lab.spawn(Command::new("sh").args(["-c", &hear]));
+    lab.must(
+        Some(inner),
+        "ip route replace default via 10.93.0.1; ip -6 route replace default via fd00:93::1",
+    );
+    let [four, six] = host.web_at.clone();
+    let bare = six.trim_matches(['[', ']']);
+    lab.must(Some(inner), &format!("ip addr add {four}/32 dev eth0; ip addr add {bare}/128 dev eth0 nodad"));
+    for (to, from) in [("192.0.2.2", &four), ("[2001:db8::2]", &six)] {
+        let to = format!("{to}:6002,bind={from}:45000");
+        // A connection of another network's container, answered, so that it counts as established.
+        wait_for("an answer", || {
+            let ask = format!("(echo mine; sleep 0.2) | timeout 10 socat -t 2 -T 2 - UDP:{to}");
+            lab.sh(Some(host.web.pid), &ask).stdout == "mine\n"
+        });
+        send(lab, inner, "theirs", &to);
+        let end = format!("end{}", from.len());
+        send(lab, host.web.pid, &end, &to);
+        let told = || std::fs::read_to_string(&heard).unwrap_or_default();
+        wait_for("the last word", || told().contains(&end));
+        assert!(!told().contains("theirs"), "{}", told());
+    }
+    // Nor does it answer in the name of another host, in a connection of the host's.
+    lab.must(Some(inner), "ip addr add 192.0.2.2/32 dev eth0");
+    let pid = lab.spawn(Command::new("sh").args([
+        "-c",
+        &format!(
+            "(echo mine; sleep 3) | timeout 4 socat -t 3 -T 3 - UDP:192.0.2.2:6002,sourceport=45001 >{}",
+            lab.dir.join("answers").display()
+        ),
+    ]));
+    let answers = || std::fs::read_to_string(lab.dir.join("answers")).unwrap_or_default();
+    wait_for("an answer", || answers().contains("mine"));
+    send(lab, inner, "theirs", "192.0.2.1:45001,bind=192.0.2.2:6002");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(answers(), "mine\n");
+    lab.kill(pid);
 }
 
 #[test]
@@ -408,29 +408,30 @@ fn what_passed_while_the_table_was_gone_ends() {
 
 #[test]
 fn sctp_is_published_too() {
-    isolated("firewall::sctp_is_published_too", |lab| {
-        define(lab, "web", 90, "");
-        let outside = neighbour(lab);
-        let web = lab.container(1, r#"{"network":"web"}"#);
-        lab.attach(&web, &["-p", "3868:5868/sctp"]);
-        // Raw, because few kernels have its sockets: the first packet of an association (RFC 9260, 3.3.2).
-        let script = lab.dir.join("sctp.py");
-        std::fs::write(&script, SCTP).unwrap();
-        let script = script.display();
-        for (family, to) in [("4", "192.0.2.1"), ("6", "2001:db8::1")] {
-            let got = lab.dir.join(format!("got{family}"));
-            let listen = format!("timeout 100 python3 {script} listen {family} > {}", got.display());
-            let pid = web.pid.to_string();
-            let listener =
-                lab.spawn(Command::new("nsenter").args(["-t", &pid, "-n", "--", "sh", "-c", &listen]));
-            wait_for("an association", || {
-                let sent = lab.sh(Some(outside), &format!("python3 {script} send {family} {to} 3868"));
-                assert_eq!(sent.status, 0, "{}", sent.stderr);
-                std::fs::read_to_string(&got).is_ok_and(|got| got.contains("port 5868"))
-            });
-            lab.kill(listener);
-        }
-    });
+    isolated("firewall::sctp_is_published_too", sctp);
+}
+
+pub fn sctp(lab: &mut Lab) {
+    define(lab, "web", 90, "");
+    let outside = neighbour(lab);
+    let web = lab.container(1, r#"{"network":"web"}"#);
+    lab.attach(&web, &["-p", "3868:5868/sctp"]);
+    // Raw, because few kernels have its sockets: the first packet of an association (RFC 9260, 3.3.2).
+    let script = lab.dir.join("sctp.py");
+    std::fs::write(&script, SCTP).unwrap();
+    let script = script.display();
+    for (family, to) in [("4", "192.0.2.1"), ("6", "2001:db8::1")] {
+        let got = lab.dir.join(format!("got{family}"));
+        let listen = format!("timeout 100 python3 {script} listen {family} > {}", got.display());
+        let pid = web.pid.to_string();
+        let listener = lab.spawn(Command::new("nsenter").args(["-t", &pid, "-n", "--", "sh", "-c", &listen]));
+        wait_for("an association", || {
+            let sent = lab.sh(Some(outside), &format!("python3 {script} send {family} {to} 3868"));
+            assert_eq!(sent.status, 0, "{}", sent.stderr);
+            std::fs::read_to_string(&got).is_ok_and(|got| got.contains("port 5868"))
+        });
+        lab.kill(listener);
+    }
 }
 
 const SCTP: &str = r#"
@@ -464,64 +465,64 @@ const DROPS: &str = "table FAMILY filter {
 
 #[test]
 fn beside_a_firewall_that_drops_what_it_does_not_know() {
-    isolated("firewall::beside_a_firewall_that_drops_what_it_does_not_know", |lab| {
-        for docker in [true, false] {
-            let outside = if docker {
-                neighbour(lab)
-            } else {
-                lab.must(None, "ip link del lan0");
-                neighbour(lab)
-            };
-            define(lab, "web", 90, "");
-            for family in ["ip", "ip6"] {
-                let mut table = DROPS.replace("FAMILY", family);
-                if !docker {
-                    let lines = table.lines().filter(|line| !line.contains("chain DOCKER"));
-                    table = lines.collect::<Vec<_>>().join("\n").replace("jump DOCKER-USER;", "");
-                }
-                lab.must(None, &format!("nft -f - <<'END'\n{table}\nEND"));
+    isolated("firewall::beside_a_firewall_that_drops_what_it_does_not_know", beside_one_that_drops);
+}
+
+pub fn beside_one_that_drops(lab: &mut Lab) {
+    for docker in [true, false] {
+        let outside = if docker {
+            neighbour(lab)
+        } else {
+            lab.must(None, "ip link del lan0");
+            neighbour(lab)
+        };
+        define(lab, "web", 90, "");
+        for family in ["ip", "ip6"] {
+            let mut table = DROPS.replace("FAMILY", family);
+            if !docker {
+                let lines = table.lines().filter(|line| !line.contains("chain DOCKER"));
+                table = lines.collect::<Vec<_>>().join("\n").replace("jump DOCKER-USER;", "");
             }
-            lab.must(None, "nft 'table inet mine { chain c { type filter hook forward priority 10; tcp dport 23 drop; }; }'");
-            let before = lab.must(None, "nft list ruleset | sed 's/counter packets.* bytes [0-9]*/counter/'");
-            let web = lab.container(1 + usize::from(docker), r#"{"network":"web"}"#);
-            let attached = lab.tool("net-attach", &["-p", "8080:80", &web.name]);
-            assert_eq!(attached.status, 0, "{}", attached.stderr);
-            let chain = if docker { "DOCKER-USER" } else { "FORWARD" };
-            assert!(attached.stderr.contains(&format!("added to its chain {chain}")), "{}", attached.stderr);
-            serve(lab, Some(web.pid), 80, "web");
-            serve(lab, Some(outside), 6000, "outside");
-            for (to, at) in [("192.0.2.1", "192.0.2.2"), ("[2001:db8::1]", "[2001:db8::2]")] {
-                assert!(call(lab, Some(outside), "tcp", &format!("{to}:8080")).starts_with("web "), "{to}");
-                assert!(
-                    call(lab, Some(web.pid), "tcp", &format!("{at}:6000")).starts_with("outside "),
-                    "{at}"
-                );
-            }
-            // Made again it is there once, and what we drop is dropped.
-            let again = lab.tool("net-reload", &[]);
-            assert_eq!((again.status, again.stderr.as_str()), (0, ""));
-            let listed = lab.must(None, "nft list ruleset");
-            assert_eq!(
-                listed
-                    .lines()
-                    .filter(
-                        |line| line.contains("0x02000000 ==") || line.contains("& 0x02000000 == 0x02000000")
-                    )
-                    .count(),
-                2,
-                "{listed}"
-            );
-            let own = address(&lab.attach(&web, &[]), false);
-            assert_eq!(call(lab, Some(outside), "tcp", &format!("{own}:80")), "");
-            // All as it was once the table goes.
-            let mut web = web;
-            lab.remove(&mut web);
-            assert_eq!(lab.tool("net-prune", &[]).status, 0);
-            let after = lab.must(None, "nft list ruleset | sed 's/counter packets.* bytes [0-9]*/counter/'");
-            assert_eq!(after, before);
-            lab.must(None, "nft flush ruleset");
+            lab.must(None, &format!("nft -f - <<'END'\n{table}\nEND"));
         }
-    });
+        lab.must(
+            None,
+            "nft 'table inet mine { chain c { type filter hook forward priority 10; tcp dport 23 drop; }; }'",
+        );
+        let before = lab.must(None, "nft list ruleset | sed 's/counter packets.* bytes [0-9]*/counter/'");
+        let web = lab.container(1 + usize::from(docker), r#"{"network":"web"}"#);
+        let attached = lab.tool("net-attach", &["-p", "8080:80", &web.name]);
+        assert_eq!(attached.status, 0, "{}", attached.stderr);
+        let chain = if docker { "DOCKER-USER" } else { "FORWARD" };
+        assert!(attached.stderr.contains(&format!("added to its chain {chain}")), "{}", attached.stderr);
+        serve(lab, Some(web.pid), 80, "web");
+        serve(lab, Some(outside), 6000, "outside");
+        for (to, at) in [("192.0.2.1", "192.0.2.2"), ("[2001:db8::1]", "[2001:db8::2]")] {
+            assert!(call(lab, Some(outside), "tcp", &format!("{to}:8080")).starts_with("web "), "{to}");
+            assert!(call(lab, Some(web.pid), "tcp", &format!("{at}:6000")).starts_with("outside "), "{at}");
+        }
+        // Made again it is there once, and what we drop is dropped.
+        let again = lab.tool("net-reload", &[]);
+        assert_eq!((again.status, again.stderr.as_str()), (0, ""));
+        let listed = lab.must(None, "nft list ruleset");
+        assert_eq!(
+            listed
+                .lines()
+                .filter(|line| line.contains("0x02000000 ==") || line.contains("& 0x02000000 == 0x02000000"))
+                .count(),
+            2,
+            "{listed}"
+        );
+        let own = address(&lab.attach(&web, &[]), false);
+        assert_eq!(call(lab, Some(outside), "tcp", &format!("{own}:80")), "");
+        // All as it was once the table goes.
+        let mut web = web;
+        lab.remove(&mut web);
+        assert_eq!(lab.tool("net-prune", &[]).status, 0);
+        let after = lab.must(None, "nft list ruleset | sed 's/counter packets.* bytes [0-9]*/counter/'");
+        assert_eq!(after, before);
+        lab.must(None, "nft flush ruleset");
+    }
 }
 
 #[test]

@@ -92,37 +92,39 @@ fn port_53_is_published_beside_the_resolver() {
 
 #[test]
 fn names_are_known_where_iptables_lets_nothing_in() {
-    isolated("input::names_are_known_where_iptables_lets_nothing_in", |lab| {
-        if lacks(lab, &["iptables-nft", "ip6tables-nft", "dig"]) {
-            return;
-        }
-        let programs = ["iptables-nft", "ip6tables-nft"];
-        let ways = [
-            ["-P INPUT DROP", "-P INPUT DROP"],
-            ["-A INPUT -j REJECT --reject-with icmp-host-prohibited", "-A INPUT -j REJECT"],
-        ];
-        serve(lab, None, 6000, "host");
-        for (number, refusal) in ways.into_iter().enumerate() {
-            lab.must(None, &refusing(programs, refusal));
-            let before = lab.must(None, "iptables-nft -S; ip6tables-nft -S");
-            let (web, told) = named(lab, number + 1);
-            assert_eq!(told.matches("added to its chain INPUT").count(), 2, "{told}");
-            assert_known(lab, &web, refusal[0]);
-            // Nothing else of the host's is open for it, nor the resolver for others.
-            assert_eq!(call(lab, Some(web.pid), "tcp", "10.90.0.1:6000"), "");
-            let outside = neighbour(lab);
-            assert_eq!(
-                lab.sh(Some(outside), "dig +short +tries=1 +time=1 @10.90.0.1 c1 | grep -v '^;'").stdout,
-                ""
-            );
-            lab.must(None, "ip link del lan0");
-            let again = lab.tool("net-reload", &[]);
-            assert_eq!((again.status, again.stderr.as_str()), (0, ""));
-            gone(lab, web);
-            assert_eq!(lab.must(None, "iptables-nft -S; ip6tables-nft -S"), before);
-            lab.must(None, "nft flush ruleset");
-        }
-    });
+    isolated("input::names_are_known_where_iptables_lets_nothing_in", where_nothing_is_let_in);
+}
+
+pub fn where_nothing_is_let_in(lab: &mut Lab) {
+    if lacks(lab, &["iptables-nft", "ip6tables-nft", "dig"]) {
+        return;
+    }
+    let programs = ["iptables-nft", "ip6tables-nft"];
+    let ways = [
+        ["-P INPUT DROP", "-P INPUT DROP"],
+        ["-A INPUT -j REJECT --reject-with icmp-host-prohibited", "-A INPUT -j REJECT"],
+    ];
+    serve(lab, None, 6000, "host");
+    for (number, refusal) in ways.into_iter().enumerate() {
+        lab.must(None, &refusing(programs, refusal));
+        let before = lab.must(None, "iptables-nft -S; ip6tables-nft -S");
+        let (web, told) = named(lab, number + 1);
+        assert_eq!(told.matches("added to its chain INPUT").count(), 2, "{told}");
+        assert_known(lab, &web, refusal[0]);
+        // Nothing else of the host's is open for it, nor the resolver for others.
+        assert_eq!(call(lab, Some(web.pid), "tcp", "10.90.0.1:6000"), "");
+        let outside = neighbour(lab);
+        assert_eq!(
+            lab.sh(Some(outside), "dig +short +tries=1 +time=1 @10.90.0.1 c1 | grep -v '^;'").stdout,
+            ""
+        );
+        lab.must(None, "ip link del lan0");
+        let again = lab.tool("net-reload", &[]);
+        assert_eq!((again.status, again.stderr.as_str()), (0, ""));
+        gone(lab, web);
+        assert_eq!(lab.must(None, "iptables-nft -S; ip6tables-nft -S"), before);
+        lab.must(None, "nft flush ruleset");
+    }
 }
 
 #[test]
@@ -175,41 +177,56 @@ fn a_chain_of_ones_own_that_lets_nothing_in_is_told_of() {
 
 #[test]
 fn where_firewalld_runs_bridges_are_in_a_zone() {
-    isolated("input::where_firewalld_runs_bridges_are_in_a_zone", |lab| {
-        if lacks(lab, &["firewalld", "firewall-cmd", "dbus-daemon", "dig"]) {
-            return;
-        }
-        // A bus of its own.
-        lab.must(None, "mount -t tmpfs run /run && mount -t tmpfs log /var/log && mkdir /run/dbus");
-        let bus = "--address=unix:path=/run/dbus/system_bus_socket";
-        lab.spawn(Command::new("dbus-daemon").args(["--system", "--nofork", "--nopidfile", bus]));
-        wait_for("the bus", || std::path::Path::new("/run/dbus/system_bus_socket").exists());
-        lab.spawn(Command::new("firewalld").args(["--nofork", "--nopid"]));
-        wait_for("firewalld", || lab.sh(None, "firewall-cmd --state").status == 0);
-        let outside = neighbour(lab);
-        let (web, told) = named(lab, 1);
-        assert!(told.contains("web0 was put in its zone trusted"), "{told}");
-        assert_known(lab, &web, "firewalld");
-        serve(lab, Some(web.pid), 80, "web");
-        serve(lab, Some(outside), 6000, "outside");
-        for (to, at) in [("192.0.2.1", "192.0.2.2"), ("[2001:db8::1]", "[2001:db8::2]")] {
-            assert!(call(lab, Some(outside), "tcp", &format!("{to}:8080")).starts_with("web "), "{to}");
-            assert!(call(lab, Some(web.pid), "tcp", &format!("{at}:6000")).starts_with("outside "), "{at}");
-        }
-        // On a reload it forgets what was told to it alone; net-reload tells it again.
-        lab.must(None, "firewall-cmd --reload");
-        let reloaded = lab.tool("net-reload", &[]);
-        assert_eq!(reloaded.status, 0, "{}", reloaded.stderr);
-        assert_known(lab, &web, "after a reload");
-        gone(lab, web);
-        assert_ne!(lab.sh(None, "firewall-cmd --get-zone-of-interface=web0").status, 0);
+    isolated("input::where_firewalld_runs_bridges_are_in_a_zone", where_firewalld_runs);
+}
+
+pub fn where_firewalld_runs(lab: &mut Lab) {
+    if lacks(lab, &["firewalld", "firewall-cmd", "dbus-daemon", "dig"]) {
+        return;
+    }
+    // A bus of its own.
+    lab.must(None, "mount -t tmpfs run /run && mount -t tmpfs log /var/log && mkdir /run/dbus");
+    let bus = "--address=unix:path=/run/dbus/system_bus_socket";
+    lab.spawn(Command::new("dbus-daemon").args(["--system", "--nofork", "--nopidfile", bus]));
+    wait_for("the bus", || std::path::Path::new("/run/dbus/system_bus_socket").exists());
+    lab.spawn(Command::new("firewalld").args(["--nofork", "--nopid"]));
+    wait_for("firewalld", || lab.sh(None, "firewall-cmd --state").status == 0);
+    let outside = neighbour(lab);
+    // Of a network without a bridge its subnets are.
+    let places: &[&str] = match lab.driver {
+        "bridge" => &["interface=web0"],
+        _ => &["source=10.90.0.0/24", "source=fd00:90::/64"],
+    };
+    let (web, told) = named(lab, 1);
+    for place in places {
+        let (_, name) = place.split_once('=').unwrap();
+        assert!(told.contains(&format!("{name} was put in its zone trusted")), "{told}");
+    }
+    assert_known(lab, &web, "firewalld");
+    serve(lab, Some(web.pid), 80, "web");
+    serve(lab, Some(outside), 6000, "outside");
+    for (to, at) in [("192.0.2.1", "192.0.2.2"), ("[2001:db8::1]", "[2001:db8::2]")] {
+        assert!(call(lab, Some(outside), "tcp", &format!("{to}:8080")).starts_with("web "), "{to}");
+        assert!(call(lab, Some(web.pid), "tcp", &format!("{at}:6000")).starts_with("outside "), "{at}");
+    }
+    // On a reload it forgets what was told to it alone; net-reload tells it again.
+    lab.must(None, "firewall-cmd --reload");
+    let reloaded = lab.tool("net-reload", &[]);
+    assert_eq!(reloaded.status, 0, "{}", reloaded.stderr);
+    assert_known(lab, &web, "after a reload");
+    gone(lab, web);
+    for place in places {
+        assert_ne!(lab.sh(None, &format!("firewall-cmd --get-zone-of-{place}")).status, 0, "{place}");
         // A zone an administrator has chosen stays.
-        lab.must(None, "firewall-cmd --zone=drop --add-interface=web0");
-        let (web, told) = named(lab, 2);
-        assert!(!told.contains("firewalld"), "{told}");
-        assert_eq!(lab.must(None, "firewall-cmd --get-zone-of-interface=web0").trim(), "drop");
-        gone(lab, web);
-    });
+        lab.must(None, &format!("firewall-cmd --zone=drop --add-{place}"));
+    }
+    let (web, told) = named(lab, 2);
+    assert!(!told.contains("firewalld"), "{told}");
+    gone(lab, web);
+    for place in places {
+        let zone = lab.must(None, &format!("firewall-cmd --get-zone-of-{place}"));
+        assert_eq!(zone.trim(), "drop", "{place}");
+    }
 }
 
 #[test]

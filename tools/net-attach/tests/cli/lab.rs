@@ -57,6 +57,8 @@ fn program(tool: &str) -> PathBuf {
 
 pub struct Lab {
     pub dir: PathBuf,
+    /// Of networks that are defined from now on.
+    pub driver: &'static str,
     children: Vec<Child>,
 }
 
@@ -81,7 +83,7 @@ impl Lab {
         let name = test.replace("::", "-");
         let dir = std::env::temp_dir().join(format!("net-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let mut lab = Lab { dir, children: Vec::new() };
+        let mut lab = Lab { dir, driver: "bridge", children: Vec::new() };
         lab.must(None, "ip link set lo up");
         lab
     }

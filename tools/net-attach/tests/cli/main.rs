@@ -8,6 +8,7 @@ mod lab;
 mod networks;
 mod plugin;
 mod plugins;
+mod routed;
 mod vlan;
 mod ways;
 
