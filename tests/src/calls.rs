@@ -19,7 +19,7 @@ use testkit::{OtherHost, Ran, die_with_parent};
 /// Who is to answer gets the time a busy machine takes.
 const LONG: Duration = Duration::from_secs(20);
 /// What is dropped is not heard of however long one waits.
-const SHORT: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_millis(500);
 
 /// Where something runs.
 #[derive(Clone, Copy, Debug)]

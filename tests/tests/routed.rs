@@ -782,6 +782,91 @@ fn containers_come_and_go() {
 }
 
 #[test]
+fn ports_follow_the_way_out_and_networks_have_any_shape() {
+    let Some((bench, outside)) = machine() else { return };
+    let before = on_the_host(&bench);
+    // As strict as kernels can be about where packets come from, and without IPv6 on new interfaces.
+    let strict = "for at in all default; do echo 1 >/proc/sys/net/ipv4/conf/$at/rp_filter; echo 1 >/proc/sys/net/ipv4/conf/$at/arp_ignore; done
+        echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6";
+    bench.sh(strict).expect(0);
+    create(&bench, "apart", 90, ROUTED);
+    create(&bench, "bridged", 91, "");
+    let seen = |word: &str| pair(&format!("{word} 203.0.113.2"), &format!("{word} 2001:db8::2"));
+    let from_outside = |port: u16, word: &str| both(At::Outside(&outside), &ours(port), &seen(word));
+    let loopback = |port: u16, answer: &str| Call::new(At::Host, "tcp", &format!("127.0.0.1:{port}"), answer);
+    let mut servers = Servers::new();
+
+    let web = run(&bench, "web", "--network apart -p 8080:80 -p 8080:80/udp");
+    servers.serve(web.at(), 80, "web");
+    let on = |number: u8| {
+        [from_outside(8080, "web"), vec![loopback(8080, &format!("web 10.{number}.0.1"))]].concat()
+    };
+    check("on the routed one", &on(90));
+    bench.sh("net-attach -q --network bridged:gw-priority=1 web").expect(0);
+    check("on the bridge", &on(91));
+    bench.sh("net-detach -q --network bridged web").expect(0);
+    check("on the routed one again", &on(90));
+    let there = run(&bench, "there", "--network bridged -p 8081:80 -p 8081:80/udp");
+    servers.serve(there.at(), 80, "there");
+    bench.sh("net-attach -q --network apart:gw-priority=1 there").expect(0);
+    check("from a bridge", &[from_outside(8081, "there"), vec![loopback(8081, "there 10.90.0.1")]].concat());
+    bench
+        .sh("ip link set $(ctr-inspect there | jq -r '.networks[1].host_interface') down; net-reload -q")
+        .expect(0);
+    check("reloaded", &[from_outside(8081, "there"), vec![loopback(8081, "there 10.90.0.1")]].concat());
+
+    // IPv6 alone.
+    bench.sh("net-create -q --driver routed --ipv4=false --subnet fd00:92::/64 six").expect(0);
+    let six = run(&bench, "six", "--network six -p 8082:80 -p 8082:80/udp");
+    let neighbour = run(&bench, "neighbour", "--network six");
+    assert!(six.v4.starts_with("fd00:92::") && six.v6.is_empty(), "{six:?}");
+    servers.serve(six.at(), 80, "six");
+    servers.serve(At::Outside(&outside), 82, "outside");
+    let own = format!("[{}]:80", six.v4);
+    let mut calls = from_outside(8082, "six").split_off(2);
+    calls.push(Call::new(neighbour.at(), "tcp", &own, &format!("six {}", neighbour.v4)));
+    calls.push(Call::new(At::Host, "udp", &own, "six fd00:92::1"));
+    calls.push(Call::new(six.at(), "tcp", "[2001:db8::2]:82", "outside 2001:db8::1"));
+    calls.push(Call::new(six.at(), "tcp", "[2001:db8::1]:8082", "six fd00:92::1"));
+    check("IPv6 alone", &calls);
+
+    // Two subnets of a family, the first of which is full.
+    bench.sh("net-create -q --driver routed --subnet 10.93.0.0/30 --subnet 10.94.0.0/24 two").expect(0);
+    let (full, other) = (run(&bench, "full", "--network two"), run(&bench, "other", "--network two"));
+    assert!(full.v4 == "10.93.0.2" && other.v4.starts_with("10.94.0."), "{full:?} {other:?}");
+    servers.serve(full.at(), 80, "full");
+    servers.serve(other.at(), 80, "other");
+    check(
+        "two subnets",
+        &[
+            Call::new(other.at(), "tcp", "10.93.0.2:80", &format!("full {}", other.v4)),
+            Call::new(full.at(), "udp", &format!("{}:80", other.v4), "other 10.93.0.2"),
+            Call::new(At::Host, "tcp", &format!("{}:80", other.v4), "other 10.94.0.1"),
+            Call::new(other.at(), "udp", "203.0.113.2:82", "outside 203.0.113.1"),
+        ],
+    );
+
+    // The default network, edited.
+    let default =
+        r#"{"name":"bridge","driver":"routed","device":"staves0","subnets":[{"subnet":"10.95.0.0/24"}]}"#;
+    bench.sh(&format!("mkdir -p $STAVES_ROOT/networks/bridge && echo '{default}' >$STAVES_ROOT/networks/bridge/network.json")).expect(0);
+    let usual = run(&bench, "usual", "-p 8083:80");
+    servers.serve(usual.at(), 80, "usual");
+    check(
+        "the default network",
+        &[
+            Call::new(At::Outside(&outside), "tcp", "203.0.113.1:8083", "usual 203.0.113.2"),
+            Call::new(usual.at(), "tcp", "203.0.113.2:82", "outside 203.0.113.1"),
+            Call::new(usual.at(), "tcp", &format!("{}:80", full.v4), ""),
+            loopback(8083, "usual 10.95.0.1"),
+        ],
+    );
+    drop(servers);
+    bench.sh("net-rm -q -f six two && ctr-exec six ip -o link show lo && ctr-rm -q -f web there six neighbour full other usual && net-rm -q apart bridged && net-prune -q").expect(0);
+    assert_eq!(on_the_host(&bench), before);
+}
+
+#[test]
 fn what_is_planned_comes_true_and_what_does_not_apply_is_refused() {
     let Some((bench, _outside)) = machine() else { return };
     let before = on_the_host(&bench);
@@ -961,6 +1046,10 @@ fn forty_at_once_get_forty_addresses_and_leave_nothing() {
                     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run a tool")
                 })
                 .collect();
+            // Neither is in the way of the others, nor they in theirs.
+            for between in ["net-reload -q", "net-prune -q", "net-reload -q apart"] {
+                bench.sh(between).expect(0);
+            }
             begun.into_iter().map(|child| Ran::end(child).expect(0)).collect()
         };
         let told = all("net-attach", "-p 80 -p 30000-30099:81");

@@ -54,7 +54,17 @@ fn data_passes_published_ports_and_between_containers() {
     let added =
         outside.command("ip").args(["address", "add", "2001:db8::2/64", "dev", "eth0", "nodad"]).status();
     assert!(added.expect("run ip").success());
-    bench.sh("net-create -q --ipv6 speed && net-create -q other").expect(0);
+    bench.sh("net-create -q other").expect(0);
+    for driver in ["bridge", "routed"] {
+        bench.sh(&format!("net-create -q --driver {driver} --ipv6 speed")).expect(0);
+        passes(&bench, &outside);
+        bench.sh("ctr-rm -q -f server && net-rm -q speed").expect(0);
+    }
+    bench.sh("net-rm -q other").expect(0);
+}
+
+/// By a server on network `speed`, asked from everywhere.
+fn passes(bench: &Bench, outside: &OtherHost) {
     bench
         .sh(&format!(
             "ctr-run -q -d --name server --network speed -p 5201:5201 -p 5201:5201/udp {WITH_HOST} $R/busybox:1 /usr/bin/iperf3 -s"
@@ -93,5 +103,4 @@ fn data_passes_published_ports_and_between_containers() {
             }
         }
     }
-    bench.sh("ctr-rm -q -f server && net-rm -q speed other").expect(0);
 }
