@@ -131,8 +131,9 @@ pub fn mac_text(mac: [u8; 6]) -> String {
 /// again, and waits for all processors to have seen it.
 const ONE_QUEUE: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
 
-/// Makes a pair, one end on the host, on the bridge if there is one, and up, the other in the container, in one request. The other cannot be up
-/// at once, because the kernel makes it before it has something to be connected with.
+/// Makes a pair, one end on the host, on the bridge and up if there is one, the other in the container, in one request. The other cannot be up
+/// at once, because the kernel makes it before it has something to be connected with. Nor may one be that is not on a bridge, see
+/// [`crate::routed::lead_to`].
 ///
 /// The error is the kernel's: `EEXIST` when one of the names is taken, `ENODEV` when the bridge is gone.
 pub fn make_veth(host: &Socket, veth: &Veth<'_>) -> io::Result<()> {
@@ -142,7 +143,10 @@ pub fn make_veth(host: &Socket, veth: &Veth<'_>) -> io::Result<()> {
     peer.attributes.push(LinkAttribute::NetNsFd(veth.namespace.as_raw_fd()));
     peer.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
     peer.attributes.extend(ONE_QUEUE);
-    let mut link = link_up();
+    let mut link = match veth.end {
+        End::Port { .. } => link_up(),
+        End::Routed { .. } => LinkMessage::default(),
+    };
     link.attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
     match veth.end {
         End::Port { bridge, .. } => link.attributes.push(LinkAttribute::Controller(bridge)),

@@ -48,7 +48,7 @@ pub fn gateways(network: &Definition, addresses: &[IpAddr]) -> Vec<OnLink> {
         .collect()
 }
 
-/// Leads the host's packets for the addresses to the container at the other end of `name`.
+/// Leads the host's packets for the addresses to the container at the other end of `name`, which comes up by this.
 ///
 /// The error is the kernel's: `ENODEV` when the link is gone, `EINVAL` when the host has lost the gateways' addresses.
 pub fn lead_to(
@@ -61,6 +61,9 @@ pub fn lead_to(
     let index = link::index_of(host, name)?.ok_or_else(|| io::Error::from(Errno::NODEV))?;
     crate::sysctl::close_to_routers(name, network.has_ipv6())?;
     let mut messages = Messages::new();
+    let mut up = link::link_up();
+    up.header.index = index;
+    messages.push_route(ACK, Message::SetLink(up));
     push_ways(&mut messages, network, index, addresses, mac, REPLACE);
     host.request(&messages)
 }

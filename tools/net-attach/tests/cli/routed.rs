@@ -2,7 +2,7 @@
 
 use crate::firewall::{self, address, call, define, neighbour, seen, serve};
 use crate::input;
-use crate::lab::isolated;
+use crate::lab::{Lab, isolated, wait_for};
 
 /// Its name takes it into the guests, whose kernels are others.
 #[test]
@@ -91,3 +91,61 @@ fn where_firewalld_runs_subnets_are_in_a_zone() {
         input::where_firewalld_runs(lab);
     });
 }
+
+/// The host's end is an interface of the host's as any other, where a bridge's port is none (CVE-2020-13401).
+#[test]
+fn a_container_does_not_make_itself_the_hosts_router() {
+    isolated("routed::a_container_does_not_make_itself_the_hosts_router", |lab| {
+        lab.driver = "routed";
+        let script = lab.dir.join("advertise.py");
+        std::fs::write(&script, ADVERTISE).unwrap();
+        let forwards = |lab: &mut Lab| lab.must(None, "cat /proc/sys/net/ipv6/conf/all/forwarding");
+        // Who forwards IPv6 listens to no routers in any case: neither of these makes the host do that.
+        let v4 = r#""subnets":[{"subnet":"10.90.0.0/24"}]"#;
+        let inner = r#""internal":true,"subnets":[{"subnet":"10.91.0.0/24"},{"subnet":"fd00:91::/64"}]"#;
+        for (number, (name, members)) in [("four", v4), ("inner", inner)].into_iter().enumerate() {
+            let dir = lab.root().join("networks").join(name);
+            std::fs::create_dir_all(&dir).unwrap();
+            let definition = format!(r#"{{"name":"{name}","driver":"routed","device":"{name}0",{members}}}"#);
+            std::fs::write(dir.join("network.json"), definition).unwrap();
+            let mut container = lab.container(number + 1, &format!(r#"{{"network":"{name}"}}"#));
+            let made = lab.attach(&container, &[]);
+            assert_eq!(forwards(lab).trim(), "0");
+            // What an internal network's rules keep from the host is kept from it without them, too.
+            lab.must(None, "nft flush chain inet staves routed_input");
+            let link = made["host_interface"].as_str().unwrap();
+            let inside =
+                "echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip addr add fe80::5/64 dev eth0 nodad";
+            lab.must(Some(container.pid), inside);
+            let advertise = format!("python3 {}", script.display());
+            let ways = || lab.sh(None, "ip -6 route show default").stdout;
+            assert_eq!(lab.sh(Some(container.pid), &advertise).status, 0);
+            assert_eq!(ways(), "", "{name}");
+            // It was said loud enough.
+            let listen = format!(
+                "echo 0 >/proc/sys/net/ipv6/conf/{link}/disable_ipv6; echo 1 >/proc/sys/net/ipv6/conf/{link}/accept_ra"
+            );
+            assert_eq!(lab.sh(None, &listen).status, 0);
+            wait_for("a router", || {
+                lab.sh(Some(container.pid), &advertise).status == 0 && ways().contains("via fe80::5")
+            });
+            // Nor is it heard again after a reload.
+            assert_eq!(lab.tool("net-reload", &[]).status, 0);
+            lab.must(None, "ip -6 route flush proto ra");
+            assert_eq!(lab.sh(Some(container.pid), &advertise).status, 0);
+            assert_eq!(lab.sh(None, "ip -6 route show default").stdout, "", "{name}, reloaded");
+            lab.remove(&mut container);
+        }
+    });
+}
+
+/// A router's advertisement (RFC 4861, 4.2) to all.
+const ADVERTISE: &str = r#"
+import socket, struct
+raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+index = socket.if_nametoindex("eth0")
+raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+raw.bind(("fe80::5", 0, 0, index))
+raw.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1", 0, 0, index))
+"#;
