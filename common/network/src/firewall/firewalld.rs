@@ -11,7 +11,7 @@ const TABLE: &str = "firewalld";
 const ZONE: &str = "--zone=trusted";
 
 /// What firewalld knows a network by: the bridge, or, where there are many interfaces and each is there for one container, the subnets. Nobody
-/// else comes with addresses of these: see `routed_guard` and `routed_prerouting`.
+/// else comes with addresses of these: see `routed_prerouting`.
 fn marks(network: &Definition) -> Vec<(&'static str, String)> {
     match network.driver {
         Driver::Routed => network.pools.iter().map(|pool| ("source", pool.subnet.to_string())).collect(),
