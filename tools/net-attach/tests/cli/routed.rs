@@ -1,4 +1,4 @@
-//! What holds for bridges, on networks of driver `routed`. Most of these are tested with whole containers (`tests/tests/routed.rs`).
+//! What holds for bridges, on networks of driver `routed`. Most of these are tested with whole containers (`tests/tests/routed/`).
 
 use crate::firewall::{self, address, call, define, neighbour, seen, serve};
 use crate::input;
