@@ -14,8 +14,8 @@ use crate::unset::{Line, Unset};
 use fault::{Fault, Kind, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
-    fchmod, fsetxattr, fstat, futimens, mkdirat, openat, openat2, statat,
+    AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, XattrFlags, fchmod, fsetxattr,
+    fstat, futimens, mkdirat, openat, statat,
 };
 use rustix::io::Errno;
 use std::borrow::Cow;
@@ -252,8 +252,7 @@ impl Tree {
     pub fn resolve(&self, path: &[u8]) -> Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(self.root(), path, flags, Mode::empty(), how).map_err(|error| match error {
+        sys::fs::open_in_root(self.root(), path, flags).map_err(|error| match error {
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG => {
                 Fault::input("it leads through a symbolic link to no directory of this layer").on(show(path))
             }

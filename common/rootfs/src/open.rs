@@ -4,7 +4,7 @@ use crate::owners::Owners;
 use fault::{Explain, Fault, Kind, Result};
 use record::Rootfs;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
@@ -114,14 +114,7 @@ pub fn open_in(root: impl AsFd, path: &[u8], flags: OFlags) -> rustix::io::Resul
         Some(start) => &path[start..],
         None => b".",
     };
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    loop {
-        match openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
-            // A renaming elsewhere made the walk uncertain (openat2(2)).
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
+    sys::fs::open_in_root(root, path, flags)
 }
 
 /// The root of a container that has processes. `None` when it has not any more, or not yet.

@@ -232,7 +232,7 @@ impl<'a> Maker<'a> {
         let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        match openat2(&self.root.fd, inside, flags, Mode::empty(), resolve) {
+        match sys::fs::open_resolved(&self.root.fd, inside, flags, Mode::empty(), resolve) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => {
                 let mut reached = self.root.fd.try_clone().map_err(|error| errno(&error))?;

@@ -2,7 +2,7 @@
 
 use crate::root::{Root, attach, clone_tree, inside_error, is_directory};
 use fault::{Explain, Fault, Result};
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat2};
+use rustix::fs::{FileType, Mode, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use std::collections::HashSet;
@@ -68,7 +68,7 @@ fn open_existing(root: &Root, path: &Path) -> Result<Option<OwnedFd>> {
 /// (CVE-2025-31133).
 fn real_null(root: &Root) -> Result<OwnedFd> {
     let path = Path::new("/dev/null");
-    let fd = openat2(
+    let fd = sys::fs::open_resolved(
         &root.fd,
         "dev/null",
         OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,

@@ -4,7 +4,7 @@
 //! `RESOLVE_IN_ROOT`, and what is mounted is mounted on descriptors.
 
 use fault::{Explain, Fault, Result};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use std::os::fd::{AsFd, OwnedFd};
@@ -94,13 +94,7 @@ impl Root {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | resolve;
-        loop {
-            match openat2(&self.fd, inside, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                // A renaming elsewhere made the walk uncertain (openat2(2)).
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
-        }
+        sys::fs::open_resolved(&self.fd, inside, flags, Mode::empty(), resolve)
     }
 
     /// Opens a path inside the root to mount on, made if it is missing (directories 0755, an empty file 0644).
@@ -119,7 +113,7 @@ impl Root {
                 let flags =
                     OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
                 let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-                openat2(&self.fd, inside, flags, Mode::from_raw_mode(0o644), resolve)
+                sys::fs::open_resolved(&self.fd, inside, flags, Mode::from_raw_mode(0o644), resolve)
                     .map_err(|error| inside_error(path, error))?;
             }
         }

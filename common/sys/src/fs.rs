@@ -1,7 +1,7 @@
 //! Files and directories.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 use std::ffi::CStr;
 
@@ -12,6 +12,29 @@ pub const DIRECTORY: OFlags =
 /// Opens the directory `name` in `dir`; `ENOTDIR` or `ELOOP` when it is anything else.
 pub fn open_dir(dir: impl AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd> {
     rustix::fs::openat(dir, name, DIRECTORY, Mode::empty())
+}
+
+/// openat2(2), again as long as a renaming or a mount anywhere on the machine makes a walk by `..` uncertain, of which the kernel tells by
+/// `EAGAIN` where it may not leave a root.
+pub fn open_resolved(
+    root: impl AsFd,
+    path: impl rustix::path::Arg + Copy,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd> {
+    loop {
+        match rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Opens a path as if `root` were the root of all: symbolic links in it lead nowhere else, and those of processes (`/proc/PID/root` …)
+/// are not followed.
+pub fn open_in_root(root: impl AsFd, path: impl rustix::path::Arg + Copy, flags: OFlags) -> Result<OwnedFd> {
+    open_resolved(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
 
 /// Removes `name` in `dir`, whatever it is, with all that is in it. Not being there is fine.

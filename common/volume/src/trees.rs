@@ -6,7 +6,7 @@ use crate::{Info, find, options, secret, volume_dir};
 use fault::{Explain, Fault, Kind, Result};
 use oci::spec::{Tree, TreeUse};
 use oci::wishes::{Secret, SecretGoes};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
@@ -230,8 +230,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd> {
 /// A path inside a directory. Symbolic links in it are followed as if that were the root of all, by the kernel in one go, so
 /// that nobody who writes there can lead out of it.
 fn inside(root: &OwnedFd, subpath: &str) -> Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    openat2(root, subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(|error| {
+    sys::fs::open_in_root(root, subpath, OFlags::PATH).map_err(|error| {
         let error = std::io::Error::from(error);
         let kind =
             if error.kind() == std::io::ErrorKind::NotFound { Kind::NotFound } else { Kind::of_io(&error) };

@@ -2,7 +2,7 @@
 
 use cli::{Explain, Fault, Kind, Result};
 use oci::users::UserFiles;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
@@ -24,8 +24,7 @@ pub fn of_process(pid: i32) -> Result<UserFiles> {
 /// Opened inside the root whatever links lead to; only a regular file of bearable length is read.
 fn text(root: &OwnedFd, path: &str) -> Result<Option<String>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(fd) = openat2(root, path, flags, Mode::empty(), resolve) else { return Ok(None) };
+    let Ok(fd) = sys::fs::open_in_root(root, path, flags) else { return Ok(None) };
     let file = std::fs::File::from(fd);
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {
         return Ok(None);

@@ -5,9 +5,7 @@ use fault::{Explain, Fault, Result};
 use oci::Platform;
 use oci::spec::{BindUse, Tree, TreeUse, VolumeUse};
 use record::Rootfs;
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, openat, openat2, statat,
-};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, openat, statat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -177,8 +175,7 @@ fn fill(data: &Path, volume: &VolumeUse, rootfs: &Rootfs) -> Result<()> {
 fn fill_opened(target: BorrowedFd<'_>, volume: &VolumeUse, rootfs: &Rootfs) -> Result<()> {
     let Some(root) = image_root(rootfs)? else { return Ok(()) };
     let inside = Path::new(&volume.target).strip_prefix("/").unwrap_or(Path::new(&volume.target));
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let source = match openat2(&root, inside, DIRECTORY, Mode::empty(), resolve) {
+    let source = match sys::fs::open_in_root(&root, inside, DIRECTORY) {
         Ok(source) => source,
         // Nothing there, or no directory.
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),

@@ -7,7 +7,7 @@ use oci::spec::{Facts, HostDevice, Identity, ImageDefaults, Lookup, Peer, UserNa
 use oci::users::UserFiles;
 use oci::wishes::UserMode;
 use record::{Config, Image};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
@@ -63,8 +63,7 @@ fn user_file(rootfs: &Path, name: &str) -> Result<Option<String>> {
         .map_err(std::io::Error::from)
         .explain(|| format!("open {}", rootfs.display()))?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(fd) = openat2(&root, name, flags, Mode::empty(), how) else { return Ok(None) };
+    let Ok(fd) = sys::fs::open_in_root(&root, name, flags) else { return Ok(None) };
     let file = std::fs::File::from(fd);
     if !file.metadata().is_ok_and(|status| status.is_file() && status.len() <= MAX_USER_FILE) {
         return Ok(None);

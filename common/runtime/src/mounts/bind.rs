@@ -4,7 +4,7 @@ use super::options::{MS_PRIVATE, Options};
 use super::prepare::Source;
 use crate::root::clone_tree;
 use fault::{Explain, Fault, Result};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, readlinkat};
 use rustix::io::Errno;
 use rustix::process::{chroot, fchdir};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -130,7 +130,7 @@ fn tree_of_a_process(
     let open = |path: &Path, flags| openat(CWD, path, flags, Mode::empty());
     let their_root = open(&process.join("root"), directory)?;
     let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-    let opened = openat2(their_root, below, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+    let opened = sys::fs::open_resolved(their_root, below, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
     match clone_tree(&opened, recursive) {
         Err(Errno::INVAL) => {}
         done => return done,
