@@ -2,7 +2,7 @@
 
 use crate::firewall::{self, address, call, define, neighbour, seen, serve};
 use crate::input;
-use crate::lab::{Lab, isolated, wait_for};
+use crate::lab::{isolated, wait_for};
 
 /// Its name takes it into the guests, whose kernels are others.
 #[test]
