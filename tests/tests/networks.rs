@@ -196,18 +196,22 @@ docker_up() {
 docker_down() { local pid=$(cat $DIR/docker.pid); kill $pid; while kill -0 $pid 2>/dev/null; do sleep 0.1; done; }
 podman_up() { p run -d --name theirs -p 8002:80 $R/busybox:1 $serve >/dev/null; }
 podman_down() { p rm -f -t 0 theirs >/dev/null; }
-ours_up() { net-create --ignore -q web >/dev/null; ctr-run -d --name ours --network web -p 8003:80 $R/busybox:1 $serve >/dev/null; }
-ours_down() { ctr-rm -f ours >/dev/null; net-prune >/dev/null; }
+ours_up() {
+    net-create --ignore -q web >/dev/null; ctr-run -d --name ours --network web -p 8003:80 $R/busybox:1 $serve >/dev/null
+    net-create --ignore -q --driver routed apart >/dev/null; ctr-run -d --name routed --network apart -p 8004:80 $R/busybox:1 $serve >/dev/null
+}
+ours_down() { ctr-rm -f ours routed >/dev/null; net-prune >/dev/null; }
 docker_out() { docker exec theirs nc -w 2 192.0.2.2 9000; }
 podman_out() { p exec theirs nc -w 2 192.0.2.2 9000; }
 ours_out() { ctr-exec ours nc -w 2 192.0.2.2 9000; }
+routed_out() { ctr-exec routed nc -w 2 192.0.2.2 9000; }
 get() { "$@" 2>/dev/null || true; }
-# check WHEN ENGINE…: all ways of these.
+# check WHEN ENGINE…: all ways of these, ours with a bridge and without.
 check() {
     local when=$1 engine port
     shift
-    for engine in "$@"; do
-        case $engine in docker) port=8001 ;; podman) port=8002 ;; ours) port=8003 ;; esac
+    for engine in ${@/#ours/ours routed}; do
+        case $engine in docker) port=8001 ;; podman) port=8002 ;; ours) port=8003 ;; routed) port=8004 ;; esac
         for _ in $(seq 50); do [ "$(get curl -s --max-time 2 --noproxy '*' http://127.0.0.1:$port/)" = "served by busybox" ] && break; sleep 0.1; done
         [ "$(get curl -s --max-time 2 --noproxy '*' http://127.0.0.1:$port/)" = "served by busybox" ] || echo "$when: $engine: not from loopback"
         [ "$(get n curl -s --max-time 2 --noproxy '*' http://192.0.2.1:$port/)" = "served by busybox" ] || echo "$when: $engine: not from the neighbour"
